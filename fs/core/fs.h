@@ -1,0 +1,175 @@
+/*
+ * fs.h: a mounted volume, as operations on inode numbers.  The FUSE face, the simulator, fsck and dump stand on this.
+ *
+ * Durability: an operation that returned 0 survives kill -9; after fs_sync() returned 0 everything that returned before it
+ * was called survives power loss; what a crash leaves is an exact prefix of the operations.
+ * Ownership: struct fs owns journal, arena, index and kv.  Threads: every fs_ function but open and close from any thread.
+ * Errors: -errno as POSIX names it for the call; -EIO for anything found damaged (logged with the path), -EROFS once the
+ * volume stopped after a failed write.  Nothing here checks permissions: the kernel does (default_permissions).
+ * Names: any bytes but '/' and NUL, 1 to 255; "." and ".." only in fs_lookup.
+ */
+#pragma once
+
+#include "base/clock.h"
+#include "base/disk.h"
+#include "journal/journal.h"
+#include "fs/store/kv.h"
+
+#define FS_ROOT_INO 1u
+
+struct fs;
+
+/* Who asks. */
+struct fs_cred {
+	uint32_t uid, gid, pid;
+	uint32_t umask;
+	uint64_t unique; /* FUSE request id */
+};
+
+struct fs_attr {
+	uint64_t ino, size, blocks_512; /* as st_blocks */
+	uint32_t mode, nlink, uid, gid;
+	uint64_t rdev;
+	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
+};
+
+struct fs_config {
+	struct store *store;        /* owned from a successful fs_open on */
+	/* Opens (or, for format, creates) the index; the product gives RocksDB below the store, the simulator its own. */
+	int (*kv_open)(void *ctx, bool create, struct kv **ret_kv);
+	void *kv_ctx;
+	const struct clock *clock;  /* NULL: the system's */
+	bool read_only;
+	bool noatime;
+	uint32_t n_workers;         /* most threads that call fs_ functions at once */
+	uint64_t memory_bytes;      /* budget: inode cache and memtables; 0: 512 MiB */
+	int64_t commit_interval_ns; /* age at which an open batch is committed by the timer; 0: default */
+	int64_t checkpoint_interval_ns;
+	bool no_threads;            /* no homer, committer, checkpointer, reaper: the caller steps (simulator, fsck) */
+	unsigned sabotage;          /* FS_SABOTAGE_*: breaks one rule on purpose; tests only */
+};
+enum {
+	FS_SABOTAGE_R1_SKIP_FLUSH = 1 << 0,   /* direct data is not flushed before its batch */
+	FS_SABOTAGE_R2_HOME_EARLY = 1 << 1,   /* homes batches that are not durable */
+	FS_SABOTAGE_R3_REUSE_NOW = 1 << 2,    /* freed blocks are allocated before the next checkpoint */
+	FS_SABOTAGE_R4_CKPT_NO_FLUSH = 1 << 3,/* checkpoint without fdatasync of the arena */
+	FS_SABOTAGE_R5_TRIM_EARLY = 1 << 4,   /* tail from memory, not from the persisted index */
+};
+
+struct fs_format_options {
+	uint8_t volume[16];         /* all zero: random */
+	struct journal_geometry journal;
+	uint64_t chunk_bytes;
+	uint64_t max_bytes;         /* 0: no limit */
+	uint64_t host_reserve;
+	uint32_t root_uid, root_gid, root_mode;
+	const char *label;
+};
+/* Makes a volume in an empty store: super (last), journal, first chunk, index with the root directory. -EEXIST. */
+MUST_CHECK int fs_format(const struct fs_config *c, const struct fs_format_options *o);
+
+/* Opens a volume and recovers it.  Unattended after any crash; writes nothing before everything read was validated. */
+MUST_CHECK int fs_open(const struct fs_config *c, struct fs **ret_fs);
+/* Checkpoint, mark clean, close.  Returns the error that kept it from being clean, after closing all the same. */
+int fs_close(struct fs *fs);
+/* As after kill -9: closes without writing anything; for the simulator and after a failure. */
+void fs_abandon(struct fs *fs);
+
+struct fs_recovery {
+	uint64_t batches, records, staged_records, bytes, orphans;
+	int64_t nanoseconds;
+	bool was_clean;
+};
+void fs_get_recovery(struct fs *fs, struct fs_recovery *ret);
+
+/* Namespace.  Each that returns attributes also counts one kernel reference (nlookup), to be given back by fs_forget. */
+MUST_CHECK int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_attr *ret);
+void fs_forget(struct fs *fs, uint64_t ino, uint64_t nlookup);
+/* Regular files, directories, fifos, sockets, devices by mode's type.  Applies umask or the parent's default ACL, and
+ * the parent's set-group-ID. */
+MUST_CHECK int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,
+			struct fs_attr *ret);
+MUST_CHECK int fs_symlink(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, const char *target,
+			  struct fs_attr *ret);
+MUST_CHECK int fs_link(struct fs *fs, const struct fs_cred *cred, uint64_t ino, uint64_t parent, const char *name, struct fs_attr *ret);
+MUST_CHECK int fs_unlink(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name);
+MUST_CHECK int fs_rmdir(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT of linux/fs.h. */
+MUST_CHECK int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint64_t new_parent,
+			 const char *new_name, unsigned flags);
+/* NUL-terminates; cap >= 4096. */
+MUST_CHECK int fs_readlink(struct fs *fs, uint64_t ino, char *p, size_t cap);
+
+/*
+ * Entries of a directory after `cookie` (0: from the start), in the order of their cookies, which are stable for as long
+ * as the entry exists and never used twice: nothing is skipped or shown twice while entries come and go.  "." and ".."
+ * have cookies 1 and 2.  With want_attr, `attr` is set and the callback must return 1 to count a reference for that entry
+ * (not for "." and ".."); 0: taken, no reference; negative: did not fit, stop.
+ */
+struct fs_dirent {
+	uint64_t ino, cookie;
+	uint32_t type; /* mode's type bits */
+	const char *name;
+	const struct fs_attr *attr;
+};
+typedef int fs_readdir_cb(void *ctx, const struct fs_dirent *e);
+MUST_CHECK int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool want_attr, fs_readdir_cb *cb, void *ctx);
+
+/* Attributes. */
+MUST_CHECK int fs_getattr(struct fs *fs, uint64_t ino, struct fs_attr *ret);
+/* in->mask as ATTR_*; times are explicit (the face resolves UTIME_NOW).  Without ATTR_CTIME, ctime becomes now. */
+MUST_CHECK int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct record_attr *in, struct fs_attr *ret);
+/* flags: XATTR_CREATE, XATTR_REPLACE.  POSIX ACLs keep the mode in step.  clawfs.* never gets here: control.h. */
+MUST_CHECK int fs_setxattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name, const void *value, size_t len,
+			   int flags);
+/* cap 0 asks for the length; -ERANGE when short, -ENODATA. */
+MUST_CHECK int fs_getxattr(struct fs *fs, uint64_t ino, const char *name, void *value, size_t cap, size_t *ret_len);
+MUST_CHECK int fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t cap, size_t *ret_len);
+MUST_CHECK int fs_removexattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name);
+
+/*
+ * Data.  fs_read gives up to len bytes at off, fewer only at the end of the file; `p` must have room for len rounded out to
+ * whole blocks plus one block and be aligned to DISK_BLOCK when it should be read without a copy.
+ * *ret_p points at the first byte, inside p.
+ */
+MUST_CHECK int fs_read(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p, void **ret_p, size_t *ret_len);
+/* At most 1 MiB a call, all or nothing.  Bytes aligned in memory and file go to disk without a copy above 64 KiB.
+ * kernel_times: the kernel owns mtime and ctime (writeback cache) and will set them itself. */
+MUST_CHECK int fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, uint64_t off, size_t len, const void *p,
+			bool kernel_times);
+/* mode: FALLOC_FL_* of linux/falloc.h; -EOPNOTSUPP for collapse, insert, unshare. */
+MUST_CHECK int fs_fallocate(struct fs *fs, const struct fs_cred *cred, uint64_t ino, int mode, uint64_t off, uint64_t len);
+MUST_CHECK int fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *ret_off); /* SEEK_DATA, SEEK_HOLE */
+/* Up to 1 MiB a call; *ret_len may be shorter than asked. */
+MUST_CHECK int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint64_t from_off, uint64_t to, uint64_t to_off,
+			     size_t len, size_t *ret_len);
+
+/* A barrier: everything that returned before is durable (guarantee G2). */
+MUST_CHECK int fs_sync(struct fs *fs);
+
+struct fs_statfs {
+	uint64_t total_blocks, free_blocks, files, free_files; /* blocks of BLOCK_SIZE */
+};
+void fs_statfs(struct fs *fs, struct fs_statfs *ret);
+
+/* Background work as steps; with threads these are called by them. *ret_more: call again. */
+MUST_CHECK int fs_home_step(struct fs *fs, uint32_t max_blocks, bool *ret_more);
+MUST_CHECK int fs_checkpoint(struct fs *fs);
+MUST_CHECK int fs_reap_step(struct fs *fs, bool *ret_more);
+
+/* Status as JSON text (object), for `clawfs status`, the xattr clawfs.status and tests. */
+void fs_status_json(struct fs *fs, struct buf *out);
+/* Sticky: why the volume stopped writing, empty when well. */
+void fs_failure(struct fs *fs, char *ret_text, size_t cap);
+/* "/a/b" of an inode, by its parent links; "inode 17" when it cannot be told. */
+void fs_path(struct fs *fs, uint64_t ino, char *ret_path, size_t cap);
+
+/* Offline cross-check of everything: index, bitmap, leaves, link counts, data checksums. */
+enum { FSCK_CLEAN = 0, FSCK_REPAIRED = 1, FSCK_DAMAGED = 4 };
+struct fs_check_result {
+	uint64_t inodes, directories, entries, leaves, blocks, bytes_verified;
+	uint64_t damaged_blocks, structure_errors, accounting_errors;
+};
+/* Each finding goes to `report` as one line naming path or inode, what is wrong and what would repair it. */
+MUST_CHECK int fs_check(struct fs *fs, bool verify_data, void (*report)(void *ctx, const char *line), void *ctx,
+			struct fs_check_result *ret);

@@ -1,0 +1,39 @@
+/*
+ * super_format.h: the superblock: file `super`, two copies of 4 KiB written in turn.  docs/FORMAT.md tells the same in words.
+ */
+#pragma once
+
+#include "base/le.h"
+
+#define SUPER_MAGIC UINT64_C(0x3130534657414c43) /* "CLAWFS01" */
+#define SUPER_BYTES 4096u
+#define SUPER_FORMAT_VERSION 1
+
+/*
+ * Valid if and only if magic and crc are right.  Of two valid copies the one with the higher generation counts; copy
+ * number = generation % 2, so that a write never touches the copy in force.  A version above SUPER_FORMAT_VERSION or an
+ * unknown incompat bit refuses the mount; an unknown ro_compat bit allows a read-only one.
+ */
+struct super_block {
+	le64 magic;
+	le32 version;
+	le32 chunk_kib;         /* KiB an arena chunk */
+	uint8_t volume[16];     /* uuid of the volume, the same on every node */
+	uint8_t node[16];       /* uuid of this copy of it */
+	le64 compat, ro_compat, incompat;
+	le64 generation;
+	le64 epoch;
+	le64 incarnation;       /* grows by one with every mount, durably before anything else is written */
+	le64 flags;             /* SUPER_CLEAN */
+	le32 journal_segments;
+	le32 journal_segment_kib;
+	le64 max_blocks;        /* size limit; all ones: none */
+	le64 created_ns;
+	le64 host_reserve;      /* bytes left to the host */
+	uint8_t label[64];      /* UTF-8, zero-padded */
+	uint8_t zero[3892];
+	le32 crc;               /* CRC-32C of the block up to here */
+};
+_Static_assert(sizeof(struct super_block) == SUPER_BYTES, "");
+
+#define SUPER_CLEAN UINT64_C(1) /* the last mount ended with a checkpoint; replay has nothing to do */
