@@ -16,7 +16,6 @@
 #define THREAD_ATTR(x)
 #endif
 #define CAPABILITY(x) THREAD_ATTR(capability(x))
-#define GUARDED_BY(x) THREAD_ATTR(guarded_by(x))
 #define REQUIRES(...) THREAD_ATTR(requires_capability(__VA_ARGS__))
 #define REQUIRES_SHARED(...) THREAD_ATTR(requires_shared_capability(__VA_ARGS__))
 #define ACQUIRES(...) THREAD_ATTR(acquire_capability(__VA_ARGS__))

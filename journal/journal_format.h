@@ -87,8 +87,18 @@ struct local_run { le64 start; le32 n_blocks; };
  *
  *     staging_header (1 block) | batch header | payload | logical section | local section, each at its full size
  *
- * `published` is stored last, with release order, once a whole operation stands in the file.
+ * `published` is stored last, with release order, once a whole operation stands in the file; it counts operations since
+ * the file was begun, and mark[published % 2] says how far they reach.  The other mark is the one being written.
+ *
+ * The mark's hash ties the bytes to this place in the chain: after a power loss a page may be older than the header, and
+ * the records of an earlier batch that stand in it have good CRCs of their own.
  */
+struct staging_mark {
+	le64 hash;           /* XXH64 of the logical bytes so far, seeded with prev_hash */
+	le32 n_records, logical_bytes, n_payload_blocks, local_bytes;
+	le32 local_crc;      /* CRC-32C of the local bytes so far */
+	le32 zero;
+};
 struct staging_header {
 	le64 magic;
 	uint8_t volume[16];
@@ -96,9 +106,10 @@ struct staging_header {
 	le64 seq;            /* of the batch in this file */
 	le64 pos;
 	le64 prev_hash;
-	le64 durable_seq;    /* newest batch acked durable when last written: a floor for recovery */
-	le64 published;      /* logical bytes 32 | records 32: what is complete */
-	le32 n_payload_blocks, local_bytes;
-	uint8_t zero[4096 - 80];
+	le64 durable_seq;    /* newest batch acked durable when last written: a floor for recovery; never above seq */
+	le64 published;
+	struct staging_mark mark[2];
+	uint8_t zero[4096 - 136];
 };
+_Static_assert(sizeof(struct staging_mark) == 32, "");
 _Static_assert(sizeof(struct staging_header) == BLOCK_SIZE, "");

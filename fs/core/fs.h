@@ -35,6 +35,7 @@ struct fs_attr {
 
 struct fs_config {
 	struct store *store;        /* owned from a successful fs_open on */
+	const char *source;         /* what admins call it, for status ("source"); borrowed, may be NULL */
 	/* Opens (or, for format, creates) the index; the product gives RocksDB below the store, the simulator its own. */
 	int (*kv_open)(void *ctx, bool create, struct kv **ret_kv);
 	void *kv_ctx;

@@ -30,6 +30,7 @@ struct arena_config {
 	uint64_t max_blocks;    /* the volume's size limit; UINT64_MAX: as the host allows */
 	uint64_t host_reserve;  /* bytes never taken from the host: left for the index and its log */
 	uint32_t n_chunks_known;/* chunks the index knows of: each must exist, else -ENOENT naming it in the log */
+	bool no_threads;        /* chunks are made only when needed, never ahead in the background */
 };
 MUST_CHECK int arena_open(const struct arena_config *c, struct arena **ret_arena);
 struct arena *arena_close(struct arena *a);
@@ -45,6 +46,8 @@ MUST_CHECK int arena_alloc(struct arena *a, uint64_t n, pointer_t hint, bool fro
 MUST_CHECK int arena_free(struct arena *a, struct run r);
 /* Back to free at once: for blocks allocated by this process and never named by any record or leaf. */
 void arena_unalloc(struct arena *a, struct run r);
+/* The same for blocks allocated with from_reserved: what they used up is promised again, in one step. */
+void arena_unalloc_reserved(struct arena *a, struct run r);
 /* Replay of a record that names blocks: marks them used.  -EUCLEAN when outside the arena or already used. */
 MUST_CHECK int arena_claim(struct arena *a, struct run r);
 

@@ -6,7 +6,7 @@
  * put before the freeze is, atomically.  The implementation must never persist anything on its own: memory may hold what
  * the journal has not made durable yet.
  * Ownership: values are copied out.  Threads: any, all at once, but freeze and close.
- * Errors: -ENOENT, -ERANGE (value longer than cap), -EBADMSG (the store's own checksum), -ENOSPC, -EIO, -ENOMEM.
+ * Errors: -ENOENT, -ERANGE (value longer than cap; its length is told), -EBADMSG (the store's own checksum), -ENOSPC, -EIO, -ENOMEM.
  * Limits: keys to 300 bytes, values to 70,000.
  */
 #pragma once

@@ -1,0 +1,154 @@
+/*
+ * cli.h: what the verbs of the `clawfs` program share: their arguments, exit codes and the words said to an admin.
+ *
+ * Threads: one, but for a mount once it serves.  Errors: a verb prints what went wrong and what to do, and returns an exit
+ * code; helpers return 0 or -errno and print nothing unless said so.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/log.h"
+#include "fs/core/fs.h"
+#include "fs/store/super.h"
+
+/* Documented in --help and docs/OPERATIONS.md; those of fsck are those of fsck(8), those of mount those of mount(8). */
+enum exit_code {
+	EXIT_OK = 0,
+	EXIT_FAILED = 1,     /* fsck: the volume was repaired */
+	EXIT_DAMAGED = 4,    /* fsck and dump: damage that stays */
+	EXIT_FSCK_ERROR = 8, /* fsck: could not check */
+	EXIT_USAGE = 16,
+	EXIT_MOUNT = 32, /* mount, mount.clawfs and `clawfs SOURCE MOUNTPOINT`: not mounted */
+};
+
+/* One bit a verb: which verbs take an option.  IN_LIST: the option is also a word of -o. */
+enum {
+	VERB_FORMAT = 1 << 0,
+	VERB_MOUNT = 1 << 1,
+	VERB_UMOUNT = 1 << 2,
+	VERB_STATUS = 1 << 3,
+	VERB_INFO = 1 << 4,
+	VERB_SYNC = 1 << 5,
+	VERB_FSCK = 1 << 6,
+	VERB_DUMP = 1 << 7,
+	VERB_HELPER = 1 << 8, /* as mount(8) calls it: mount.clawfs SOURCE MOUNTPOINT -o ... */
+	VERB_ALL = (1 << 9) - 1,
+	IN_LIST = 1 << 9,
+};
+
+struct args {
+	const char *operand[2]; /* borrowed from argv, as all text here */
+	int n_operands;
+	bool help, json, verbose;
+
+	uint64_t journal_bytes, segment_bytes, chunk_bytes, max_bytes, reserve_bytes;
+	const char *label, *confirm;
+	bool force;
+
+	bool foreground, fake, read_only, allow_other, noatime, nosuid, nodev, noexec;
+	uint64_t memory_bytes, n_workers;
+	uint64_t commit_ns, checkpoint_ns;
+	bool commit_given;
+	const char *fsname, *log_path;
+
+	uint64_t timeout_ns;
+
+	bool no_data;
+	bool only_super, only_journal, only_index;
+};
+
+struct verb {
+	const char *name;
+	unsigned bit;
+	const char *operands; /* for the usage line: "DIR MOUNTPOINT" */
+	int n_operands;
+	const char *summary, *details;
+	int (*run)(const struct args *a);
+};
+extern const struct verb verbs[];
+extern const size_t n_verbs;
+
+/* options.c.  args_parse prints what is wrong and returns -EINVAL; argv[0] is skipped. */
+MUST_CHECK int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret);
+void help_print(const struct verb *verb);                         /* NULL: the program */
+MUST_CHECK int size_parse(const char *text, uint64_t *ret_bytes); /* "64M"; -EINVAL, -ERANGE */
+MUST_CHECK int seconds_parse(const char *text, uint64_t *ret_ns); /* "0.5", "500ms"; -EINVAL, -ERANGE */
+
+int verb_format(const struct args *a);
+int verb_mount(const struct args *a);
+int verb_umount(const struct args *a);
+int verb_status(const struct args *a);
+int verb_info(const struct args *a);
+int verb_sync(const struct args *a);
+int verb_fsck(const struct args *a);
+int verb_dump(const struct args *a);
+
+/* volume.c: a volume's directory as the other folders want it. */
+struct volume_config {
+	char *dir; /* absolute; owned */
+	uint64_t cache_bytes;
+	struct fs_config fs;
+};
+/*
+ * Resolves `dir`, locks the store and fills in v->fs (store, kv_open, memory).  Prints what is wrong.  `memory_bytes` 0: the
+ * default.  The store is the volume's until fs_open() took it over: volume_close() gives back what is still here.
+ */
+MUST_CHECK int volume_open(const char *dir, bool create, uint64_t memory_bytes, struct volume_config *v);
+void volume_close(struct volume_config *v);
+/* The superblock's copies read past the lock, for a volume that may be mounted; ret_valid[i]: copy i is good. -ENODATA. */
+MUST_CHECK int volume_peek(const char *dir, struct super ret_copy[2], bool ret_valid[2]);
+/* The copy in force of those, NULL when none is. */
+const struct super *volume_newest(const struct super copy[2], const bool valid[2]);
+/* Prints "clawfs: WHAT DIR: reason" and what to do about it. */
+void volume_complain(const char *what, const char *dir, int error);
+/* Waits until nobody holds the lock of the store; -ETIMEDOUT. */
+MUST_CHECK int volume_wait_free(const char *dir, uint64_t timeout_ns);
+
+/* mounts.c: the mount table, read without touching any filesystem. */
+struct mount_entry {
+	char *mountpoint, *type, *source, *options; /* owned */
+	unsigned major, minor;
+};
+/* The topmost mount at exactly `path`, as given or resolved; -ENOENT. */
+MUST_CHECK int mounts_find(const char *path, struct mount_entry *ret);
+bool mount_is_clawfs(const struct mount_entry *m);
+void mount_entry_free(struct mount_entry *m);
+/* Prints at most ten processes that use files below the mountpoint; returns how many lines that were. */
+int mounts_print_users(const char *mountpoint);
+/* umount2(2), or fusermount3 for those who may not. */
+MUST_CHECK int mounts_detach(const char *mountpoint);
+
+/* print.c: facts for people.  A JSON object as an indented table; numbers by the unit their name ends in. */
+void facts_print(const json_t *object);
+void json_print(const json_t *object);
+/* Any bytes as a JSON string: hex where they are not UTF-8. */
+json_t *bytes_json(struct slice s);
+void size_text(uint64_t bytes, char *ret_text, size_t cap);
+
+/* status.c: the xattr clawfs.status of `path` as a JSON object; -errno of getxattr, -ENODATA on another filesystem. */
+MUST_CHECK int status_read(const char *path, json_t **ret_object);
+/* What a superblock says, as a new JSON object. */
+json_t *super_facts(const struct super *s);
+
+/* daemon.c */
+struct startup {
+	int fd;     /* the pipe to the parent; -1 in the foreground */
+	int log_fd; /* the file of -o log; -1 when none */
+};
+/*
+ * Splits off the daemon: returns 0 in it, with s->fd set; the parent never returns: it waits for the daemon's word and exits.
+ * Call before anything starts a thread.  Until startup_finish() the daemon's stderr is the terminal.
+ */
+MUST_CHECK int startup_fork(const char *mountpoint, struct startup *s);
+/* The daemon's word: EXIT_OK: mounted; else why not was printed.  From here on stderr is the log file or nothing. */
+void startup_finish(struct startup *s, enum exit_code code);
+/* stderr becomes the file of -o log, if any. */
+void startup_to_log(const struct startup *s);
+/* What a process under a filesystem needs: no swapping, no recursion into itself, no death by a signal. */
+void process_harden(void);
+/* At least `n` descriptors, as far as the hard limit goes. */
+void process_need_files(uint64_t n);
+
+#define complain(...) complain_line("clawfs: " __VA_ARGS__)
+void complain_line(const char *fmt, ...) PRINTF_LIKE(1, 2);

@@ -1,0 +1,261 @@
+/*
+ * format.c: makes a volume, and makes sure that nothing else is lost by it.
+ *
+ * A directory is taken when it is new, or empty but for lost+found.  One that holds a volume, or what an interrupted format or
+ * erase left, needs --force and the word destroy.  One that holds anything else is always refused.  The superblock is written
+ * last and erased first, so what is half made or half erased is never taken for a volume.
+ */
+#include "fs/cli/cli.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "journal/journal_format.h"
+
+#define CHUNK_GRAIN     (256 * KIB) /* 64 blocks, one word of the bitmap */
+#define ERASE_DEPTH_MAX 8
+
+enum content { CONTENT_EMPTY, CONTENT_VOLUME, CONTENT_REMAINS, CONTENT_FOREIGN };
+
+/* Names that make up a volume; arena.N by its prefix. */
+static bool is_volume_name(const char *name)
+{
+	static const char *const names[] = {"super", "journal", "index", "snap", "ballast", "diverged"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return strncmp(name, "arena.", 6) == 0;
+}
+
+static int directory_content(int dir_fd, enum content *ret, char ret_foreign[NAME_MAX + 1])
+{
+	bool super = false, parts = false, foreign = false;
+	CLEANUP_FD int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d)
+		return -errno;
+	fd = -1; /* d's now */
+	for (struct dirent *e; (e = readdir(d));) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || strcmp(e->d_name, "lost+found") == 0)
+			continue;
+		if (strcmp(e->d_name, "super") == 0)
+			super = true;
+		else if (is_volume_name(e->d_name))
+			parts = true;
+		else {
+			foreign = true;
+			strcpy(ret_foreign, e->d_name);
+		}
+	}
+	closedir(d);
+	*ret = foreign ? CONTENT_FOREIGN : super ? CONTENT_VOLUME : parts ? CONTENT_REMAINS : CONTENT_EMPTY;
+	return 0;
+}
+
+/* Removes `name` and what is below it, without ever following a link. */
+static int erase_name(int parent_fd, const char *name, int depth)
+{
+	int r = 0;
+
+	if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return -errno;
+	if (depth == ERASE_DEPTH_MAX)
+		return -ELOOP;
+	CLEANUP_FD int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(dup(fd));
+	if (!d)
+		return -errno;
+	for (struct dirent *e; r == 0 && (e = readdir(d));)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			r = erase_name(fd, e->d_name, depth + 1);
+	closedir(d);
+	if (r == 0 && unlinkat(parent_fd, name, AT_REMOVEDIR) < 0)
+		r = -errno;
+	return r;
+}
+
+static int erase_volume(int dir_fd)
+{
+	int r = erase_name(dir_fd, "super", 0);
+	CLEANUP_FD int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d)
+		return -errno;
+	fd = -1; /* d's now */
+	if (r == 0 && fsync(dir_fd) < 0)
+		r = -errno;
+	for (struct dirent *e; r == 0 && (e = readdir(d));)
+		if (is_volume_name(e->d_name))
+			r = erase_name(dir_fd, e->d_name, 0);
+	closedir(d);
+	return r;
+}
+
+/* What the options ask for together; each by itself was checked when it was parsed. */
+static bool geometry_is_possible(const struct args *a)
+{
+	uint64_t n_segments = a->journal_bytes / a->segment_bytes;
+
+	if (a->segment_bytes % BLOCK_SIZE || a->journal_bytes % a->segment_bytes)
+		complain("--segment-size=%" PRIu64 " must be a multiple of 4K and divide --journal-size=%" PRIu64,
+			 a->segment_bytes, a->journal_bytes);
+	else if (n_segments < 2 || n_segments > 4096)
+		complain("the journal would have %" PRIu64 " segments; choose --segment-size so that there are 2 to 4096",
+			 n_segments);
+	else if (a->journal_bytes < UINT64_C(2) * BATCH_MAX_BLOCKS * BLOCK_SIZE)
+		complain("--journal-size must be at least 12M: room for two batches");
+	else if (a->chunk_bytes % CHUNK_GRAIN)
+		complain("--chunk-size must be a multiple of 256K");
+	else if (a->max_bytes && (a->max_bytes < a->chunk_bytes || a->max_bytes % BLOCK_SIZE))
+		complain("--size must be a multiple of 4K and no less than --chunk-size");
+	else
+		return true;
+	return false;
+}
+
+static int check_space(const struct args *a, const char *dir, struct store *store)
+{
+	uint64_t available, total, needed = a->journal_bytes + a->chunk_bytes + a->reserve_bytes;
+	char have[32], need[32];
+	int r = store_space(store, &available, &total);
+
+	if (r < 0 || available >= needed)
+		return r;
+	size_text(available, have, sizeof(have));
+	size_text(needed, need, sizeof(need));
+	complain(
+	    "%s: journal, first chunk and reserve take %s, the host has %s free: choose smaller --journal-size, --chunk-size or "
+	    "--reserve",
+	    dir, need, have);
+	return -ENOSPC;
+}
+
+static void complain_taken(const char *dir, enum content content)
+{
+	struct super copy[2];
+	bool valid[2] = {false, false};
+	char volume[UUID_TEXT] = "unreadable";
+	const char *label = "";
+
+	if (content == CONTENT_VOLUME && volume_peek(dir, copy, valid) == 0 && volume_newest(copy, valid)) {
+		uuid_text(volume_newest(copy, valid)->volume, volume);
+		label = volume_newest(copy, valid)->label;
+	}
+	if (content == CONTENT_VOLUME)
+		complain("%s holds a volume already (%s%s%s): mount it; to lose everything in it, add --force --confirm=destroy",
+			 dir, volume, *label ? ", " : "", label);
+	else
+		complain("%s holds parts of a volume without its superblock: an interrupted format, or a volume that lost it; to "
+			 "lose them, add "
+			 "--force --confirm=destroy",
+			 dir);
+}
+
+/* Leaves the directory empty, or says why it may not be used. */
+static int make_room(const struct args *a, const char *dir, int dir_fd)
+{
+	char foreign[NAME_MAX + 1];
+	enum content content = CONTENT_FOREIGN;
+	int r = directory_content(dir_fd, &content, foreign);
+
+	if (r == 0 && content == CONTENT_FOREIGN) {
+		complain("%s is not empty: it holds \"%s\", which is no part of a volume; choose a new or empty directory", dir,
+			 foreign);
+		return -ENOTEMPTY;
+	}
+	if (r == 0 && content != CONTENT_EMPTY) {
+		if (!a->force || !a->confirm) {
+			complain_taken(dir, content);
+			return -EEXIST;
+		}
+		r = erase_volume(dir_fd);
+	}
+	if (r < 0)
+		volume_complain("cannot prepare", dir, r);
+	return r;
+}
+
+static int make_volume(const struct args *a, struct volume_config *v)
+{
+	struct fs_format_options o = {
+	    .journal = {.n_segments = (uint32_t)(a->journal_bytes / a->segment_bytes),
+			.segment_blocks = a->segment_bytes / BLOCK_SIZE},
+	    .chunk_bytes = a->chunk_bytes,
+	    .max_bytes = a->max_bytes,
+	    .host_reserve = a->reserve_bytes,
+	    .root_uid = geteuid(),
+	    .root_gid = getegid(),
+	    .root_mode = 0755,
+	    .label = a->label ? a->label : "",
+	};
+	CLEANUP_FD int dir_fd = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir_fd < 0) {
+		volume_complain("cannot open", v->dir, -errno);
+		return -errno;
+	}
+	int r = make_room(a, v->dir, dir_fd);
+	if (r < 0)
+		return r;
+	r = check_space(a, v->dir, v->fs.store);
+	if (r < 0)
+		return r;
+	if (fchmod(dir_fd, 0700) < 0)
+		r = -errno;
+	if (r == 0)
+		r = fs_format(&v->fs, &o);
+	if (r < 0) {
+		volume_complain("cannot format", v->dir, r);
+		if (erase_volume(dir_fd) < 0)
+			complain("%s: what was made so far is still there", v->dir);
+	}
+	return r;
+}
+
+/* The directory's own name must be durable too. */
+static int sync_parent(const char *dir)
+{
+	char path[PATH_MAX];
+
+	if ((size_t)snprintf(path, sizeof(path), "%s/..", dir) >= sizeof(path))
+		return -ENAMETOOLONG;
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+int verb_format(const struct args *a)
+{
+	const char *dir = a->operand[0];
+	struct volume_config v;
+
+	if (!geometry_is_possible(a))
+		return EXIT_USAGE;
+	if (a->force != (a->confirm != NULL) || (a->confirm && strcmp(a->confirm, "destroy") != 0)) {
+		complain("--force and --confirm=destroy go together: they erase the volume in %s", dir);
+		return EXIT_USAGE;
+	}
+	log_setup(LOG_LEVEL_WARN, false);
+	bool existed = access(dir, F_OK) == 0;
+	if (volume_open(dir, true, 0, &v) < 0)
+		return EXIT_FAILED;
+	int r = make_volume(a, &v);
+	if (r == 0)
+		r = sync_parent(v.dir);
+	if (r == 0)
+		printf("%s: a volume now; mount it with: clawfs mount %s MOUNTPOINT\n", v.dir, v.dir);
+	else if (!existed)
+		rmdir(v.dir);
+	volume_close(&v);
+	return r == 0 ? EXIT_OK : EXIT_FAILED;
+}

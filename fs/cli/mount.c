@@ -1,0 +1,257 @@
+/*
+ * mount.c: `clawfs mount`, and what mount(8) calls: from two directories to a mount that answers, and back.
+ *
+ *     check what can be checked -> fork (daemon.c) -> lock and open the store -> fs_open (recovery) -> face_mount
+ *     -> word to the parent -> face_run ... unmount or SIGTERM ... face_close -> fs_close (checkpoint)
+ *
+ * What goes wrong before the word is told at the terminal; later messages go to syslog or the file of -o log.  SIGTERM and
+ * SIGINT end face_run(), which unmounts, so that the kernel hands over the dirty pages it holds while they can be taken.
+ * Before the mount is there they kill the process, which harms nothing: recovery is idempotent.
+ */
+#include "fs/cli/cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "base/log.h"
+#include "fs/face/face.h"
+
+#define COMMIT_NS_MIN     1000000 /* of the timer; shorter would only burn the processor */
+#define DESCRIPTORS_SPARE 160     /* the index, the FUSE device, libraries, and some for an admin's surprise */
+
+struct serving {
+	char dir[PATH_MAX], mountpoint[PATH_MAX];
+	struct startup startup;
+	struct face *face;
+};
+
+/* A signal handler has no other way to its object. */
+static struct face *signal_target;
+
+static void on_signal(int signo)
+{
+	(void)signo;
+	face_stop(signal_target);
+}
+
+static bool is_inside(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1);
+}
+
+static int complain_mountpoint(const char *mountpoint, int error)
+{
+	if (error == -ENOENT)
+		complain("mountpoint %s is not there: create it with mkdir -p %s", mountpoint, mountpoint);
+	else if (error == -ENOTCONN)
+		complain("mountpoint %s has a mount whose daemon is gone: clawfs umount %s first", mountpoint, mountpoint);
+	else
+		complain("mountpoint %s: %s", mountpoint, strerror(-error));
+	return error;
+}
+
+/* Resolves both directories, for the daemon works in /, and says what is wrong with the pair. */
+static int check_places(const char *dir, const char *mountpoint, struct serving *s)
+{
+	struct stat st;
+
+	if (!realpath(dir, s->dir)) {
+		int r = -errno;
+
+		volume_complain("cannot mount", dir, r);
+		return r;
+	}
+	if (!realpath(mountpoint, s->mountpoint) || stat(s->mountpoint, &st) < 0)
+		return complain_mountpoint(mountpoint, -errno);
+	if (!S_ISDIR(st.st_mode))
+		return complain_mountpoint(mountpoint, -ENOTDIR);
+	if (is_inside(s->dir, s->mountpoint) || is_inside(s->mountpoint, s->dir)) {
+		complain("%s and %s: the mount would hide or fill its own store; choose a mountpoint elsewhere", s->dir,
+			 s->mountpoint);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int check_device(void)
+{
+	if (access("/dev/fuse", R_OK | W_OK) == 0)
+		return 0;
+	int r = -errno;
+	complain("cannot open /dev/fuse: %s: %s", strerror(-r),
+		 r == -ENOENT ? "load the kernel module (modprobe fuse), or give the container the device" : "mount as root");
+	return r;
+}
+
+/* The limit follows from how many files the volume can have. */
+static void allow_descriptors(const char *dir)
+{
+	struct super copy[2];
+	bool valid[2];
+	struct statvfs host;
+
+	if (volume_peek(dir, copy, valid) < 0 || !volume_newest(copy, valid) || statvfs(dir, &host) < 0)
+		return; /* fs_open says what is wrong with it */
+	const struct super *s = volume_newest(copy, valid);
+	uint64_t most =
+	    min_u64(host.f_blocks * host.f_frsize, s->max_blocks == UINT64_MAX ? UINT64_MAX : s->max_blocks * BLOCK_SIZE);
+	process_need_files(s->journal_segments + div_round_up(most, max_u64(s->chunk_kib * KIB, MIB)) + DESCRIPTORS_SPARE);
+}
+
+static void catch_signals(struct face *face)
+{
+	const struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+	signal_target = face;
+	sigaction(SIGTERM, &act, NULL);
+	sigaction(SIGINT, &act, NULL);
+}
+
+/* Late signals find no face any more. */
+static void drop_signals(void)
+{
+	const struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	sigaction(SIGTERM, &ignore, NULL);
+	sigaction(SIGINT, &ignore, NULL);
+}
+
+static void log_recovery(struct fs *fs, const struct serving *s)
+{
+	struct fs_recovery rec;
+
+	fs_get_recovery(fs, &rec);
+	log_info("%s mounted at %s%s", s->dir, s->mountpoint, rec.was_clean ? "" : " after a crash");
+	if (!rec.was_clean)
+		log_info("replayed %" PRIu64 " batches with %" PRIu64 " records and %" PRIu64
+			 " not yet committed ones in %" PRId64 " ms; %" PRIu64 " files were unlinked but open",
+			 rec.batches, rec.records, rec.staged_records, rec.nanoseconds / 1000000, rec.orphans);
+}
+
+static int attach(const struct args *a, struct fs *fs, struct serving *s)
+{
+	char extra[32];
+	struct face_options o = {
+	    .mountpoint = s->mountpoint,
+	    .fsname = a->fsname ? a->fsname : s->dir,
+	    .extra_options = extra,
+	    .allow_other = a->allow_other,
+	    .read_only = a->read_only,
+	    .n_workers = a->n_workers ? (uint32_t)a->n_workers : face_default_workers(),
+	};
+
+	snprintf(extra, sizeof(extra), "%s%s%s", a->nosuid ? "nosuid," : "", a->nodev ? "nodev," : "",
+		 a->noexec ? "noexec," : "");
+	if (*extra)
+		extra[strlen(extra) - 1] = '\0';
+	int r = face_mount(fs, &o, &s->face);
+	if (r == 0)
+		catch_signals(s->face);
+	return r;
+}
+
+/* From the mount to a closed volume. */
+static int run(const struct args *a, struct fs *fs, struct serving *s)
+{
+	if (s->startup.fd >= 0 && !a->log_path)
+		log_setup(a->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, true);
+	startup_to_log(&s->startup);
+	log_recovery(fs, s);
+	startup_finish(&s->startup, EXIT_OK);
+	int r_run = face_run(s->face);
+	drop_signals();
+	if (r_run < 0)
+		log_error("%s: the FUSE connection failed: %s", s->mountpoint, strerror(-r_run));
+	s->face = face_close(s->face);
+	int r = fs_close(fs);
+	if (r < 0)
+		log_error("%s was not closed cleanly: %s; the next mount replays the journal", s->dir, strerror(-r));
+	else
+		log_info("%s unmounted from %s", s->dir, s->mountpoint);
+	return r < 0 || r_run < 0 ? EXIT_FAILED : EXIT_OK;
+}
+
+static void config_set(const struct args *a, struct fs_config *c)
+{
+	c->read_only = a->read_only;
+	c->noatime = a->noatime;
+	c->n_workers = a->n_workers ? (uint32_t)a->n_workers : face_default_workers();
+	/* 0 means "the default" there and "as soon as possible" here. */
+	c->commit_interval_ns = a->commit_given ? (int64_t)max_u64(a->commit_ns, COMMIT_NS_MIN) : 0;
+	c->checkpoint_interval_ns = (int64_t)a->checkpoint_ns;
+}
+
+/* The reason was printed; the log file gets it too. */
+static int not_mounted(struct serving *s)
+{
+	char reason[512];
+
+	log_last_error(reason, sizeof(reason));
+	startup_finish(&s->startup, EXIT_MOUNT);
+	if (s->startup.log_fd >= 0)
+		log_error("%s not mounted: %s", s->dir, reason);
+	return EXIT_MOUNT;
+}
+
+static int open_and_run(const struct args *a, struct serving *s)
+{
+	struct volume_config v;
+	struct fs *fs;
+
+	log_setup(a->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, false);
+	process_harden();
+	if (volume_open(s->dir, false, a->memory_bytes, &v) < 0)
+		return not_mounted(s);
+	allow_descriptors(s->dir);
+	config_set(a, &v.fs);
+	int r = fs_open(&v.fs, &fs);
+	if (r < 0) {
+		volume_complain("cannot mount", s->dir, r);
+		volume_close(&v);
+		return not_mounted(s);
+	}
+	v.fs.store = NULL; /* fs has it now */
+	r = attach(a, fs, s);
+	if (r < 0) {
+		complain("cannot mount %s at %s: %s", s->dir, s->mountpoint, strerror(-r));
+		fs_close(fs);
+		r = not_mounted(s);
+	} else {
+		r = run(a, fs, s);
+	}
+	volume_close(&v);
+	return r;
+}
+
+int verb_mount(const struct args *a)
+{
+	struct serving s = {.startup = {.fd = -1, .log_fd = -1}};
+
+	if (check_places(a->operand[0], a->operand[1], &s) < 0 || check_device() < 0)
+		return EXIT_MOUNT;
+	if (a->log_path) {
+		s.startup.log_fd = open(a->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+		if (s.startup.log_fd < 0) {
+			complain("log file %s: %s", a->log_path, strerror(errno));
+			return EXIT_MOUNT;
+		}
+	}
+	if (!a->foreground) {
+		int r = startup_fork(s.mountpoint, &s.startup);
+
+		if (r < 0) {
+			complain("cannot become a daemon: %s", strerror(-r));
+			return EXIT_MOUNT;
+		}
+	}
+	return open_and_run(a, &s);
+}

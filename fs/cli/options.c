@@ -1,0 +1,436 @@
+/*
+ * options.c: every option of every verb as one table, which makes the parsing, the words of -o and --help.
+ *
+ * A row names the verbs that take it, where its value goes in struct args, and the bounds of that value.  Rows with IN_LIST
+ * are also words of `-o a,b=1`, so `mount --commit=1` and `mount -o commit=1` are the same row.  What cannot be parsed, is out
+ * of bounds or unknown is refused with the option's name, the value and what would be right: a mount with a mistyped option
+ * must not come up with a default instead.
+ */
+#include "fs/cli/cli.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+enum kind { KIND_FLAG, KIND_TEXT, KIND_SIZE, KIND_SECONDS, KIND_COUNT, KIND_LIST, KIND_IGNORED, KIND_IGNORED_VALUE };
+
+struct row {
+	unsigned verbs;
+	const char *name; /* words separated by -, in -o by _ */
+	char letter;
+	enum kind kind;
+	size_t offset;   /* of the value in struct args: bool, const char * or uint64_t by kind */
+	const char *arg; /* what --help calls the value */
+	uint64_t min, max;
+	const char *help;
+};
+
+#define AT(member) offsetof(struct args, member)
+#define MOUNTING   (VERB_MOUNT | IN_LIST)
+#define SECONDS(n) ((uint64_t)(n) * (uint64_t)NSEC_PER_SEC)
+
+static const struct row rows[] = {
+    {VERB_FORMAT, "journal-size", 0, KIND_SIZE, AT(journal_bytes), "SIZE", 12 * MIB, 256 * GIB,
+     "room for changes on their way home (default 1G)"},
+    {VERB_FORMAT, "segment-size", 0, KIND_SIZE, AT(segment_bytes), "SIZE", MIB, 4 * GIB,
+     "size of one journal file; divides the journal's (default 64M)"},
+    {VERB_FORMAT, "chunk-size", 0, KIND_SIZE, AT(chunk_bytes), "SIZE", MIB, 64 * GIB,
+     "the store grows by this much at a time (default 1G)"},
+    {VERB_FORMAT, "size", 0, KIND_SIZE, AT(max_bytes), "SIZE", MIB, UINT64_C(1) << 60,
+     "most bytes of file data (default: as much as the host has)"},
+    {VERB_FORMAT, "reserve", 0, KIND_SIZE, AT(reserve_bytes), "SIZE", 0, UINT64_C(1) << 50,
+     "bytes of the host left for the index (default 256M)"},
+    {VERB_FORMAT, "label", 'L', KIND_TEXT, AT(label), "TEXT", 0, 64, "a name for people, up to 64 bytes"},
+    {VERB_FORMAT, "force", 0, KIND_FLAG, AT(force), NULL, 0, 0, "format over a volume; needs --confirm"},
+    {VERB_FORMAT, "confirm", 0, KIND_TEXT, AT(confirm), "WORD", 0, 64, "with --force: the word destroy"},
+
+    {VERB_MOUNT | VERB_HELPER, "options", 'o', KIND_LIST, 0, "OPTIONS", 0, 0, "mount options, as listed below"},
+    {VERB_MOUNT | IN_LIST, "foreground", 'f', KIND_FLAG, AT(foreground), NULL, 0, 0,
+     "do not become a daemon; messages go to stderr, the exit status tells how it ended"},
+    {MOUNTING, "ro", 'r', KIND_FLAG, AT(read_only), NULL, 0, 0, "read-only"},
+    {MOUNTING, "allow-other", 0, KIND_FLAG, AT(allow_other), NULL, 0, 0, "users other than the one who mounts may use it"},
+    {MOUNTING, "noatime", 0, KIND_FLAG, AT(noatime), NULL, 0, 0, "reading changes no access times"},
+    {MOUNTING, "commit", 0, KIND_SECONDS, AT(commit_ns), "SEC", 0, SECONDS(5),
+     "age at which changes nobody synced become durable: 0 to 5, as 0.5"},
+    {MOUNTING, "memory", 0, KIND_SIZE, AT(memory_bytes), "SIZE", 128 * MIB, UINT64_C(1) << 40,
+     "most memory to use (default 512M, at least 128M)"},
+    {MOUNTING, "workers", 0, KIND_COUNT, AT(n_workers), "N", 1, 256,
+     "requests served at once (default: twice the cores, 4 to 64)"},
+    {MOUNTING, "checkpoint", 0, KIND_SECONDS, AT(checkpoint_ns), "SEC", SECONDS(1), SECONDS(3600),
+     "time between checkpoints of the index: 1 to 3600"},
+    {MOUNTING, "fsname", 0, KIND_TEXT, AT(fsname), "NAME", 0, 255, "first field of /proc/mounts (default: the directory)"},
+    {MOUNTING, "log", 0, KIND_TEXT, AT(log_path), "FILE", 0, PATH_MAX, "the daemon's messages go here, not to syslog"},
+    {MOUNTING, "nosuid", 0, KIND_FLAG, AT(nosuid), NULL, 0, 0, "set-user-ID bits have no effect"},
+    {MOUNTING, "nodev", 0, KIND_FLAG, AT(nodev), NULL, 0, 0, "device nodes have no effect"},
+    {MOUNTING, "noexec", 0, KIND_FLAG, AT(noexec), NULL, 0, 0, "no program can be run from it"},
+
+    /* What mount(8) calls a helper with. */
+    {VERB_HELPER, "foreground", 'f', KIND_FLAG, AT(foreground), NULL, 0, 0, NULL},
+    {VERB_HELPER, "fake", 'F', KIND_FLAG, AT(fake), NULL, 0, 0, NULL},
+    {VERB_HELPER, "read-only", 'r', KIND_FLAG, AT(read_only), NULL, 0, 0, NULL},
+    {VERB_HELPER, "rw", 'w', KIND_IGNORED, 0, NULL, 0, 0, NULL},
+    {VERB_HELPER, "sloppy", 's', KIND_IGNORED, 0, NULL, 0, 0, NULL},
+    {VERB_HELPER, "no-mtab", 'n', KIND_IGNORED, 0, NULL, 0, 0, NULL},
+    {VERB_HELPER, "types", 't', KIND_IGNORED_VALUE, 0, "TYPE", 0, 0, NULL},
+    {VERB_HELPER, "namespace", 'N', KIND_IGNORED_VALUE, 0, "NS", 0, 0, NULL},
+
+    {VERB_UMOUNT, "timeout", 0, KIND_SECONDS, AT(timeout_ns), "SEC", 0, SECONDS(86400),
+     "how long to wait until the daemon has let go of the store (default 60)"},
+    {VERB_FSCK, "no-data", 0, KIND_FLAG, AT(no_data), NULL, 0, 0, "do not read file data; check structure only"},
+    {VERB_DUMP, "super", 0, KIND_FLAG, AT(only_super), NULL, 0, 0, "the superblock"},
+    {VERB_DUMP, "journal", 0, KIND_FLAG, AT(only_journal), NULL, 0, 0, "the batches of the journal and their records"},
+    {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
+    {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP, "json", 'j', KIND_FLAG, AT(json), NULL, 0, 0, "print JSON"},
+    {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
+     "more messages"},
+    {VERB_ALL, "help", 'h', KIND_FLAG, AT(help), NULL, 0, 0, "this text"},
+};
+
+/* Words of -o that mean what clawfs does anyway, or that mount(8) and systemd keep for themselves. */
+static const char *const ignored_words[] = {
+    "rw",    "dev",     "suid",  "exec",  "auto",     "defaults", "_netdev", "nofail", "noauto", "nouser",
+    "users", "nousers", "async", "atime", "relatime", "diratime", "user",    "owner",  "group",
+};
+
+int size_parse(const char *text, uint64_t *ret_bytes)
+{
+	static const char units[] = "KMGTP";
+	char *end;
+
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	errno = 0;
+	uint64_t n = strtoull(text, &end, 10);
+	if (errno)
+		return -ERANGE;
+	const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+	unsigned shift = 0;
+	if (unit) {
+		shift = 10 * (unsigned)(unit - units + 1);
+		end++;
+		if (end[0] == 'i' && end[1] == 'B')
+			end += 2;
+		else if (end[0] == 'B')
+			end++;
+	}
+	if (*end)
+		return -EINVAL;
+	if (n > UINT64_MAX >> shift)
+		return -ERANGE;
+	*ret_bytes = n << shift;
+	return 0;
+}
+
+int seconds_parse(const char *text, uint64_t *ret_ns)
+{
+	uint64_t ns = 0, unit = (uint64_t)NSEC_PER_SEC;
+	bool digits = false;
+
+	for (; isdigit((unsigned char)*text); text++, digits = true) {
+		if (ns > UINT64_C(1000000000) * unit) /* over thirty years: no option allows it */
+			return -ERANGE;
+		ns = ns * 10 + (uint64_t)(*text - '0') * unit;
+	}
+	if (*text == '.') {
+		for (text++; isdigit((unsigned char)*text); text++, digits = true) {
+			unit /= 10; /* digits beyond nanoseconds count nothing */
+			ns += (uint64_t)(*text - '0') * unit;
+		}
+	}
+	if (!digits)
+		return -EINVAL;
+	if (strcmp(text, "ms") == 0)
+		ns /= 1000;
+	else if (strcmp(text, "s") != 0 && *text)
+		return -EINVAL;
+	*ret_ns = ns;
+	return 0;
+}
+
+/* "--commit=9: ..." or "-o commit=9: ...": how the user wrote it. */
+static int refuse(const struct row *row, bool in_list, const char *value, const char *why)
+{
+	complain("%s%s%s%s: %s; see --help", in_list ? "-o " : "--", row->name, value ? "=" : "", value ? value : "", why);
+	return -EINVAL;
+}
+
+static int refuse_bounds(const struct row *row, bool in_list, const char *value)
+{
+	char low[32], high[32], why[128];
+
+	switch (row->kind) {
+	case KIND_SIZE:
+		size_text(row->min, low, sizeof(low));
+		size_text(row->max, high, sizeof(high));
+		snprintf(why, sizeof(why), "must be a size from %s to %s, as 64M or 1G", low, high);
+		break;
+	case KIND_SECONDS:
+		snprintf(why, sizeof(why), "must be %" PRIu64 " to %" PRIu64 " seconds, as 5, 0.5 or 500ms",
+			 row->min / (uint64_t)NSEC_PER_SEC, row->max / (uint64_t)NSEC_PER_SEC);
+		break;
+	case KIND_TEXT:
+		snprintf(why, sizeof(why), "must have 1 to %" PRIu64 " bytes", row->max);
+		break;
+	default:
+		snprintf(why, sizeof(why), "must be a number from %" PRIu64 " to %" PRIu64, row->min, row->max);
+	}
+	return refuse(row, in_list, value, why);
+}
+
+static int number_parse(const struct row *row, const char *value, uint64_t *ret)
+{
+	int r;
+
+	if (row->kind == KIND_SECONDS)
+		return seconds_parse(value, ret);
+	r = size_parse(value, ret);
+	if (r == 0 && row->kind == KIND_COUNT && !isdigit((unsigned char)value[strlen(value) - 1]))
+		r = -EINVAL;
+	return r;
+}
+
+static int list_parse(struct args *a, const char *list);
+
+/* Stores one option's value; `value` is NULL where none was given. */
+static int row_apply(const struct row *row, bool in_list, const char *value, struct args *a)
+{
+	char *at = (char *)a + row->offset;
+	uint64_t n;
+
+	switch (row->kind) {
+	case KIND_FLAG:
+		if (value)
+			return refuse(row, in_list, value, "takes no value");
+		*(bool *)at = true;
+		return 0;
+	case KIND_IGNORED:
+	case KIND_IGNORED_VALUE:
+		return 0;
+	case KIND_LIST:
+		return list_parse(a, value);
+	case KIND_TEXT:
+		if (!value || !*value || strlen(value) > row->max)
+			return refuse_bounds(row, in_list, value);
+		*(const char **)at = value;
+		return 0;
+	default:
+		if (!value || number_parse(row, value, &n) < 0 || n < row->min || n > row->max)
+			return refuse_bounds(row, in_list, value);
+		*(uint64_t *)at = n;
+		if (row->offset == AT(commit_ns))
+			a->commit_given = true;
+		return 0;
+	}
+}
+
+/* A word of -o names a row in its own spelling: "allow_other" for "allow-other". */
+static bool word_is(const char *word, const char *name)
+{
+	for (; *word && *name; word++, name++)
+		if (*word != *name && !(*word == '_' && *name == '-'))
+			return false;
+	return *word == *name;
+}
+
+static bool word_is_ignored(const char *word)
+{
+	if (strncmp(word, "x-", 2) == 0 || strcmp(word, "comment") == 0 || strcmp(word, "subtype") == 0)
+		return true;
+	for (size_t i = 0; i < ARRAY_SIZE(ignored_words); i++)
+		if (strcmp(word, ignored_words[i]) == 0)
+			return true;
+	return false;
+}
+
+static int word_parse(struct args *a, const char *word, const char *value)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].verbs & IN_LIST && word_is(word, rows[i].name))
+			return row_apply(&rows[i], true, value, a);
+	if (word_is_ignored(word))
+		return 0;
+	if (strcmp(word, "remount") == 0)
+		complain("-o remount: clawfs cannot change a mount; use `clawfs umount` and mount again");
+	else
+		complain("-o %s: no such option; `clawfs mount --help` lists them", word);
+	return -EINVAL;
+}
+
+/* "a,b=1": words keep living in a copy, for the arguments borrow them.  A comma in a value is written "\,". */
+static int list_parse(struct args *a, const char *list)
+{
+	char *copy = list ? strdup(list) : NULL, *in = copy, *out;
+	int r = copy ? 0 : -ENOMEM;
+
+	while (r == 0 && *in) {
+		char *word = out = in, *value = NULL;
+
+		for (; *in && *in != ','; in++) {
+			if (*in == '\\' && in[1])
+				in++;
+			else if (*in == '=' && !value) {
+				*in = '\0';
+				value = out + 1;
+			}
+			*out++ = *in;
+		}
+		if (*in)
+			in++;
+		*out = '\0';
+		if (*word)
+			r = word_parse(a, word, value);
+	}
+	return r; /* the copy stays for the life of the process */
+}
+
+static bool row_has_value(const struct row *row)
+{
+	return row->kind != KIND_FLAG && row->kind != KIND_IGNORED;
+}
+
+/* Long options carry the row's number, letters their own code. */
+struct getopt_table {
+	struct option long_options[ARRAY_SIZE(rows) + 1];
+	char letters[2 * ARRAY_SIZE(rows) + 2];
+};
+#define LONG_BASE 1000
+
+static void getopt_table_make(unsigned verb, struct getopt_table *t)
+{
+	size_t n = 0, n_letters = 0;
+
+	t->letters[n_letters++] = ':'; /* report missing values apart from unknown options, and print nothing */
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		if (!(rows[i].verbs & verb))
+			continue;
+		t->long_options[n++] = (struct option){rows[i].name, row_has_value(&rows[i]) ? required_argument : no_argument,
+						       NULL, LONG_BASE + (int)i};
+		if (rows[i].letter) {
+			t->letters[n_letters++] = rows[i].letter;
+			if (row_has_value(&rows[i]))
+				t->letters[n_letters++] = ':';
+		}
+	}
+	t->long_options[n] = (struct option){0};
+	t->letters[n_letters] = '\0';
+}
+
+static const struct row *row_of(unsigned verb, int code)
+{
+	if (code >= LONG_BASE)
+		return &rows[code - LONG_BASE];
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].verbs & verb && rows[i].letter == code)
+			return &rows[i];
+	return NULL;
+}
+
+static int operands_take(const struct verb *verb, int argc, char **argv, struct args *a)
+{
+	if (a->help)
+		return 0;
+	a->n_operands = argc - optind;
+	if (a->n_operands != verb->n_operands) {
+		complain("%s takes %s; see `clawfs %s --help`", verb->name, verb->operands, verb->name);
+		return -EINVAL;
+	}
+	for (int i = 0; i < a->n_operands; i++)
+		a->operand[i] = argv[optind + i];
+	return 0;
+}
+
+int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret)
+{
+	struct getopt_table table;
+	int code, r;
+
+	*ret = (struct args){.journal_bytes = GIB,
+			     .segment_bytes = 64 * MIB,
+			     .chunk_bytes = GIB,
+			     .reserve_bytes = 256 * MIB,
+			     .timeout_ns = SECONDS(60)};
+	getopt_table_make(verb->bit, &table);
+	optind = 1;
+	while ((code = getopt_long(argc, argv, table.letters, table.long_options, NULL)) != -1) {
+		const struct row *row = code == '?' || code == ':' ? NULL : row_of(verb->bit, code);
+
+		if (!row) {
+			complain("%s: %s; see `clawfs %s --help`", argv[optind - 1],
+				 code == ':' ? "needs a value" : "no such option, or it takes no value", verb->name);
+			return -EINVAL;
+		}
+		r = row_apply(row, false, optarg, ret);
+		if (r < 0)
+			return r;
+	}
+	return operands_take(verb, argc, argv, ret);
+}
+
+static void help_row(const struct row *row, bool in_list)
+{
+	char name[64], left[96];
+	const char *arg = row->arg ? row->arg : "", *equals = row->arg ? "=" : "";
+
+	snprintf(name, sizeof(name), "%s", row->name);
+	for (char *p = name; in_list && *p; p++)
+		*p = *p == '-' ? '_' : *p;
+	if (in_list)
+		snprintf(left, sizeof(left), "  %s%s%s", name, equals, arg);
+	else if (row->letter)
+		snprintf(left, sizeof(left), "  -%c, --%s%s%s", row->letter, name, equals, arg);
+	else
+		snprintf(left, sizeof(left), "      --%s%s%s", name, equals, arg);
+	printf("%-28s %s\n", left, row->help);
+}
+
+/* The words of -o, and that they are options of `mount` too. */
+static void help_list(void)
+{
+	printf("\nmount options, after -o or each as --option:\n");
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].verbs & IN_LIST)
+			help_row(&rows[i], true);
+	printf("ignored, for fstab:");
+	for (size_t i = 0; i < ARRAY_SIZE(ignored_words); i++)
+		printf("%s %s", i % 12 == 11 ? "\n                   " : "", ignored_words[i]);
+	printf(" x-*\n");
+}
+
+static void help_verb(const struct verb *verb)
+{
+	const bool list = verb->bit & VERB_MOUNT;
+
+	printf("usage: clawfs %s [OPTIONS] %s\n\n%c%s.\n%s\n\noptions:\n", verb->name, verb->operands,
+	       toupper((unsigned char)*verb->summary), verb->summary + 1, verb->details);
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].verbs & verb->bit && rows[i].help && (!list || !(rows[i].verbs & IN_LIST) || rows[i].letter))
+			help_row(&rows[i], false);
+	if (list)
+		help_list();
+}
+
+static void help_program(void)
+{
+	printf(
+	    "usage: clawfs COMMAND ...\n"
+	    "       clawfs SOURCE MOUNTPOINT [-o OPTIONS]    as mount -t fuse.clawfs calls it\n\n"
+	    "A filesystem in a directory: what was fsynced survives a power cut, every block read is verified.\n\ncommands:\n");
+	for (size_t i = 0; i < n_verbs; i++)
+		if (verbs[i].bit != VERB_HELPER)
+			printf("  %-7s %-15s %s\n", verbs[i].name, verbs[i].operands, verbs[i].summary);
+	printf("\n`clawfs COMMAND --help` tells more; `clawfs --version` names the version.\n\n"
+	       "exit codes: 0 done; 1 failed (fsck: repaired); 4 fsck, dump: damaged; 8 fsck: could not check; 16 wrong usage;\n"
+	       "32 not mounted.\n");
+}
+
+void help_print(const struct verb *verb)
+{
+	if (verb && verb->bit != VERB_HELPER)
+		help_verb(verb);
+	else
+		help_program();
+}

@@ -1,0 +1,183 @@
+/*
+ * attr.c: attributes: stat, chmod, chown, truncate, times.
+ *
+ * Access times follow relatime, as the host's default does: a read moves atime when it is not newer than mtime or ctime, or a
+ * day old.  Reads served by the kernel's cache never get here; docs/OPERATIONS.md says so.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/crc32c.h"
+#include "fs/core/acl.h"
+#include "fs/core/core.h"
+#include "fs/core/index.h"
+#include "fs/core/xattr.h"
+
+#define DIRENT_BYTES 32u /* what a directory says of its size, per entry */
+
+void attr_fill(const struct inode *in, struct fs_attr *ret)
+{
+	*ret = (struct fs_attr){
+		.ino = in->ino,
+		.size = S_ISDIR(in->mode) ? max_u64(in->size * DIRENT_BYTES, BLOCK_SIZE) : in->size,
+		.blocks_512 = in->blocks * (BLOCK_SIZE / 512),
+		.mode = in->mode,
+		.nlink = in->nlink,
+		.uid = in->uid,
+		.gid = in->gid,
+		.rdev = in->rdev,
+		.atime_ns = in->atime_ns,
+		.mtime_ns = in->mtime_ns,
+		.ctime_ns = in->ctime_ns,
+		.btime_ns = in->btime_ns,
+	};
+}
+
+int fs_getattr(struct fs *fs, uint64_t ino, struct fs_attr *ret)
+{
+	struct inode in;
+	int r = icache_copy(fs->icache, ino, &in);
+
+	if (r < 0)
+		return r == -ENOENT ? r : fs_damaged(fs, ino, 0, "inode");
+	attr_fill(&in, ret);
+	return 0;
+}
+
+static bool atime_is_due(const struct inode *in, int64_t now)
+{
+	return in->atime_ns <= in->mtime_ns || in->atime_ns <= in->ctime_ns || now - in->atime_ns >= 24 * 3600 * NSEC_PER_SEC;
+}
+
+void attr_touch(struct fs *fs, uint64_t ino)
+{
+	struct record rec = {0};
+	struct lockset ls;
+	struct inode in, *locked;
+	int64_t now = clock_real_ns(fs->clock);
+
+	if (fs->config.noatime || icache_copy(fs->icache, ino, &in) < 0 || !atime_is_due(&in, now) || op_begin(fs) < 0)
+		return;
+	lockset_lock(fs->icache, &ls, &ino, 1);
+	if (icache_get(fs->icache, ino, &locked) == 0) {
+		op_stamp(fs, NULL, &rec, RECORD_SETATTR, ino);
+		rec.attr = (struct record_attr){.mask = ATTR_ATIME, .atime_ns = now};
+		int r = fs_log(fs, &rec, 1, 0);
+		(void)r; /* a failed volume says so itself; a read does not fail for its atime */
+	}
+	lockset_unlock(fs->icache, &ls);
+	op_end(fs);
+}
+
+/* The part of the last block that a truncation leaves must read as zeros should the file grow again. */
+static int stamp_zero_tail(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint64_t size, struct record *rec, uint8_t *block,
+			   uint32_t *crc, bool *ret_needed)
+{
+	uint64_t no = size / BLOCK_SIZE;
+	struct leaf l;
+	int r = extent_get(fs, in->ino, no / LEAF_SLOTS, &l);
+
+	*ret_needed = false;
+	if (r < 0 || !slot_has_data(&l.slot[no % LEAF_SLOTS]))
+		return r;
+	r = extent_read(fs, in->ino, no, 1, block);
+	if (r < 0)
+		return r;
+	memset(block + size % BLOCK_SIZE, 0, BLOCK_SIZE - size % BLOCK_SIZE);
+	*crc = crc32c(0, block, BLOCK_SIZE);
+	op_stamp(fs, cred, rec, RECORD_WRITE, in->ino);
+	rec->write.block = no;
+	rec->write.n_blocks = 1;
+	rec->write.size = in->size;
+	rec->write.mtime_ns = INT64_MIN;
+	rec->write.crc = crc;
+	rec->write.data[0] = (struct iovec){block, BLOCK_SIZE};
+	rec->write.n_data = 1;
+	*ret_needed = true;
+	return 0;
+}
+
+/* chmod keeps an access ACL in step. */
+static int stamp_acl_mode(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint32_t mode, struct record *rec, uint8_t *acl,
+			  bool *ret_needed)
+{
+	size_t len;
+	int r = in->n_xattr ? xattr_read(fs, in->ino, ACL_ACCESS, acl, ACL_BYTES_MAX, &len) : -ENODATA;
+
+	*ret_needed = false;
+	if (r == -ENODATA)
+		return 0;
+	if (r == 0)
+		r = acl_set_mode(acl, len, mode);
+	if (r < 0)
+		return r;
+	op_stamp(fs, cred, rec, RECORD_SETXATTR, in->ino);
+	rec->xattr.name = slice_of(ACL_ACCESS);
+	rec->xattr.value = (struct slice){acl, len};
+	*ret_needed = true;
+	return 0;
+}
+
+static int setattr_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct record_attr *a)
+{
+	struct record rec[3] = {0};
+	uint8_t acl[ACL_BYTES_MAX];
+	_Alignas(DISK_BLOCK) uint8_t block[BLOCK_SIZE];
+	uint32_t crc;
+	struct inode *in;
+	size_t n = 0;
+	bool needed;
+	int r = icache_get(fs->icache, ino, &in);
+
+	if (r < 0)
+		return r;
+	if (a->mask & ATTR_SIZE) {
+		if (S_ISDIR(in->mode))
+			return -EISDIR;
+		if (!S_ISREG(in->mode))
+			return -EINVAL;
+		if (a->size > FILE_SIZE_MAX)
+			return -EFBIG;
+		if (a->size < in->size && a->size % BLOCK_SIZE != 0) {
+			r = stamp_zero_tail(fs, cred, in, a->size, &rec[n], block, &crc, &needed);
+			n += needed;
+		}
+	}
+	if (r == 0 && (a->mask & ATTR_MODE)) {
+		r = stamp_acl_mode(fs, cred, in, a->mode, &rec[n], acl, &needed);
+		n += needed;
+	}
+	if (r < 0)
+		return r;
+	op_stamp(fs, cred, &rec[n], RECORD_SETATTR, ino);
+	rec[n].attr = *a;
+	if (!(a->mask & ATTR_CTIME)) {
+		rec[n].attr.mask |= ATTR_CTIME;
+		rec[n].attr.ctime_ns = rec[n].time_ns;
+	}
+	if ((a->mask & ATTR_SIZE) && !(a->mask & ATTR_MTIME)) {
+		rec[n].attr.mask |= ATTR_MTIME;
+		rec[n].attr.mtime_ns = rec[n].time_ns;
+	}
+	return fs_log(fs, rec, n + 1, 0);
+}
+
+int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct record_attr *in, struct fs_attr *ret)
+{
+	struct lockset ls;
+	struct inode *now;
+	int r = op_begin(fs);
+
+	if (r < 0)
+		return r;
+	lockset_lock(fs->icache, &ls, &ino, 1);
+	r = in->mask & ATTR_ALL ? setattr_locked(fs, cred, ino, in) : 0;
+	if (r == 0)
+		r = icache_get(fs->icache, ino, &now);
+	if (r == 0)
+		attr_fill(now, ret);
+	lockset_unlock(fs->icache, &ls);
+	op_end(fs);
+	return r;
+}

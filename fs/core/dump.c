@@ -1,0 +1,191 @@
+/* dump.c: one printer a table; values that cannot be read are shown as hex, never skipped. */
+#include "fs/core/dump.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "fs/core/core.h"
+#include "fs/core/index.h"
+
+struct row {
+	struct slice key, value;
+	json_t *out; /* filled by the printer */
+};
+
+static void put_int(json_t *o, const char *name, uint64_t v) { json_object_set_new(o, name, json_integer((json_int_t)v)); }
+
+/* Bytes as text; those that are no UTF-8 as \xNN. */
+static void put_bytes(json_t *o, const char *name, struct slice s)
+{
+	json_t *text = json_stringn(s.p, s.len);
+	struct buf hex = {0};
+
+	for (size_t i = 0; !text && i < s.len; i++)
+		buf_printf(&hex, "\\x%02x", ((const uint8_t *)s.p)[i]);
+	json_object_set_new(o, name, text ? text : json_stringn((const char *)hex.p, hex.len));
+	buf_free(&hex);
+}
+
+static struct slice after(struct slice s, size_t n) { return (struct slice){(const uint8_t *)s.p + n, s.len - n}; }
+
+static int row_inode(struct row *w, uint64_t ino)
+{
+	struct inode in;
+	char mode[16];
+	int r = inode_decode(w->value, ino, &in);
+
+	if (r < 0)
+		return r;
+	snprintf(mode, sizeof(mode), "%06o", in.mode);
+	json_object_set_new(w->out, "mode", json_string(mode));
+	put_int(w->out, "uid", in.uid);
+	put_int(w->out, "gid", in.gid);
+	put_int(w->out, "nlink", in.nlink);
+	put_int(w->out, "size", in.size);
+	put_int(w->out, "blocks", in.blocks);
+	put_int(w->out, "xattrs", in.n_xattr);
+	put_int(w->out, "parent", in.parent);
+	put_int(w->out, "mtime_ns", (uint64_t)in.mtime_ns);
+	return 0;
+}
+
+static int row_dentry(struct row *w, uint64_t parent)
+{
+	struct dentry_value v;
+
+	if (w->value.len != sizeof(v))
+		return -EUCLEAN;
+	memcpy(&v, w->value.p, sizeof(v));
+	put_int(w->out, "parent", parent);
+	put_bytes(w->out, "name", after(w->key, 9));
+	put_int(w->out, "ino", le64_get(v.ino));
+	put_int(w->out, "cookie", le64_get(v.cookie));
+	return 0;
+}
+
+static int row_leaf(struct row *w)
+{
+	struct leaf l;
+	json_t *slots = json_array();
+	int r = leaf_decode(w->value.p, w->value.len, &l);
+
+	if (w->key.len == 17)
+		put_int(w->out, "leaf", be64_get((const uint8_t *)w->key.p + 9));
+	for (unsigned i = 0; i < LEAF_SLOTS && r == 0; i++) {
+		const struct slot *s = &l.slot[i];
+		char text[96];
+
+		if (!slot_used(s))
+			continue;
+		snprintf(text, sizeof(text), "%u: %s home %u:%llu journal %llu crc %08x", i, s->unwritten ? "unwritten" : "data",
+			 pointer_device(s->home), (unsigned long long)pointer_block(s->home), (unsigned long long)pointer_block(s->staged), s->crc);
+		json_array_append_new(slots, json_string(text));
+	}
+	json_object_set_new(w->out, "slots", slots);
+	return r;
+}
+
+static int row_anchor(struct row *w, struct kv *kv)
+{
+	struct anchor a;
+	int r = index_get_anchor(kv, &a);
+
+	if (r < 0)
+		return r;
+	put_int(w->out, "applied_seq", a.applied_seq);
+	put_int(w->out, "tail_seq", a.tail.seq);
+	put_int(w->out, "tail_pos", a.tail.pos);
+	put_int(w->out, "next_ino", a.next_ino);
+	put_int(w->out, "epoch", a.epoch);
+	put_int(w->out, "reserved_blocks", a.reserved_blocks);
+	put_int(w->out, "inodes", a.n_inodes);
+	put_int(w->out, "chunks", a.n_chunks);
+	return 0;
+}
+
+static int fill_row(struct row *w, struct kv *kv)
+{
+	const uint8_t *k = w->key.p;
+	uint64_t ino = w->key.len >= 9 ? be64_get(k + 1) : 0;
+	char table[2] = {(char)k[0], '\0'};
+
+	json_object_set_new(w->out, "table", json_string(table));
+	if (k[0] != TABLE_ANCHOR)
+		put_int(w->out, k[0] == TABLE_BITMAP ? "device" : "ino", ino);
+	switch (k[0]) {
+	case TABLE_ANCHOR:
+		return row_anchor(w, kv);
+	case TABLE_INODE:
+		return row_inode(w, ino);
+	case TABLE_DENTRY:
+		json_object_del(w->out, "ino");
+		return row_dentry(w, ino);
+	case TABLE_COOKIE:
+		if (w->key.len != 17 || w->value.len <= sizeof(struct cookie_value))
+			return -EUCLEAN;
+		put_int(w->out, "cookie", be64_get(k + 9));
+		put_bytes(w->out, "name", after(w->value, sizeof(struct cookie_value)));
+		return 0;
+	case TABLE_TARGET:
+		put_bytes(w->out, "target", w->value);
+		return 0;
+	case TABLE_XATTR:
+		put_bytes(w->out, "name", after(w->key, 9));
+		put_int(w->out, "bytes", w->value.len);
+		return 0;
+	case TABLE_EXTENT:
+		return row_leaf(w);
+	case TABLE_BITMAP:
+		if (w->key.len == 17)
+			put_int(w->out, "page", be64_get(k + 9));
+		return 0;
+	case TABLE_ORPHAN:
+		return 0;
+	default:
+		return -EUCLEAN;
+	}
+}
+
+static void print_row(FILE *out, json_t *o, bool json)
+{
+	const char *name;
+	json_t *value;
+
+	if (json) {
+		json_dumpf(o, out, JSON_COMPACT);
+		fputc('\n', out);
+		return;
+	}
+	json_object_foreach(o, name, value)
+	{
+		char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+
+		fprintf(out, "%s=%s ", name, text ? text : "?");
+		free(text);
+	}
+	fputc('\n', out);
+}
+
+int fs_dump_index(struct fs *fs, FILE *out, bool json)
+{
+	struct kv *kv = fs->kv;
+	struct kv_iter *it;
+	int r = icache_save(fs->icache);
+
+	if (r == 0)
+		r = kv->ops->iter_open(kv, &it);
+	if (r < 0)
+		return r;
+	for (kv->ops->iter_seek(it, (struct slice){"", 0}); kv->ops->iter_valid(it); kv->ops->iter_next(it)) {
+		struct row w = {.key = kv->ops->iter_key(it), .value = kv->ops->iter_value(it), .out = json_object()};
+
+		if (w.key.len == 0 || fill_row(&w, kv) < 0)
+			put_bytes(w.out, "unreadable", w.key);
+		print_row(out, w.out, json);
+		json_decref(w.out);
+	}
+	r = kv->ops->iter_error(it);
+	kv->ops->iter_close(it);
+	return r;
+}

@@ -1,0 +1,66 @@
+/*
+ * index_format.h: keys and values of the index.  docs/FORMAT.md tells the same in words; a test compares the two.
+ *
+ * A key is one table byte and big-endian fields, so that byte order is numeric order; a value is little endian.
+ *
+ *     I ino           -> inode_value
+ *     D parent name   -> dentry_value
+ *     C parent cookie -> cookie_value, name     the directory in its stable order
+ *     L ino           -> target of a symlink
+ *     X ino name      -> value of an extended attribute
+ *     E ino leaf      -> leaf (leaf.h)
+ *     O ino           -> nothing                 an orphan: no name, not yet reaped
+ *     B device page   -> ARENA_PAGE_BYTES of bitmap
+ *     A               -> anchor_value
+ */
+#pragma once
+
+#include "base/le.h"
+
+enum index_table {
+	TABLE_ANCHOR = 'A', TABLE_BITMAP = 'B', TABLE_COOKIE = 'C', TABLE_DENTRY = 'D', TABLE_EXTENT = 'E',
+	TABLE_INODE = 'I', TABLE_TARGET = 'L', TABLE_ORPHAN = 'O', TABLE_XATTR = 'X',
+};
+#define INDEX_KEY_MAX (1 + 8 + 255)
+
+struct inode_value {
+	uint8_t version;     /* 1 */
+	uint8_t zero[3];
+	le32 mode, uid, gid, nlink;
+	le32 n_xattr;
+	le64 size;           /* bytes; of a directory: its entries */
+	le64 blocks;         /* 4 KiB blocks mapped or reserved */
+	le64 atime_ns, mtime_ns, ctime_ns, btime_ns;
+	le64 rdev;
+	le64 parent, cookie; /* its newest name: where a path is told from */
+	le64 next_cookie;    /* of a directory */
+};
+_Static_assert(sizeof(struct inode_value) == 104, "");
+
+struct dentry_value {
+	le64 ino, cookie;
+	le32 type;           /* S_IFMT bits */
+};
+_Static_assert(sizeof(struct dentry_value) == 20, "");
+
+struct cookie_value {    /* the name follows */
+	le64 ino;
+	le32 type;
+};
+_Static_assert(sizeof(struct cookie_value) == 12, "");
+
+#define ANCHOR_MAGIC UINT64_C(0x3152484341574c43) /* "CLWACHR1" */
+struct anchor_value {
+	le64 magic;
+	uint8_t volume[16];
+	le64 applied_seq;               /* every record up to this batch is in the index */
+	le64 tail_seq, tail_pos, tail_hash; /* everything up to tail_seq is homed: replay starts behind it */
+	le64 next_ino;
+	le64 epoch;
+	le64 snapshot_generation;
+	le64 reserved_blocks;           /* slots with data or space promised and no home */
+	le64 n_inodes;
+	le32 n_chunks;
+	le32 crc;                       /* CRC-32C of all before */
+};
+_Static_assert(sizeof(struct anchor_value) == 104, "");

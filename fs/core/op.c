@@ -1,0 +1,77 @@
+/*
+ * op.c: the frame of every operation that changes something: room, gate, order, apply.
+ *
+ * Waiting for room comes before the gate: what makes room (homer, checkpoint) needs the gate or excludes it.
+ */
+#include <errno.h>
+
+#include "fs/core/core.h"
+
+/* Memtables above this: wait for the checkpoint that empties them, so that memory stays bounded. */
+static uint64_t memtable_limit(const struct fs *fs) { return fs->config.memory_bytes * 3 / 8; }
+
+static int wait_memory(struct fs *fs)
+{
+	while (fs->services_started && fs->kv->ops->memory_bytes(fs->kv) > memtable_limit(fs)) {
+		if (atomic_load(&fs->failed))
+			return -EROFS;
+		service_wake(&fs->checkpointer);
+		usleep(1000);
+	}
+	return 0;
+}
+
+int op_begin(struct fs *fs) NO_THREAD_SAFETY
+{
+	if (fs->config.read_only || atomic_load_explicit(&fs->failed, memory_order_relaxed))
+		return -EROFS;
+	int r = journal_wait_room(fs->journal);
+	if (r == 0)
+		r = wait_memory(fs);
+	if (r < 0)
+		return r;
+	rwlock_rdlock(&fs->gate);
+	return 0;
+}
+
+void op_end(struct fs *fs) NO_THREAD_SAFETY { rwlock_rdunlock(&fs->gate); }
+
+void op_stamp(struct fs *fs, const struct fs_cred *cred, struct record *r, unsigned type, uint64_t ino)
+{
+	r->type = (uint8_t)type;
+	r->ino = ino;
+	r->time_ns = clock_real_ns(fs->clock);
+	if (cred) {
+		r->uid = cred->uid;
+		r->gid = cred->gid;
+		r->pid = cred->pid;
+		r->unique = cred->unique;
+	}
+}
+
+int fs_log(struct fs *fs, struct record *records, size_t n, uint64_t promised)
+{
+	struct applied applied = {0};
+	uint64_t seq;
+	int r = journal_append(fs->journal, records, n, &seq);
+
+	if (r == 0) {
+		for (size_t i = 0; i < n && r == 0; i++)
+			r = apply_record(fs, &records[i], seq, &applied);
+		if (r < 0) /* the journal has it, the index has half of it: only replay can say what is true */
+			fs_fail(fs, r, "a change could not be applied to the index: %s of inode %llu", record_type_name(records[0].type),
+				(unsigned long long)records[0].ino);
+	}
+	int64_t back = (int64_t)promised - applied.reserved;
+	if (back > 0)
+		arena_unreserve(fs->arena, (uint64_t)back);
+	return r;
+}
+
+bool op_retry_space(struct fs *fs, int error, bool *tried)
+{
+	if (error != -ENOSPC || *tried || atomic_load(&fs->freed_since_ckpt) == 0)
+		return false;
+	*tried = true;
+	return fs_checkpoint(fs) == 0;
+}

@@ -1,0 +1,534 @@
+/*
+ * open.c: format, open with recovery, close, and the sticky failure.
+ *
+ * Recovery, in order: superblock; index, and in it the anchor; arena and its bitmap; journal, replayed from the anchor's
+ * tail: records the index has already only queue their data for the homer again, later ones are applied by the code that
+ * applied them first.  Up to here nothing was written.  Then the incarnation is raised durably, the journal starts, and an
+ * EPOCH record, committed, proves that this node can write.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "fs/core/core.h"
+#include "fs/core/index.h"
+#include "fs/store/super_format.h"
+
+#define MEMORY_DEFAULT (512 * MIB)
+#define STRIPES 4096u
+#define STRIPES_SMALL 64u /* without threads there is nobody to wait for */
+#define DRAIN_NS (20 * NSEC_PER_SEC)
+
+void fs_fail(struct fs *fs, int error, const char *fmt, ...)
+{
+	char what[192];
+	va_list ap;
+	int none = 0;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	if (!atomic_compare_exchange_strong(&fs->failed, &none, error))
+		return;
+	mutex_lock(&fs->failure_lock);
+	snprintf(fs->failure, sizeof(fs->failure), "%s: %s", what, strerror(-error));
+	mutex_unlock(&fs->failure_lock);
+	log_error("the volume is read-only now: %s: %s; what was synced is safe: check the store, then mount again", what, strerror(-error));
+}
+
+void fs_failure(struct fs *fs, char *ret_text, size_t cap)
+{
+	mutex_lock(&fs->failure_lock);
+	snprintf(ret_text, cap, "%s", fs->failure);
+	mutex_unlock(&fs->failure_lock);
+}
+
+int fs_damaged(struct fs *fs, uint64_t ino, uint64_t off, const char *what)
+{
+	char path[256], line[sizeof(fs->damage)];
+
+	fs_path(fs, ino, path, sizeof(path));
+	snprintf(line, sizeof(line), "%s at byte %llu of %s (inode %llu)", what, (unsigned long long)off, path, (unsigned long long)ino);
+	atomic_fetch_add(&fs->damaged_reads, 1);
+	mutex_lock(&fs->failure_lock);
+	bool repeated = strcmp(fs->damage, line) == 0;
+	memcpy(fs->damage, line, sizeof(fs->damage));
+	mutex_unlock(&fs->failure_lock);
+	if (!repeated)
+		log_error("damaged: %s", line);
+	return -EBADMSG;
+}
+
+static void journal_failed_hook(void *ctx, int error, const char *what) { fs_fail(ctx, error, "%s", what); }
+
+static int flush_data_hook(void *ctx)
+{
+	struct fs *fs = ctx;
+
+	return arena_flush(fs->arena);
+}
+
+/* Locks, caches and counters; no I/O. */
+static int fs_new(const struct fs_config *c, struct fs **ret)
+{
+	CLEANUP_FREE struct fs *fs = calloc(1, sizeof(*fs));
+
+	if (!fs)
+		return -ENOMEM;
+	fs->config = *c;
+	fs->store = c->store;
+	fs->clock = c->clock ? c->clock : &clock_system;
+	if (!fs->config.memory_bytes)
+		fs->config.memory_bytes = MEMORY_DEFAULT;
+	if (!fs->config.n_workers)
+		fs->config.n_workers = 1;
+	int r = refs_new(&fs->refs);
+	if (r < 0)
+		return r;
+	rwlock_init(&fs->gate);
+	mutex_init(&fs->ckpt_lock);
+	mutex_init(&fs->maint);
+	mutex_init(&fs->rename_lock);
+	mutex_init(&fs->homer.lock);
+	mutex_init(&fs->reap_lock);
+	mutex_init(&fs->failure_lock);
+	*ret = TAKE_PTR(fs);
+	return 0;
+}
+
+static void fs_free(struct fs *fs) NO_THREAD_SAFETY
+{
+	fs->journal = journal_close(fs->journal);
+	fs->arena = arena_close(fs->arena);
+	fs->icache = icache_free(fs->icache);
+	fs->kv = kv_close(fs->kv);
+	fs->refs = refs_free(fs->refs);
+	homer_destroy(&fs->homer);
+	free(fs->reap);
+	mutex_destroy(&fs->failure_lock);
+	mutex_destroy(&fs->reap_lock);
+	mutex_destroy(&fs->rename_lock);
+	mutex_destroy(&fs->maint);
+	mutex_destroy(&fs->ckpt_lock);
+	rwlock_destroy(&fs->gate);
+	free(fs);
+}
+
+static struct journal_geometry geometry_of(const struct super *s)
+{
+	return (struct journal_geometry){.n_segments = s->journal_segments, .segment_blocks = (uint64_t)s->journal_segment_kib * KIB / BLOCK_SIZE};
+}
+
+static int open_arena(struct fs *fs, uint32_t n_chunks)
+{
+	const struct arena_config ac = {.store = fs->store,
+					.chunk_blocks = (uint64_t)fs->super.chunk_kib * KIB / BLOCK_SIZE,
+					.max_blocks = fs->super.max_blocks,
+					.host_reserve = fs->super.host_reserve,
+					.n_chunks_known = n_chunks,
+					.no_threads = fs->config.no_threads || fs->config.read_only};
+
+	return arena_open(&ac, &fs->arena);
+}
+
+static int open_caches(struct fs *fs)
+{
+	uint32_t stripes = fs->config.no_threads ? STRIPES_SMALL : STRIPES;
+
+	return icache_new(fs->kv, stripes, &fs->icache);
+}
+
+/* ---- format ---- */
+
+static int format_index(struct fs *fs, const struct fs_format_options *o)
+{
+	int64_t now = clock_real_ns(fs->clock);
+	struct arena_status as;
+	struct inode root = {.ino = FS_ROOT_INO,
+			     .mode = S_IFDIR | (o->root_mode ? o->root_mode & 07777 : 0755),
+			     .uid = o->root_uid,
+			     .gid = o->root_gid,
+			     .nlink = 2,
+			     .atime_ns = now,
+			     .mtime_ns = now,
+			     .ctime_ns = now,
+			     .btime_ns = now,
+			     .parent = FS_ROOT_INO,
+			     .next_cookie = 3};
+
+	arena_get_status(fs->arena, &as);
+	struct anchor a = {.tail = {0, 1, 0}, .next_ino = FS_ROOT_INO + 1, .epoch = fs->super.epoch, .n_inodes = 1, .n_chunks = as.n_chunks};
+	memcpy(a.volume, fs->super.volume, sizeof(a.volume));
+	int r = index_put_inode(fs->kv, &root);
+	if (r < 0)
+		return r;
+	struct kv_batch *b = index_batch();
+	index_put_anchor(b, &a);
+	r = kv_write(fs->kv, b);
+	if (r == 0)
+		r = fs->kv->ops->freeze(fs->kv);
+	return r < 0 ? r : fs->kv->ops->flush_frozen(fs->kv);
+}
+
+static int format_super(const struct fs_format_options *o, const struct clock *clock, struct super *ret)
+{
+	static const uint8_t none[16];
+
+	*ret = (struct super){.epoch = 1,
+			      .clean = true,
+			      .journal_segments = o->journal.n_segments,
+			      .journal_segment_kib = (uint32_t)(o->journal.segment_blocks * BLOCK_SIZE / KIB),
+			      .chunk_kib = (uint32_t)(o->chunk_bytes / KIB),
+			      .max_blocks = o->max_bytes ? o->max_bytes / BLOCK_SIZE : UINT64_MAX,
+			      .host_reserve = o->host_reserve,
+			      .created_ns = clock_real_ns(clock),
+			      .version = SUPER_FORMAT_VERSION};
+	snprintf(ret->label, sizeof(ret->label), "%s", o->label ? o->label : "");
+	memcpy(ret->volume, o->volume, sizeof(ret->volume));
+	int r = memcmp(o->volume, none, sizeof(none)) == 0 ? uuid_random(ret->volume) : 0;
+	return r < 0 ? r : uuid_random(ret->node);
+}
+
+int fs_format(const struct fs_config *c, const struct fs_format_options *o)
+{
+	struct super existing;
+	struct fs *fs;
+	int r = super_read(c->store, &existing);
+
+	if (r != -ENODATA)
+		return r == 0 || r == -EBADMSG || r == -EPROTONOSUPPORT || r == -EUCLEAN ? -EEXIST : r;
+	r = fs_new(c, &fs);
+	if (r < 0)
+		return r;
+	r = format_super(o, fs->clock, &fs->super);
+	if (r == 0)
+		r = journal_format(fs->store, &o->journal);
+	if (r == 0)
+		r = open_arena(fs, 0);
+	if (r == 0) { /* makes the first chunk */
+		r = arena_reserve(fs->arena, 1);
+		if (r == 0)
+			arena_unreserve(fs->arena, 1);
+	}
+	if (r == 0)
+		r = c->kv_open(c->kv_ctx, true, &fs->kv);
+	if (r == 0)
+		r = format_index(fs, o);
+	if (r == 0)
+		r = store_sync_names(fs->store);
+	if (r == 0) /* last: without it there is no volume here */
+		r = super_create(fs->store, &fs->super);
+	if (r == 0)
+		r = store_sync_names(fs->store);
+	fs_free(fs);
+	return r;
+}
+
+/* ---- open ---- */
+
+static int check_super(const struct fs *fs)
+{
+	const struct super *s = &fs->super;
+
+	if (s->incompat) {
+		log_error("the volume uses features this version does not know (%llx): use a newer clawfs", (unsigned long long)s->incompat);
+		return -EPROTONOSUPPORT;
+	}
+	if (s->ro_compat && !fs->config.read_only) {
+		log_error("the volume uses features (%llx) with which this version can only read it: mount it read-only, or use a newer clawfs",
+			  (unsigned long long)s->ro_compat);
+		return -EPROTONOSUPPORT;
+	}
+	return 0;
+}
+
+static int load_bitmap(struct fs *fs)
+{
+	static const uint8_t first[] = {TABLE_BITMAP};
+	struct kv_iter *it;
+	int r = fs->kv->ops->iter_open(fs->kv, &it);
+
+	if (r < 0)
+		return r;
+	for (fs->kv->ops->iter_seek(it, (struct slice){first, 1}); r == 0 && fs->kv->ops->iter_valid(it); fs->kv->ops->iter_next(it)) {
+		struct slice key = fs->kv->ops->iter_key(it), value = fs->kv->ops->iter_value(it);
+		const uint8_t *k = key.p;
+
+		if (key.len == 0 || k[0] != TABLE_BITMAP)
+			break;
+		if (key.len != 17 || value.len != ARENA_PAGE_BYTES)
+			r = -EUCLEAN;
+		else
+			r = arena_load(fs->arena, (unsigned)be64_get(k + 1), be64_get(k + 9), value.p);
+	}
+	if (r == 0)
+		r = fs->kv->ops->iter_error(it);
+	fs->kv->ops->iter_close(it);
+	return r;
+}
+
+static int open_index(struct fs *fs, struct anchor *ret)
+{
+	int r = fs->config.kv_open(fs->config.kv_ctx, false, &fs->kv);
+
+	if (r < 0) {
+		log_error("the index cannot be opened: %s", strerror(-r));
+		return r;
+	}
+	r = index_get_anchor(fs->kv, ret);
+	if (r < 0) {
+		log_error("the index has no valid anchor: it is damaged, or not this volume's");
+		return r == -ENOENT ? -EUCLEAN : r;
+	}
+	if (memcmp(ret->volume, fs->super.volume, sizeof(ret->volume)) != 0) {
+		log_error("the index belongs to another volume");
+		return -EUCLEAN;
+	}
+	atomic_store(&fs->next_ino, ret->next_ino);
+	atomic_store(&fs->n_inodes, ret->n_inodes);
+	atomic_store(&fs->snapshot_generation, ret->snapshot_generation);
+	return open_caches(fs);
+}
+
+static int replay_apply(void *ctx, const struct record *r, uint64_t seq)
+{
+	struct fs *fs = ctx;
+	struct applied applied = {0};
+
+	if (seq <= fs->replay_applied) { /* in the index already; its data still waits in the ring */
+		if (r->type != RECORD_WRITE || r->write.out_of_line)
+			return 0;
+		return homer_queue(fs, &(struct staged_write){.ino = r->ino,
+							      .block = r->write.block,
+							      .pos = pointer_block(r->write.staged),
+							      .seq = seq,
+							      .n_blocks = r->write.n_blocks});
+	}
+	int e = apply_record(fs, r, seq, &applied);
+	fs->replay_reserved += applied.reserved;
+	if (e < 0)
+		log_error("replay: batch %llu: %s of inode %llu does not fit the index: %s", (unsigned long long)seq, record_type_name(r->type),
+			  (unsigned long long)r->ino, strerror(-e));
+	return e == -ENOENT ? -EUCLEAN : e;
+}
+
+/* A staged write whose blocks never reached the disk was not durable, and nothing after it counts. */
+static bool replay_verify(void *ctx, const struct record *r)
+{
+	CLEANUP_FREE void *block = NULL;
+	struct fs *fs = ctx;
+	uint32_t at = 0;
+
+	if (posix_memalign(&block, DISK_BLOCK, BLOCK_SIZE))
+		return false;
+	for (uint32_t i = 0; i < r->write.n_runs; i++)
+		for (uint32_t b = 0; b < r->write.runs[i].n_blocks; b++, at++)
+			if (at >= r->write.n_blocks || arena_read(fs->arena, pointer_add(r->write.runs[i].start, b), 1, block) < 0 ||
+			    crc32c(0, block, BLOCK_SIZE) != r->write.crc[at])
+				return false;
+	return at == r->write.n_blocks;
+}
+
+static int open_journal(struct fs *fs)
+{
+	const struct journal_config jc = {
+		.store = fs->store,
+		.clock = fs->clock,
+		.epoch = fs->super.epoch,
+		.incarnation = fs->super.incarnation + 1,
+		.geometry = geometry_of(&fs->super),
+		.hooks = {.ctx = fs,
+			  .flush_data = flush_data_hook,
+			  .pressure = services_pressure,
+			  .failed = journal_failed_hook,
+			  .sabotage = fs->config.sabotage & FS_SABOTAGE_R1_SKIP_FLUSH ? JOURNAL_SABOTAGE_SKIP_FLUSH_DATA : 0},
+		.n_writers = fs->config.n_workers + 2,
+	};
+	struct journal_config copy = jc;
+
+	memcpy(copy.volume, fs->super.volume, sizeof(copy.volume));
+	return journal_open(&copy, &fs->journal);
+}
+
+static int replay(struct fs *fs, const struct anchor *a)
+{
+	const struct journal_point from = {a->tail.seq, a->tail.pos, a->tail.hash};
+	const struct journal_replay_ops ops = {.ctx = fs, .apply = replay_apply, .verify = replay_verify};
+	struct journal_replay_result res = {0};
+	int64_t began = clock_mono_ns(fs->clock);
+
+	fs->replaying = true;
+	fs->replay_applied = a->applied_seq;
+	int r = journal_replay(fs->journal, &from, &ops, &res);
+	fs->replaying = false;
+	if (r == -EBADMSG && res.bad_seq)
+		log_error("the journal is damaged: batch %llu at block %llu was acknowledged and cannot be read; run clawfs fsck, or restore from a replica",
+			  (unsigned long long)res.bad_seq, (unsigned long long)res.bad_pos);
+	if (r < 0)
+		return r;
+	if (res.end.seq < a->applied_seq) {
+		log_error("the journal ends at batch %llu, before what the index has applied (%llu): segments are missing or from an older copy",
+			  (unsigned long long)res.end.seq, (unsigned long long)a->applied_seq);
+		return -EBADMSG;
+	}
+	arena_set_reserved(fs->arena, (uint64_t)((int64_t)a->reserved_blocks + fs->replay_reserved));
+	fs->last_ckpt_seq = a->applied_seq;
+	fs->recovery = (struct fs_recovery){.batches = res.n_batches,
+					    .records = res.n_records,
+					    .staged_records = res.n_staged_records,
+					    .bytes = res.bytes,
+					    .nanoseconds = clock_mono_ns(fs->clock) - began,
+					    .was_clean = fs->super.clean};
+	return 0;
+}
+
+/* Every orphan on disk: nobody can have it open now. */
+static int queue_orphans(struct fs *fs)
+{
+	static const uint8_t first[] = {TABLE_ORPHAN};
+	struct kv_iter *it;
+	int r = fs->kv->ops->iter_open(fs->kv, &it);
+
+	if (r < 0)
+		return r;
+	for (fs->kv->ops->iter_seek(it, (struct slice){first, 1}); fs->kv->ops->iter_valid(it); fs->kv->ops->iter_next(it)) {
+		struct slice key = fs->kv->ops->iter_key(it);
+
+		if (key.len != 9 || *(const uint8_t *)key.p != TABLE_ORPHAN)
+			break;
+		reap_push(fs, be64_get((const uint8_t *)key.p + 1));
+		fs->recovery.orphans++;
+	}
+	r = fs->kv->ops->iter_error(it);
+	fs->kv->ops->iter_close(it);
+	return r;
+}
+
+/* The first writes of this mount. */
+static int begin_writing(struct fs *fs)
+{
+	struct record rec = {0};
+	struct super s = fs->super;
+
+	s.incarnation++;
+	s.clean = false;
+	int r = super_write(fs->store, &s);
+	if (r < 0)
+		return r;
+	fs->super = s;
+	r = journal_start(fs->journal);
+	if (r < 0)
+		return r;
+	op_stamp(fs, NULL, &rec, RECORD_EPOCH, 0);
+	rec.epoch.epoch = fs->super.epoch;
+	rec.epoch.incarnation = fs->super.incarnation;
+	r = fs_log(fs, &rec, 1, 0);
+	return r < 0 ? r : journal_commit_all(fs->journal, NULL);
+}
+
+static int open_all(struct fs *fs)
+{
+	struct anchor a;
+	int r = super_read(fs->store, &fs->super);
+
+	if (r == 0)
+		r = check_super(fs);
+	if (r == 0)
+		r = open_index(fs, &a);
+	if (r == 0)
+		r = open_arena(fs, a.n_chunks);
+	if (r == 0)
+		r = load_bitmap(fs);
+	if (r == 0)
+		r = open_journal(fs);
+	if (r == 0)
+		r = replay(fs, &a);
+	if (r == 0 && !fs->config.read_only)
+		r = queue_orphans(fs);
+	if (r == 0 && !fs->config.read_only)
+		r = begin_writing(fs);
+	atomic_store(&fs->last_ckpt_ns, clock_mono_ns(fs->clock));
+	if (r == 0 && !fs->config.read_only && !fs->config.no_threads)
+		r = services_start(fs);
+	return r;
+}
+
+int fs_open(const struct fs_config *c, struct fs **ret)
+{
+	struct fs *fs;
+	int r = fs_new(c, &fs);
+
+	if (r < 0)
+		return r;
+	r = open_all(fs);
+	if (r < 0) {
+		fs_free(fs);
+		return r;
+	}
+	*ret = fs;
+	return 0;
+}
+
+/* ---- close ---- */
+
+/* Data still in the ring goes home, so that the next mount has nothing to replay; bounded, for it is only a kindness. */
+static void drain(struct fs *fs)
+{
+	int64_t until = clock_mono_ns(fs->clock) + DRAIN_NS;
+	bool more = true;
+
+	while (more && clock_mono_ns(fs->clock) < until)
+		if (fs_home_step(fs, 4096, &more) < 0)
+			return;
+}
+
+static int finish(struct fs *fs)
+{
+	bool more = true;
+	int r = journal_commit_all(fs->journal, NULL);
+
+	while (r == 0 && more)
+		if (fs_reap_step(fs, &more) < 0)
+			break;
+	if (r == 0)
+		r = journal_commit_all(fs->journal, NULL);
+	if (r == 0) {
+		drain(fs);
+		r = fs_checkpoint(fs);
+	}
+	if (r < 0)
+		return r;
+	struct super s = fs->super;
+	s.clean = true;
+	return super_write(fs->store, &s);
+}
+
+int fs_close(struct fs *fs)
+{
+	int r = 0;
+
+	services_stop(fs);
+	if (!fs->config.read_only) {
+		int failed = atomic_load(&fs->failed);
+
+		r = failed ? failed : finish(fs);
+	}
+	struct store *store = fs->store;
+	fs_free(fs);
+	store_close(store);
+	return r;
+}
+
+void fs_abandon(struct fs *fs)
+{
+	services_stop(fs);
+	struct store *store = fs->store;
+	fs_free(fs);
+	store_close(store);
+}
+
+void fs_get_recovery(struct fs *fs, struct fs_recovery *ret) { *ret = fs->recovery; }

@@ -1,0 +1,99 @@
+/*
+ * reaper.c: removes orphans: inodes without a name that the kernel has forgotten.
+ *
+ * A large file goes in slices from its end, one REAP record each, so that no operation waits long and a crash between two
+ * slices leaves a smaller orphan for the next mount.
+ */
+#include <errno.h>
+
+#include "base/log.h"
+#include "fs/core/core.h"
+
+/* Leaves a slice: 4,096 x 64 KiB = 256 MiB of data. */
+#define SLICE_LEAVES 4096u
+
+void reap_push(struct fs *fs, uint64_t ino)
+{
+	mutex_lock(&fs->reap_lock);
+	if (fs->n_reap == fs->cap_reap) {
+		size_t cap = fs->cap_reap ? fs->cap_reap * 2 : 64;
+		uint64_t *reap = realloc(fs->reap, cap * sizeof(*reap));
+
+		if (reap) {
+			fs->reap = reap;
+			fs->cap_reap = cap;
+		}
+	}
+	if (fs->n_reap < fs->cap_reap)
+		fs->reap[fs->n_reap++] = ino;
+	else /* out of memory: the orphan is on disk, the next mount finds it */
+		log_warn("inode %llu stays an orphan until the next mount: out of memory", (unsigned long long)ino);
+	mutex_unlock(&fs->reap_lock);
+	if (fs->services_started)
+		service_wake(&fs->reaper);
+}
+
+static bool pop(struct fs *fs, uint64_t *ret_ino, bool *ret_more)
+{
+	mutex_lock(&fs->reap_lock);
+	bool have = fs->n_reap > 0;
+	if (have)
+		*ret_ino = fs->reap[--fs->n_reap];
+	*ret_more = fs->n_reap > 0;
+	mutex_unlock(&fs->reap_lock);
+	return have;
+}
+
+/*
+ * Where the last slice of the file starts; 0 when one slice takes all.  Guessed from how dense the file is: a slice too
+ * small or too large is no harm, and each takes at least its share of what is left of the file's length.
+ */
+static uint64_t slice_start(const struct inode *in)
+{
+	uint64_t leaves = in->size / (LEAF_SLOTS * BLOCK_SIZE) + 1, slices = in->blocks / (SLICE_LEAVES * LEAF_SLOTS);
+
+	return slices == 0 ? 0 : leaves - max_u64(leaves / (slices + 1), 1);
+}
+
+static int reap_slice(struct fs *fs, uint64_t ino, bool *ret_done)
+{
+	struct record rec = {0};
+	struct lockset ls;
+	struct inode *in;
+	uint64_t from = 0;
+	int r = op_begin(fs);
+
+	if (r < 0)
+		return r;
+	lockset_lock(fs->icache, &ls, &ino, 1);
+	r = icache_get(fs->icache, ino, &in);
+	if (r == 0 && in->nlink == 0) {
+		from = slice_start(in);
+		op_stamp(fs, NULL, &rec, RECORD_REAP, ino);
+		rec.reap.from_leaf = from;
+		r = fs_log(fs, &rec, 1, 0);
+	}
+	lockset_unlock(fs->icache, &ls);
+	op_end(fs);
+	*ret_done = from == 0;
+	return r;
+}
+
+int fs_reap_step(struct fs *fs, bool *ret_more)
+{
+	uint64_t ino;
+	bool done = false;
+
+	if (!pop(fs, &ino, ret_more))
+		return 0;
+	int r = reap_slice(fs, ino, &done);
+	if (r == -ENOENT)
+		return 0; /* reaped already */
+	if (r < 0)
+		log_warn("inode %llu could not be reaped: %d; the next mount tries again", (unsigned long long)ino, r);
+	else if (!done) {
+		reap_push(fs, ino);
+		*ret_more = true;
+	}
+	return r;
+}

@@ -1,0 +1,23 @@
+/*
+ * refs.h: how often the kernel was told of each inode (nlookup), and which of them have no name left.
+ *
+ * An orphan lives for as long as the kernel may still name it; whoever takes the last reference away reaps it.  16 bytes an
+ * inode, so that a million inodes in the kernel's caches cost 32 MiB here at most.
+ * Threads: any.  Errors: -ENOMEM.
+ */
+#pragma once
+
+#include "base/util.h"
+
+struct refs;
+
+MUST_CHECK int refs_new(struct refs **ret);
+struct refs *refs_free(struct refs *r);
+
+MUST_CHECK int refs_add(struct refs *r, uint64_t ino, uint64_t n);
+/* True when `ino` is an orphan and that was its last reference: the caller reaps it. */
+bool refs_drop(struct refs *r, uint64_t ino, uint64_t n);
+/* `ino` lost its last name.  True when the kernel does not know it: the caller reaps it. */
+bool refs_orphan(struct refs *r, uint64_t ino);
+uint64_t refs_get(struct refs *r, uint64_t ino); /* references of one inode */
+uint64_t refs_count(struct refs *r);             /* inodes with any */

@@ -1,0 +1,212 @@
+/*
+ * space.c: fallocate, SEEK_DATA and SEEK_HOLE, copy_file_range.
+ *
+ * A range's whole blocks change by one ZERO record; partial blocks at its ends are inline writes of the same operation.
+ */
+#include <errno.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/crc32c.h"
+#include "fs/core/core.h"
+
+struct range {
+	uint64_t off, end;   /* bytes */
+	uint64_t first, last;/* whole blocks [first, last) */
+	unsigned mode;       /* enum zero_mode */
+	bool keep_size;
+};
+
+/* Zeros the part of block `no` inside the range, as an inline write, when there is data to zero. */
+static int stamp_zero_edge(struct fs *fs, const struct fs_cred *cred, const struct inode *in, const struct range *z, uint64_t no,
+			   struct record *rec, uint8_t *block, uint32_t *crc, size_t *n)
+{
+	uint64_t start = no * BLOCK_SIZE, from = max_u64(z->off, start), to = min_u64(z->end, start + BLOCK_SIZE);
+	struct leaf l;
+	int r = extent_get(fs, in->ino, no / LEAF_SLOTS, &l);
+
+	if (r < 0 || !slot_has_data(&l.slot[no % LEAF_SLOTS]))
+		return r;
+	r = write_merge_block(fs, in, no, block);
+	if (r < 0)
+		return r;
+	memset(block + (from - start), 0, to - from);
+	*crc = crc32c(0, block, BLOCK_SIZE);
+	op_stamp(fs, cred, &rec[*n], RECORD_WRITE, in->ino);
+	rec[*n].write.block = no;
+	rec[*n].write.n_blocks = 1;
+	rec[*n].write.size = in->size;
+	rec[*n].write.mtime_ns = INT64_MIN;
+	rec[*n].write.crc = crc;
+	rec[*n].write.data[0] = (struct iovec){block, BLOCK_SIZE};
+	rec[*n].write.n_data = 1;
+	(*n)++;
+	return 0;
+}
+
+static int zero_range_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct range *z)
+{
+	_Alignas(DISK_BLOCK) uint8_t head[BLOCK_SIZE], tail[BLOCK_SIZE];
+	uint32_t crc[2];
+	struct record rec[3] = {0};
+	struct inode *in;
+	size_t n = 0;
+	int r = icache_get(fs->icache, ino, &in);
+
+	if (r < 0)
+		return r;
+	if (!S_ISREG(in->mode))
+		return S_ISDIR(in->mode) ? -EISDIR : -ENODEV;
+	uint64_t size = z->keep_size ? in->size : max_u64(in->size, z->end);
+	if (z->mode != ZERO_ALLOCATE) {
+		bool head_partial = z->off % BLOCK_SIZE != 0, one = z->off / BLOCK_SIZE == z->end / BLOCK_SIZE;
+
+		if (head_partial || (one && z->end % BLOCK_SIZE != 0))
+			r = stamp_zero_edge(fs, cred, in, z, z->off / BLOCK_SIZE, rec, head, &crc[0], &n);
+		if (r == 0 && z->end % BLOCK_SIZE != 0 && !one)
+			r = stamp_zero_edge(fs, cred, in, z, z->end / BLOCK_SIZE, rec, tail, &crc[1], &n);
+		if (r < 0)
+			return r;
+	}
+	uint64_t promised = z->mode == ZERO_PUNCH ? 0 : z->last - z->first;
+	r = promised ? arena_reserve(fs->arena, promised) : 0;
+	if (r < 0)
+		return r;
+	op_stamp(fs, cred, &rec[n], RECORD_ZERO, ino);
+	rec[n].zero.block = z->first;
+	rec[n].zero.n_blocks = z->last - z->first;
+	rec[n].zero.mode = (uint8_t)z->mode;
+	rec[n].zero.size = size;
+	return fs_log(fs, rec, n + 1, promised);
+}
+
+static int plan_range(int mode, uint64_t off, uint64_t len, struct range *ret)
+{
+	if (len == 0)
+		return -EINVAL;
+	if (off > FILE_SIZE_MAX || len > FILE_SIZE_MAX - off)
+		return -EFBIG;
+	*ret = (struct range){.off = off, .end = off + len, .keep_size = mode & FALLOC_FL_KEEP_SIZE};
+	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+	case 0:
+		ret->mode = ZERO_ALLOCATE;
+		break;
+	case FALLOC_FL_PUNCH_HOLE:
+		if (!ret->keep_size)
+			return -EOPNOTSUPP;
+		ret->mode = ZERO_PUNCH;
+		break;
+	case FALLOC_FL_ZERO_RANGE:
+		ret->mode = ZERO_RANGE;
+		break;
+	default:
+		return -EOPNOTSUPP;
+	}
+	/* Allocation takes in partial blocks; punching and zeroing leave them to the edges. */
+	ret->first = ret->mode == ZERO_ALLOCATE ? off / BLOCK_SIZE : div_round_up(off, BLOCK_SIZE);
+	ret->last = ret->mode == ZERO_ALLOCATE ? div_round_up(off + len, BLOCK_SIZE) : (off + len) / BLOCK_SIZE;
+	if (ret->last < ret->first)
+		ret->last = ret->first;
+	return 0;
+}
+
+int fs_fallocate(struct fs *fs, const struct fs_cred *cred, uint64_t ino, int mode, uint64_t off, uint64_t len)
+{
+	struct lockset ls;
+	struct range z;
+	bool tried = false;
+	int r = plan_range(mode, off, len, &z);
+
+	if (r < 0)
+		return r;
+	do {
+		r = op_begin(fs);
+		if (r < 0)
+			return r;
+		lockset_lock(fs->icache, &ls, &ino, 1);
+		r = zero_range_locked(fs, cred, ino, &z);
+		lockset_unlock(fs->icache, &ls);
+		op_end(fs);
+	} while (op_retry_space(fs, r, &tried));
+	return r;
+}
+
+/* Looks for the first block at or after `block` that has data, or has not. */
+struct seek {
+	uint64_t block; /* wanted from here on; for holes: the first block not yet known to hold data */
+	bool data, found;
+};
+
+static int seek_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
+{
+	struct seek *s = ctx;
+
+	if (!s->data && leaf * LEAF_SLOTS > s->block) { /* a leaf is missing between: a hole */
+		s->found = true;
+		return 1;
+	}
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		uint64_t block = leaf * LEAF_SLOTS + i;
+
+		if (block < s->block || slot_has_data(&l->slot[i]) != s->data) {
+			if (!s->data && block == s->block)
+				s->block++;
+			continue;
+		}
+		s->block = block;
+		s->found = true;
+		return 1;
+	}
+	return 0;
+}
+
+static int seek_locked(struct fs *fs, const struct inode *in, uint64_t off, bool data, uint64_t *ret_off)
+{
+	struct seek s = {.block = off / BLOCK_SIZE, .data = data};
+
+	if (!S_ISREG(in->mode))
+		return -EINVAL;
+	if (off >= in->size)
+		return -ENXIO;
+	int r = extent_each(fs, in->ino, s.block / LEAF_SLOTS, seek_leaf, &s);
+	if (r < 0)
+		return r;
+	if (data && (!s.found || s.block * BLOCK_SIZE >= in->size))
+		return -ENXIO;
+	/* Behind the last leaf there is a hole, and the end of the file is one too. */
+	*ret_off = min_u64(max_u64(off, s.block * BLOCK_SIZE), in->size);
+	return 0;
+}
+
+int fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *ret_off)
+{
+	struct inode *in;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	int r = icache_rdlock_get(fs->icache, ino, &in);
+	if (r < 0)
+		return r;
+	r = seek_locked(fs, in, off, whence == SEEK_DATA, ret_off);
+	icache_rdunlock(fs->icache, ino);
+	return r;
+}
+
+int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint64_t from_off, uint64_t to, uint64_t to_off, size_t len,
+		  size_t *ret_len)
+{
+	CLEANUP_FREE void *p = NULL;
+	void *at;
+
+	if (len > WRITE_MAX_BYTES)
+		len = WRITE_MAX_BYTES;
+	if (from == to && from_off < to_off + len && to_off < from_off + len)
+		return -EINVAL;
+	if (posix_memalign(&p, DISK_BLOCK, WRITE_MAX_BYTES + 2 * (size_t)BLOCK_SIZE))
+		return -ENOMEM;
+	int r = fs_read(fs, from, from_off, len, p, &at, ret_len);
+	if (r == 0 && *ret_len > 0)
+		r = fs_write(fs, cred, to, to_off, *ret_len, at, false);
+	return r;
+}

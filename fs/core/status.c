@@ -1,0 +1,189 @@
+/* status.c: what the volume says of itself: JSON for admins, paths of inodes, statfs. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "fs/core/core.h"
+#include "fs/core/index.h"
+
+/* Directories deeper than this are told from here down. */
+#define PATH_DEPTH_MAX 256
+
+/* The name of `in` in its parent, by the cookie it remembers; -ENOENT when that name is another's by now. */
+static int name_of(struct fs *fs, const struct inode *in, char *ret_name)
+{
+	struct index_key k = key_pair(TABLE_COOKIE, in->parent, in->cookie);
+	uint8_t value[sizeof(struct cookie_value) + 255];
+	struct dentry d;
+	struct slice name;
+	size_t len;
+	int r = kv_get(fs->kv, key_slice(&k), value, sizeof(value), &len);
+
+	if (r == 0)
+		r = cookie_decode((struct slice){value, len}, &d, &name);
+	if (r < 0)
+		return r;
+	if (d.ino != in->ino)
+		return -ENOENT;
+	memcpy(ret_name, name.p, name.len);
+	ret_name[name.len] = '\0';
+	return 0;
+}
+
+/*
+ * Reads the index, not the inode cache: it is called from under stripes, and a name that is a little old still helps.
+ * Dirty inodes that were never evicted are not in the index: then the inode's number must do.
+ */
+void fs_path(struct fs *fs, uint64_t ino, char *ret_path, size_t cap)
+{
+	char path[4096], name[256];
+	size_t at = sizeof(path) - 1;
+	struct inode in;
+
+	path[at] = '\0';
+	for (uint64_t i = ino, depth = 0; i != FS_ROOT_INO; i = in.parent, depth++) {
+		struct inode *cached = icache_peek(fs->icache, i); /* a racing change gives a wrong name at worst, and is then not found */
+
+		if (cached)
+			in = *cached;
+		else if (index_get_inode(fs->kv, i, &in) < 0)
+			goto unknown;
+		if (depth > PATH_DEPTH_MAX || name_of(fs, &in, name) < 0)
+			goto unknown;
+		size_t len = strlen(name);
+		if (at < len + 1)
+			goto unknown;
+		at -= len;
+		memcpy(path + at, name, len);
+		path[--at] = '/';
+	}
+	snprintf(ret_path, cap, "%s", at == sizeof(path) - 1 ? "/" : path + at);
+	return;
+unknown:
+	snprintf(ret_path, cap, "inode %llu", (unsigned long long)ino);
+}
+
+static uint64_t resident_bytes(void)
+{
+	unsigned long long size, resident;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	if (!f)
+		return 0;
+	int n = fscanf(f, "%llu %llu", &size, &resident);
+	fclose(f);
+	return n == 2 ? resident * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+static json_t *service_json(const struct service *s)
+{
+	return json_pack("{s:I, s:I, s:I, s:s}", "runs", (json_int_t)atomic_load(&s->runs), "errors", (json_int_t)atomic_load(&s->errors),
+			 "last_success_ns", (json_int_t)atomic_load(&s->last_success_ns), "last_error",
+			 atomic_load(&s->last_error) ? strerror(-atomic_load(&s->last_error)) : "");
+}
+
+static json_t *journal_json(const struct journal_status *js)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "open_seq", (json_int_t)js->open_seq, "durable_seq",
+			 (json_int_t)js->durable_seq, "tail_seq", (json_int_t)js->tail_seq, "ring_bytes", (json_int_t)(js->ring_blocks * BLOCK_SIZE),
+			 "used_bytes", (json_int_t)(js->used_blocks * BLOCK_SIZE), "open_bytes", (json_int_t)js->open_bytes, "commits",
+			 (json_int_t)js->commits, "commit_bytes", (json_int_t)(js->commit_blocks * BLOCK_SIZE), "commit_ns",
+			 (json_int_t)js->commit_ns, "operations", (json_int_t)js->operations, "throttled", (json_int_t)js->throttled);
+}
+
+static json_t *arena_json(struct fs *fs)
+{
+	struct arena_status as;
+
+	arena_get_status(fs->arena, &as);
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "chunks", (int)as.n_chunks, "total_bytes",
+			 (json_int_t)(as.total_blocks * BLOCK_SIZE), "used_bytes", (json_int_t)(as.used_blocks * BLOCK_SIZE), "limbo_bytes",
+			 (json_int_t)(as.limbo_blocks * BLOCK_SIZE), "reserved_bytes", (json_int_t)(as.reserved_blocks * BLOCK_SIZE), "free_bytes",
+			 (json_int_t)(as.free_blocks * BLOCK_SIZE), "growable_bytes", (json_int_t)(as.growable_blocks * BLOCK_SIZE), "read_bytes",
+			 (json_int_t)(as.blocks_read * BLOCK_SIZE), "written_bytes", (json_int_t)(as.blocks_written * BLOCK_SIZE));
+}
+
+static json_t *recovery_json(const struct fs_recovery *r)
+{
+	return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "was_clean", r->was_clean, "batches", (json_int_t)r->batches, "records",
+			 (json_int_t)r->records, "staged_records", (json_int_t)r->staged_records, "bytes", (json_int_t)r->bytes, "orphans",
+			 (json_int_t)r->orphans, "nanoseconds", (json_int_t)r->nanoseconds);
+}
+
+static json_t *volume_json(struct fs *fs)
+{
+	char volume[UUID_TEXT], node[UUID_TEXT];
+
+	uuid_text(fs->super.volume, volume);
+	uuid_text(fs->super.node, node);
+	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume", volume, "node", node, "label", fs->super.label,
+			 "format_version", (int)fs->super.version, "epoch", (json_int_t)fs->super.epoch, "incarnation",
+			 (json_int_t)fs->super.incarnation, "created_ns", (json_int_t)fs->super.created_ns, "chunk_bytes",
+			 (json_int_t)(fs->super.chunk_kib * KIB), "max_bytes",
+			 (json_int_t)(fs->super.max_blocks == UINT64_MAX ? 0 : fs->super.max_blocks * BLOCK_SIZE));
+}
+
+static json_t *health_json(struct fs *fs)
+{
+	char failure[sizeof(fs->failure)], damage[sizeof(fs->damage)], last[512];
+
+	mutex_lock(&fs->failure_lock);
+	memcpy(failure, fs->failure, sizeof(failure));
+	memcpy(damage, fs->damage, sizeof(damage));
+	mutex_unlock(&fs->failure_lock);
+	log_last_error(last, sizeof(last));
+	const char *state = atomic_load(&fs->failed) ? "failed" : fs->config.read_only ? "read-only" : "ok";
+	return json_pack("{s:s, s:s, s:s, s:I, s:s}", "state", state, "reason", failure, "last_damage", damage, "damaged_reads",
+			 (json_int_t)atomic_load(&fs->damaged_reads), "last_error_line", last);
+}
+
+void fs_status_json(struct fs *fs, struct buf *out)
+{
+	struct journal_status js;
+	json_t *root = json_object();
+
+	journal_get_status(fs->journal, &js);
+	if (fs->config.source)
+		json_object_set_new(root, "source", json_string(fs->config.source));
+	json_object_set_new(root, "volume", volume_json(fs));
+	json_object_set_new(root, "health", health_json(fs));
+	json_object_set_new(root, "seq", json_integer((json_int_t)js.open_seq));
+	json_object_set_new(root, "durable_seq", json_integer((json_int_t)js.durable_seq));
+	json_object_set_new(root, "journal", journal_json(&js));
+	json_object_set_new(root, "arena", arena_json(fs));
+	json_object_set_new(root, "recovery", recovery_json(&fs->recovery));
+	json_object_set_new(root, "index",
+			    json_pack("{s:I, s:I, s:I, s:I}", "memtable_bytes", (json_int_t)fs->kv->ops->memory_bytes(fs->kv), "inodes",
+				      (json_int_t)atomic_load(&fs->n_inodes), "checkpoints", (json_int_t)atomic_load(&fs->checkpoints),
+				      "kernel_inodes", (json_int_t)refs_count(fs->refs)));
+	json_object_set_new(root, "memory",
+			    json_pack("{s:I, s:I}", "resident_bytes", (json_int_t)resident_bytes(), "limit_bytes",
+				      (json_int_t)fs->config.memory_bytes));
+	json_object_set_new(root, "homer",
+			    json_pack("{s:I, s:I}", "backlog_bytes", (json_int_t)(homer_backlog(fs) * BLOCK_SIZE), "homed_bytes",
+				      (json_int_t)(atomic_load(&fs->homer.homed_blocks) * BLOCK_SIZE)));
+	json_object_set_new(root, "jobs",
+			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer", service_json(&fs->homer_service),
+				      "checkpointer", service_json(&fs->checkpointer), "reaper", service_json(&fs->reaper)));
+	char *text = json_dumps(root, JSON_INDENT(2));
+	if (text)
+		buf_put(out, text, strlen(text));
+	free(text);
+	json_decref(root);
+}
+
+void fs_statfs(struct fs *fs, struct fs_statfs *ret)
+{
+	struct arena_status as;
+
+	arena_get_status(fs->arena, &as);
+	uint64_t files = atomic_load(&fs->n_inodes), free_blocks = as.free_blocks - min_u64(as.free_blocks, as.reserved_blocks);
+	free_blocks += as.limbo_blocks + as.growable_blocks; /* limbo comes back with the next checkpoint */
+	*ret = (struct fs_statfs){.total_blocks = as.total_blocks + as.growable_blocks,
+				  .free_blocks = free_blocks,
+				  .files = files + free_blocks, /* as many as there are blocks: nothing else bounds them */
+				  .free_files = free_blocks};
+}

@@ -1,0 +1,249 @@
+/*
+ * face.c: the life of a mount.
+ *
+ * face_mount() mounts; the kernel queues its first request, INIT, and makes every user wait for the answer.  face_run()
+ * starts the workers, and its own thread only waits on an eventfd for: INIT answered (the mount's cache can be tuned), the last
+ * worker gone (somebody unmounted), or face_stop().
+ *
+ * Stop: unmount as umount(8) does, which writes dirty pages and waits.  While files are open that fails with EBUSY; it is
+ * tried for RELEASE_TRIES rounds, then the mount is written out, taken out of the tree, and the connection is cut: whoever
+ * still has files open gets ENOTCONN.  Workers end by ENODEV, or are cancelled where the connection outlives the
+ * unmount (a mount namespace that copied it).  All of it stays below 30 s (guarantee G16).
+ */
+#include "fs/face/face_internal.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define RELEASE_TRIES   30
+#define RELEASE_STEP_NS (100 * 1000 * 1000)
+#define WORKERS_END_MS  5000
+
+uint32_t face_default_workers(void)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (cores < 1)
+		cores = 1;
+	return (uint32_t)min_u64(max_u64(2 * (uint64_t)cores, 4), 64);
+}
+
+/* libfuse's own messages go where ours go. */
+static PRINTF_LIKE(2, 0) void log_from_libfuse(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+	char line[512];
+
+	vsnprintf(line, sizeof(line), fmt, ap);
+	line[strcspn(line, "\n")] = '\0';
+	if (level <= FUSE_LOG_ERR)
+		log_error("%s", line);
+	else
+		log_debug("%s", line);
+}
+
+static int find_mountpoint(const char *path, char **ret_path)
+{
+	CLEANUP_FREE char *real = realpath(path, NULL);
+	struct stat st;
+
+	if (!real || stat(real, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		return -ENOTDIR;
+	*ret_path = TAKE_PTR(real);
+	return 0;
+}
+
+static int session_open(struct face *f, const struct face_options *o)
+{
+	struct fuse_args args;
+	int r = mount_arguments(o, &args);
+
+	if (r < 0)
+		return r;
+	fuse_set_log_func(log_from_libfuse);
+	f->session = fuse_session_new(&args, &face_ops, sizeof(face_ops), f);
+	fuse_opt_free_args(&args);
+	if (!f->session)
+		return -EINVAL; /* an option it does not know; libfuse said which */
+	errno = 0;
+	if (fuse_session_mount(f->session, f->mountpoint) < 0)
+		return errno ? -errno : -EIO;
+	f->fd = fuse_session_fd(f->session);
+	r = mount_find(f->mountpoint, &f->device);
+	if (r < 0)
+		log_debug("%s: not found in mountinfo: %s", f->mountpoint, strerror(-r));
+	return worker_attach_io(f);
+}
+
+int face_mount(struct fs *fs, const struct face_options *o, struct face **ret_face)
+{
+	struct face *f = calloc(1, sizeof(*f));
+	int r;
+
+	if (!f)
+		return -ENOMEM;
+	f->fs = fs;
+	f->fd = -1;
+	f->read_only = o->read_only;
+	f->n_workers = o->n_workers ? o->n_workers : face_default_workers();
+	f->workers = calloc(f->n_workers, sizeof(*f->workers));
+	f->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!f->workers)
+		r = -ENOMEM;
+	else if (f->event_fd < 0)
+		r = -errno;
+	else
+		r = find_mountpoint(o->mountpoint, &f->mountpoint);
+	if (r == 0)
+		r = session_open(f, o);
+	if (r < 0) {
+		face_close(f);
+		return r;
+	}
+	*ret_face = f;
+	return 0;
+}
+
+static int start_workers(struct face *f)
+{
+	for (uint32_t i = 0; i < f->n_workers; i++) {
+		struct worker *w = &f->workers[i];
+
+		w->face = f;
+		w->fd = f->fd;
+		int r = worker_start(w);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Returns when something happened or after timeout_ms (-1: never). */
+static void wait_event(struct face *f, int timeout_ms)
+{
+	struct pollfd p = {.fd = f->event_fd, .events = POLLIN};
+	uint64_t count;
+
+	if (poll(&p, 1, timeout_ms) > 0) {
+		ssize_t n = read(f->event_fd, &count, sizeof(count));
+
+		(void)n; /* only empties it */
+	}
+}
+
+static void join_workers(struct face *f)
+{
+	const int64_t deadline = clock_mono_ns(&clock_system) + WORKERS_END_MS * INT64_C(1000000);
+
+	while (atomic_load(&f->n_running) && clock_mono_ns(&clock_system) < deadline)
+		wait_event(f, 100);
+	for (uint32_t i = 0; i < f->n_workers; i++) {
+		struct worker *w = &f->workers[i];
+
+		if (!w->started)
+			continue;
+		if (atomic_load(&f->n_running))
+			pthread_cancel(w->thread); /* acts only in read(2) on the connection */
+		pthread_join(w->thread, NULL);
+		w->started = false;
+		worker_free_buffers(w);
+	}
+}
+
+static bool connection_is_over(const struct face *f)
+{
+	struct pollfd p = {.fd = f->fd};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
+}
+
+/* The workers serve all the while: the kernel writes dirty pages and forgets inodes before it lets go. */
+static void release_mount(struct face *f)
+{
+	const struct timespec step = {.tv_nsec = RELEASE_STEP_NS};
+	int r = -EBUSY;
+
+	for (int i = 0; i < RELEASE_TRIES && r == -EBUSY; i++) {
+		if (connection_is_over(f))
+			return;
+		if (i > 0)
+			nanosleep(&step, NULL);
+		r = mount_release(f);
+	}
+	if (r == 0 || r == -ENOENT) /* gone already, but held by open files or another namespace */
+		return;
+	log_warn("%s: %s; unmounting lazily", f->mountpoint, r == -EBUSY ? "files are still open" : strerror(-r));
+	mount_detach(f);
+}
+
+int face_run(struct face *f)
+{
+	bool tuned = false;
+	int r = seeker_start(f->session, &f->seeker);
+
+	if (r == 0)
+		r = start_workers(f);
+	if (r < 0) {
+		log_error("starting threads: %s", strerror(-r));
+		atomic_store(&f->error, r);
+		face_stop(f);
+	}
+	while (atomic_load(&f->n_running) && !atomic_load(&f->stop)) {
+		wait_event(f, -1);
+		if (!tuned && atomic_load(&f->connected)) {
+			mount_tune(f);
+			tuned = true;
+		}
+		if (atomic_load(&f->error))
+			face_stop(f);
+	}
+	if (atomic_load(&f->n_running))
+		release_mount(f);
+	join_workers(f);
+	f->seeker = seeker_stop(f->seeker);
+	return atomic_load(&f->error);
+}
+
+void face_wake(struct face *f)
+{
+	const uint64_t one = 1;
+	const int e = errno; /* belongs to whatever a signal handler interrupted */
+	ssize_t n = write(f->event_fd, &one, sizeof(one));
+
+	(void)n; /* full means it is already set */
+	errno = e;
+}
+
+void face_stop(struct face *f)
+{
+	atomic_store(&f->stop, true);
+	face_wake(f);
+}
+
+struct face *face_close(struct face *f)
+{
+	if (!f)
+		return NULL;
+	if (f->session) {
+		/* It spares a mount whose connection is over, but else takes whatever lies at the path by now. */
+		if (connection_is_over(f) || mount_is_there(f))
+			fuse_session_unmount(f->session);
+		fuse_session_destroy(f->session);
+	}
+	if (f->event_fd >= 0)
+		close(f->event_fd);
+	free(f->workers);
+	free(f->mountpoint);
+	free(f);
+	return NULL;
+}

@@ -1,0 +1,176 @@
+/*
+ * face_internal.h: what the files of the face share: the session, its workers, and the conversions at the edge.
+ *
+ * Ownership: struct face owns the libfuse session, the workers and their buffers.
+ * Threads: a request is served from start to reply by the worker that received it; worker_self is that worker.
+ * Fields of struct face are fixed before the workers start, save the atomics and what INIT negotiates: the kernel sends
+ * nothing else before INIT was answered, so every later request sees the result.
+ */
+#pragma once
+
+#ifndef FUSE_USE_VERSION
+#define FUSE_USE_VERSION 314
+#endif
+#include <fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/util.h"
+#include "fs/core/fs.h"
+#include "fs/face/face.h"
+
+#define FACE_IO_MAX ((size_t)MIB) /* largest READ and WRITE */
+
+/*
+ * The only mount of the volume is this one, so what the kernel cached stays true until the kernel itself changes it.
+ * A billion seconds fits the kernel's arithmetic in jiffies.
+ */
+#define FACE_TIMEOUT_S 1e9
+
+struct face;
+
+/* One thread with its buffers. */
+struct worker {
+	struct face *face;
+	pthread_t thread;
+	bool started;
+	int fd;         /* borrowed from the session */
+	uint8_t *area;  /* both buffers, one mapping */
+	uint8_t *in;    /* the request: header first, a WRITE's payload on a block boundary */
+	uint8_t *reply; /* FACE_IO_MAX and two blocks, aligned: data, names and xattrs on their way out */
+};
+extern _Thread_local struct worker *worker_self;
+
+struct mount_device {
+	unsigned major, minor;
+};
+
+struct face {
+	struct fs *fs;
+	struct fuse_session *session;
+	char *mountpoint; /* absolute, free of symlinks */
+	struct mount_device device;
+	int fd;       /* /dev/fuse, owned by the session */
+	int event_fd; /* wakes face_run() */
+	bool read_only;
+	bool writeback;                     /* the kernel caches writes and owns size, mtime and ctime of regular files */
+	bool kill_privs;                    /* the kernel leaves clearing of setuid and setgid to us (FUSE_HANDLE_KILLPRIV_V2) */
+	bool no_open, no_opendir, no_flush; /* the kernel takes ENOSYS as "always fine, do not ask again" */
+	uint32_t n_workers;
+	struct worker *workers;
+	struct seeker *seeker;
+	atomic_uint n_running;
+	atomic_int error;      /* first failure of the connection, -errno */
+	atomic_bool stop;      /* face_stop() was called */
+	atomic_bool connected; /* INIT was answered */
+};
+
+/* worker.c */
+MUST_CHECK int worker_start(struct worker *w);
+void worker_free_buffers(struct worker *w);
+MUST_CHECK int worker_attach_io(struct face *f);
+void face_wake(struct face *f); /* async-signal-safe */
+
+/* mount.c */
+MUST_CHECK int mount_arguments(const struct face_options *o, struct fuse_args *ret_args);
+/* The device of the filesystem mounted at `mountpoint`, without asking that filesystem; -ENOENT. */
+MUST_CHECK int mount_find(const char *mountpoint, struct mount_device *ret_device);
+/* False also when the path carries another filesystem by now, which is nothing of ours to unmount. */
+bool mount_is_there(const struct face *f);
+/* Asks the kernel to let go of the mountpoint: -EBUSY when files are open below it, -ENOENT when it did before. */
+MUST_CHECK int mount_release(const struct face *f);
+/* Writes what the kernel holds dirty, then takes the mount out of the tree although files are open. */
+void mount_detach(const struct face *f);
+void mount_tune(const struct face *f);
+
+/* negotiate.c */
+void op_init(void *userdata, struct fuse_conn_info *conn);
+uint32_t negotiate_extra_flags(struct face *f, uint32_t offered);
+
+/* ops.c */
+extern const struct fuse_lowlevel_ops face_ops;
+
+static inline struct face *request_face(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+static inline struct fs *request_fs(fuse_req_t req)
+{
+	return request_face(req)->fs;
+}
+static inline const struct fuse_in_header *request_header(void)
+{
+	return (const struct fuse_in_header *)(const void *)worker_self->in;
+}
+static inline struct fs_cred request_cred(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct fs_cred){
+	    .uid = ctx->uid,
+	    .gid = ctx->gid,
+	    .pid = (uint32_t)ctx->pid,
+	    .umask = ctx->umask,
+	    .unique = request_header()->unique, /* libfuse keeps it to itself */
+	};
+}
+
+/* reply.c: `r` is 0 or -errno. */
+void reply_err(fuse_req_t req, int r);
+void reply_entry(fuse_req_t req, int r, const struct fs_attr *a);
+void reply_attr(fuse_req_t req, int r, const struct fs_attr *a);
+void reply_bytes(fuse_req_t req, int r, const void *p, size_t len);
+void attr_to_stat(const struct fs_attr *a, struct stat *ret);
+void attr_to_entry(const struct fs_attr *a, struct fuse_entry_param *ret);
+int64_t timespec_to_ns(struct timespec ts); /* clamped to what 64 bits hold: years 1677 to 2262 */
+
+/* ops_namespace.c */
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup);
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
+void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name, unsigned flags);
+void op_readlink(fuse_req_t req, fuse_ino_t ino);
+
+/* ops_dir.c */
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+
+/* ops_attr.c */
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
+void op_statfs(fuse_req_t req, fuse_ino_t ino);
+/* Clears setuid, and setgid where the group may execute, before a change by someone who may not keep them. */
+MUST_CHECK int attr_kill_privs(struct fs *fs, const struct fs_cred *cred, uint64_t ino);
+
+/* seek.c */
+struct seeker;
+MUST_CHECK int seeker_start(struct fuse_session *session, struct seeker **ret_seeker);
+/* Ends its thread; the workers must be gone.  NULL is fine. */
+struct seeker *seeker_stop(struct seeker *s);
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+
+/* ops_xattr.c */
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* ops_data.c */
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t off, struct fuse_file_info *fi);
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
+void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_off, struct fuse_file_info *from_fi, fuse_ino_t to,
+			off_t to_off, struct fuse_file_info *to_fi, size_t len, int flags);
+void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags, const void *in,
+	      size_t in_len, size_t out_len);

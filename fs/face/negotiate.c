@@ -1,0 +1,102 @@
+/*
+ * negotiate.c: what is agreed with the kernel in INIT, and the table of operations.
+ *
+ * Not in the table, so that libfuse answers ENOSYS and the kernel does the work itself or stops asking:
+ *   create   the kernel then sends MKNOD, and no RELEASE later;
+ *   access   default_permissions: the kernel checks modes and ACLs;
+ *   release  nothing is kept per open file;
+ *   locks    flock, fcntl and OFD locks live in the kernel, the only place that opens files;
+ *   poll     regular files are always ready.
+ *
+ * FLUSH may be refused only where close(2) still writes the file's dirty pages without it: Linux 5.16 and later do
+ * (fuse_flush() writes back before it looks at no_flush), earlier kernels skip both.
+ */
+#include "fs/face/face_internal.h"
+
+#include <stdio.h>
+#include <sys/utsname.h>
+
+#include "base/log.h"
+
+static bool kernel_at_least(unsigned major, unsigned minor)
+{
+	struct utsname u;
+	unsigned have_major = 0, have_minor = 0;
+
+	if (uname(&u) < 0 || sscanf(u.release, "%u.%u", &have_major, &have_minor) != 2)
+		return false;
+	return have_major > major || (have_major == major && have_minor >= minor);
+}
+
+void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	/* Splice never won over a copy for payloads of up to 1 MiB. */
+	const unsigned splice = FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE;
+	/* The kernel is the only writer: nothing changes behind its back. */
+	const unsigned invalidation = FUSE_CAP_AUTO_INVAL_DATA;
+	/* O_TRUNC would travel in the OPEN that is never sent. */
+	const unsigned unwanted = splice | invalidation | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV;
+	unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
+			  FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT |
+			  FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_IOCTL_DIR | FUSE_CAP_EXPLICIT_INVAL_DATA;
+	struct face *f = userdata;
+
+	if (!f->read_only)
+		wanted |= FUSE_CAP_WRITEBACK_CACHE;
+	conn->want &= ~unwanted;
+	conn->want |= wanted & conn->capable;
+	conn->max_write = FACE_IO_MAX;
+	conn->max_readahead = FACE_IO_MAX;
+	conn->max_background = 64;
+	conn->congestion_threshold = 60; /* read-ahead is dropped above it */
+	conn->time_gran = 1;
+	f->writeback = conn->want & FUSE_CAP_WRITEBACK_CACHE;
+	f->no_open = conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
+	f->no_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
+	f->no_flush = kernel_at_least(5, 16);
+	log_debug("fuse: protocol 7.%u, capabilities wanted %#x of %#x", conn->proto_minor, conn->want, conn->capable);
+}
+
+/* Flags for the INIT reply beyond those libfuse 3.14 knows, out of those the kernel offered. */
+uint32_t negotiate_extra_flags(struct face *f, uint32_t offered)
+{
+	const uint32_t extra = offered & FUSE_HANDLE_KILLPRIV_V2;
+
+	f->kill_privs = extra;
+	return extra;
+}
+
+const struct fuse_lowlevel_ops face_ops = {
+    .init = op_init,
+    .lookup = op_lookup,
+    .forget = op_forget,
+    .forget_multi = op_forget_multi,
+    .getattr = op_getattr,
+    .setattr = op_setattr,
+    .readlink = op_readlink,
+    .mknod = op_mknod,
+    .mkdir = op_mkdir,
+    .unlink = op_unlink,
+    .rmdir = op_rmdir,
+    .symlink = op_symlink,
+    .rename = op_rename,
+    .link = op_link,
+    .open = op_open,
+    .flush = op_flush,
+    .read = op_read,
+    .write = op_write,
+    .fsync = op_fsync,
+    .opendir = op_opendir,
+    .readdir = op_readdir,
+    .readdirplus = op_readdirplus,
+    .fsyncdir = op_fsync,
+    .statfs = op_statfs,
+    .setxattr = op_setxattr,
+    .getxattr = op_getxattr,
+    .listxattr = op_listxattr,
+    .removexattr = op_removexattr,
+    .fallocate = op_fallocate,
+    .copy_file_range = op_copy_file_range,
+    .lseek = op_lseek,
+    .ioctl = op_ioctl,
+};

@@ -1,0 +1,121 @@
+/*
+ * ops_data.c: contents of files.
+ *
+ * Nothing is copied here: a WRITE's payload lies block-aligned in the worker's receive buffer and is handed down as it
+ * is, a READ lands in the worker's reply buffer and leaves from there.
+ * The kernel answers open and close by itself once OPEN was refused with ENOSYS; files carry no state of their own.  With
+ * the writeback cache reads may come for files opened write-only, and writes without anyone's credentials.
+ */
+#include "fs/face/face_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	if (request_face(req)->no_open) {
+		(void)fuse_reply_err(req, ENOSYS);
+		return;
+	}
+	fi->keep_cache = 1;
+	(void)fuse_reply_open(req, fi);
+}
+
+/* The kernel wrote the file's dirty pages before it sent this: there is nothing left to do on close. */
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)fi;
+	(void)fuse_reply_err(req, request_face(req)->no_flush ? ENOSYS : 0);
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	void *p = NULL;
+	size_t len = 0;
+
+	(void)fi;
+	int r = fs_read(request_fs(req), ino, (uint64_t)off, min_u64(size, FACE_IO_MAX), worker_self->reply, &p, &len);
+
+	reply_bytes(req, r, p, len);
+}
+
+/* libfuse passes on only one of the write's flags. */
+static bool write_kills_privs(void)
+{
+	const struct fuse_write_in *in = (const void *)(request_header() + 1);
+
+	return in->write_flags & FUSE_WRITE_KILL_SUIDGID;
+}
+
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	const struct fs_cred cred = request_cred(req);
+	const struct face *f = request_face(req);
+	int r = 0;
+
+	if (write_kills_privs())
+		r = attr_kill_privs(f->fs, &cred, ino);
+	if (r == 0)
+		r = fs_write(f->fs, &cred, ino, (uint64_t)off, size, p, f->writeback && fi->writepage);
+	/*
+	 * Only direct writes say so.  The kernel sends FSYNC after the synchronous ones as well, but completes asynchronous
+	 * ones (libaio, io_uring) on this reply alone.
+	 */
+	if (r == 0 && (fi->flags & (O_SYNC | O_DSYNC)))
+		r = fs_sync(f->fs);
+	if (r < 0)
+		reply_err(req, r);
+	else
+		(void)fuse_reply_write(req, size);
+}
+
+/* Data only or not, file or directory: a durable point covers the whole volume (guarantee G2). */
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)datasync;
+	(void)fi;
+	reply_err(req, fs_sync(request_fs(req)));
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	const struct fs_cred cred = request_cred(req);
+
+	(void)fi;
+	reply_err(req, fs_fallocate(request_fs(req), &cred, ino, mode, (uint64_t)off, (uint64_t)len));
+}
+
+void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_off, struct fuse_file_info *from_fi, fuse_ino_t to,
+			off_t to_off, struct fuse_file_info *to_fi, size_t len, int flags)
+{
+	const struct fs_cred cred = request_cred(req);
+	size_t copied = 0;
+
+	(void)from_fi;
+	(void)to_fi;
+	(void)flags;
+	int r = fs_copy_range(request_fs(req), &cred, from, (uint64_t)from_off, to, (uint64_t)to_off, min_u64(len, FACE_IO_MAX),
+			      &copied);
+
+	if (r < 0)
+		reply_err(req, r);
+	else
+		(void)fuse_reply_write(req, copied);
+}
+
+void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags, const void *in,
+	      size_t in_len, size_t out_len)
+{
+	(void)ino;
+	(void)cmd;
+	(void)arg;
+	(void)fi;
+	(void)flags;
+	(void)in;
+	(void)in_len;
+	(void)out_len;
+	reply_err(req, -ENOTTY);
+}

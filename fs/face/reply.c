@@ -1,0 +1,102 @@
+/*
+ * reply.c: the edge between the filesystem's results and the kernel's structures.
+ *
+ * reply_err() is the one place that turns -errno into a reply.  Checksum and structure errors (-EBADMSG, -EUCLEAN) become
+ * EIO.  -ENOSYS never leaves: the kernel takes it as "never ask again" and would switch the operation off for the whole
+ * mount; the few handlers that want just that answer through libfuse directly.
+ * A reply that fails found the request gone (the connection ended): nothing is left to tell, only references to return.
+ */
+#include "fs/face/face_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+void reply_err(fuse_req_t req, int r)
+{
+	int e = -r;
+
+	if (e == EBADMSG || e == EUCLEAN)
+		e = EIO;
+	else if (e == ENOSYS)
+		e = EOPNOTSUPP;
+	(void)fuse_reply_err(req, e);
+}
+
+static struct timespec ns_to_timespec(int64_t ns)
+{
+	int64_t sec = ns / NSEC_PER_SEC, rest = ns % NSEC_PER_SEC;
+
+	if (rest < 0) {
+		rest += NSEC_PER_SEC;
+		sec--;
+	}
+	return (struct timespec){.tv_sec = sec, .tv_nsec = rest};
+}
+
+int64_t timespec_to_ns(struct timespec ts)
+{
+	int64_t ns;
+
+	if (__builtin_mul_overflow((int64_t)ts.tv_sec, NSEC_PER_SEC, &ns) || __builtin_add_overflow(ns, (int64_t)ts.tv_nsec, &ns))
+		return ts.tv_sec < 0 ? INT64_MIN + 1 : INT64_MAX; /* INT64_MIN means "no time" in records */
+	return ns;
+}
+
+void attr_to_stat(const struct fs_attr *a, struct stat *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->st_ino = a->ino;
+	ret->st_mode = a->mode;
+	ret->st_nlink = a->nlink;
+	ret->st_uid = a->uid;
+	ret->st_gid = a->gid;
+	ret->st_rdev = a->rdev;
+	ret->st_size = (off_t)a->size;
+	ret->st_blksize = DISK_BLOCK;
+	ret->st_blocks = (blkcnt_t)a->blocks_512;
+	ret->st_atim = ns_to_timespec(a->atime_ns);
+	ret->st_mtim = ns_to_timespec(a->mtime_ns);
+	ret->st_ctim = ns_to_timespec(a->ctime_ns);
+}
+
+/* generation stays 0: inode numbers are never used twice, so they need no help over NFS. */
+void attr_to_entry(const struct fs_attr *a, struct fuse_entry_param *ret)
+{
+	*ret = (struct fuse_entry_param){.ino = a->ino, .attr_timeout = FACE_TIMEOUT_S, .entry_timeout = FACE_TIMEOUT_S};
+	attr_to_stat(a, &ret->attr);
+}
+
+/* An inode with the reference that the filesystem counted for the kernel; given back when the kernel did not take it. */
+void reply_entry(fuse_req_t req, int r, const struct fs_attr *a)
+{
+	struct fuse_entry_param e;
+	struct fs *fs = request_fs(req); /* req is gone once replied to */
+
+	if (r < 0) {
+		reply_err(req, r);
+		return;
+	}
+	attr_to_entry(a, &e);
+	if (fuse_reply_entry(req, &e) < 0)
+		fs_forget(fs, a->ino, 1);
+}
+
+void reply_attr(fuse_req_t req, int r, const struct fs_attr *a)
+{
+	struct stat st;
+
+	if (r < 0) {
+		reply_err(req, r);
+		return;
+	}
+	attr_to_stat(a, &st);
+	(void)fuse_reply_attr(req, &st, FACE_TIMEOUT_S);
+}
+
+void reply_bytes(fuse_req_t req, int r, const void *p, size_t len)
+{
+	if (r < 0)
+		reply_err(req, r);
+	else
+		(void)fuse_reply_buf(req, p, len);
+}

@@ -1,0 +1,660 @@
+/*
+ * arena.c: which block is free, used, in limbo or promised; growing by chunks.
+ *
+ * Two bitmaps: `used` is what the index refers to and what a checkpoint saves; `busy` is used or limbo and is what
+ * arena_alloc() looks at.  A free clears the bit in `used` and notes the run in the newest limbo generation; a release
+ * clears the bits in `busy` (rule R3: between the two lies a durable checkpoint).
+ *
+ * Search: from the hint, or from where the last search ended, onwards and around.  It stops at the first run that holds
+ * all that is asked for; having passed SEARCH_BLOCKS it takes several runs, the largest it saw.  Pages without a free
+ * block are stepped over by their counts.
+ *
+ * Growth: one chunk at a time, by the thread that needs it or, ahead, by a thread of the arena when the free blocks fall
+ * under half a chunk.  The lock is released meanwhile; `growing` keeps others from doing the same.  A crash during growth
+ * leaves a chunk that neither index nor journal knows: it is adopted when whole, else replaced.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "fs/store/arena_impl.h"
+
+#define SEARCH_BLOCKS (8 * BITMAP_PAGE_BITS)
+#define RETRY_NS      NSEC_PER_SEC
+
+_Static_assert(ARENA_PAGE_BLOCKS == BITMAP_PAGE_BITS && ARENA_PAGE_BYTES == BITMAP_PAGE_BYTES, "");
+
+static uint64_t free_locked(struct arena *a) REQUIRES(&a->lock) { return a->busy.n_bits - a->busy.n_set; }
+
+/* Free and not promised. */
+static uint64_t spare_locked(struct arena *a) REQUIRES(&a->lock)
+{
+	uint64_t n = free_locked(a);
+
+	return n - min_u64(n, a->reserved);
+}
+
+/* ---- growth ---- */
+
+static int resize_locked(struct arena *a, uint64_t n_blocks) REQUIRES(&a->lock)
+{
+	uint64_t n_pages = div_round_up(n_blocks, BITMAP_PAGE_BITS);
+	int r = bitmap_grow(&a->used, n_blocks);
+
+	if (r == 0)
+		r = bitmap_grow(&a->busy, n_blocks);
+	if (r == 0 && n_pages > a->n_pages) {
+		bool *dirty = realloc(a->page_dirty, n_pages);
+		if (!dirty)
+			return -ENOMEM;
+		memset(dirty + a->n_pages, 0, n_pages - a->n_pages);
+		a->page_dirty = dirty;
+		a->n_pages = n_pages;
+	}
+	return r;
+}
+
+/* Takes `c` over, in case of error too. */
+static int add_chunk_locked(struct arena *a, struct chunk *c) REQUIRES(&a->lock)
+{
+	uint32_t index = atomic_load(&a->n_chunks);
+	int r = resize_locked(a, (index + UINT64_C(1)) * a->c.chunk_blocks);
+
+	if (r < 0) {
+		/* A bitmap that did grow shows no chunk: shrink what can be seen of it again. */
+		a->used.n_bits = a->busy.n_bits = index * a->c.chunk_blocks;
+		chunk_close(c);
+		return r;
+	}
+	a->chunks[index] = c;
+	atomic_store(&a->n_chunks, index + 1);
+	return 0;
+}
+
+/* Chunks that limits and `host_free` bytes allow beyond those there are. */
+static uint64_t growable_chunks(struct arena *a, uint64_t host_free)
+{
+	uint64_t n_chunks = atomic_load(&a->n_chunks), total = arena_total(a);
+	uint64_t by_host = (host_free - min_u64(host_free, a->c.host_reserve)) / (a->c.chunk_blocks * BLOCK_SIZE);
+	uint64_t by_limit = (a->c.max_blocks - min_u64(a->c.max_blocks, total)) / a->c.chunk_blocks;
+
+	return min_u64(min_u64(by_host, by_limit), ARENA_CHUNKS_MAX - n_chunks);
+}
+
+static int create_chunk(struct arena *a, uint64_t host_free, uint64_t n_wanted, struct chunk **ret_chunk)
+{
+	uint32_t index = atomic_load(&a->n_chunks);
+
+	if (growable_chunks(a, host_free) < n_wanted)
+		return -ENOSPC;
+	int r = chunk_create(a, index, ret_chunk);
+	if (r < 0 && r != -ENOSPC)
+		log_error("arena: chunk %u cannot be made: %s", index, strerror(-r));
+	return r;
+}
+
+/*
+ * One chunk more, or one attempt of another thread waited for: look again.  Where not all `n_wanted` chunks can be had,
+ * none is made in vain.
+ */
+static int grow_locked(struct arena *a, uint64_t n_wanted) REQUIRES(&a->lock)
+{
+	uint64_t host_free = 0, host_total;
+	struct chunk *c = NULL;
+
+	if (a->growing) {
+		cond_wait(&a->changed, &a->lock);
+		return 0;
+	}
+	a->growing = true;
+	mutex_unlock(&a->lock);
+	int r = store_space(a->c.store, &host_free, &host_total);
+	mutex_lock(&a->lock);
+	a->free_before_growth = host_free;
+	mutex_unlock(&a->lock);
+	if (r == 0)
+		r = create_chunk(a, host_free, n_wanted, &c);
+	mutex_lock(&a->lock);
+	if (r == 0)
+		r = add_chunk_locked(a, c);
+	a->growing = false;
+	a->free_before_growth = 0;
+	cond_broadcast(&a->changed);
+	return r;
+}
+
+/* Until `n` blocks are free beyond those promised; with from_reserved they are of those. */
+static int make_room_locked(struct arena *a, uint64_t n, bool from_reserved) REQUIRES(&a->lock)
+{
+	if (n > POINTER_BLOCK_MAX)
+		return -ENOSPC;
+	for (;;) {
+		uint64_t need = from_reserved ? max_u64(n, a->reserved) : n + a->reserved, have = free_locked(a);
+		if (have >= need)
+			return 0;
+		int r = grow_locked(a, div_round_up(need - have, a->c.chunk_blocks));
+		if (r < 0)
+			return r;
+	}
+}
+
+static bool low_locked(struct arena *a) REQUIRES(&a->lock) { return spare_locked(a) < a->c.chunk_blocks / 2; }
+
+static void wake_if_low_locked(struct arena *a) REQUIRES(&a->lock)
+{
+	if (a->has_thread && low_locked(a))
+		cond_signal(&a->wake);
+}
+
+static void *ahead_thread(void *arg)
+{
+	struct arena *a = arg;
+
+	mutex_lock(&a->lock);
+	while (!a->stop) {
+		if (!low_locked(a)) {
+			cond_wait(&a->wake, &a->lock);
+		} else if (grow_locked(a, 1) < 0) {
+			/* A full host stays so for a while: not with every block that is allocated. */
+			cond_wait_ns(&a->changed, &a->lock, RETRY_NS);
+			if (!a->stop)
+				cond_wait(&a->wake, &a->lock);
+		}
+	}
+	mutex_unlock(&a->lock);
+	return NULL;
+}
+
+/* ---- open and close ---- */
+
+static int open_chunks_locked(struct arena *a) REQUIRES(&a->lock)
+{
+	for (uint32_t i = 0; i < ARENA_CHUNKS_MAX; i++) {
+		struct chunk *c;
+		int r = chunk_open(a, i, &c);
+		if (r < 0 && i < a->c.n_chunks_known) {
+			log_error("arena: chunk %u of %u %s", i, a->c.n_chunks_known,
+				  r == -ENOENT    ? "is missing"
+				  : r == -EUCLEAN ? "has the wrong size"
+						  : strerror(-r));
+			return r;
+		}
+		/* Beyond those known: made since the last checkpoint, or by a creation that did not end. */
+		if (r == -ENOENT || r == -EUCLEAN)
+			return 0;
+		if (r == 0)
+			r = add_chunk_locked(a, c);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int arena_open(const struct arena_config *c, struct arena **ret_arena)
+{
+	if (c->chunk_blocks < 64 || c->chunk_blocks % 64 || c->chunk_blocks > POINTER_BLOCK_MAX / ARENA_CHUNKS_MAX ||
+	    c->n_chunks_known > ARENA_CHUNKS_MAX)
+		return -EUCLEAN;
+	struct arena *a = calloc(1, sizeof(*a));
+	if (!a)
+		return -ENOMEM;
+	a->c = *c;
+	a->generation = 1;
+	mutex_init(&a->lock);
+	cond_init(&a->changed);
+	cond_init(&a->wake);
+	a->chunks = calloc(ARENA_CHUNKS_MAX, sizeof(struct chunk *));
+	mutex_lock(&a->lock);
+	int r = a->chunks ? open_chunks_locked(a) : -ENOMEM;
+	mutex_unlock(&a->lock);
+	if (r == 0 && !c->no_threads) {
+		a->has_thread = true;
+		r = -pthread_create(&a->thread, NULL, ahead_thread, a);
+		if (r < 0)
+			a->has_thread = false;
+	}
+	if (r < 0) {
+		arena_close(a);
+		return r;
+	}
+	*ret_arena = a;
+	return 0;
+}
+
+static void limbo_free(struct limbo *l)
+{
+	free(l->runs);
+	free(l);
+}
+
+static void stop_thread(struct arena *a)
+{
+	if (!a->has_thread)
+		return;
+	mutex_lock(&a->lock);
+	a->stop = true;
+	cond_broadcast(&a->wake);
+	cond_broadcast(&a->changed);
+	mutex_unlock(&a->lock);
+	pthread_join(a->thread, NULL);
+}
+
+struct arena *arena_close(struct arena *a)
+{
+	if (!a)
+		return NULL;
+	stop_thread(a);
+	mutex_lock(&a->lock);
+	for (uint32_t i = 0; i < atomic_load(&a->n_chunks); i++)
+		chunk_close(a->chunks[i]);
+	for (struct limbo *l = a->limbo_oldest, *next; l; l = next) {
+		next = l->next;
+		limbo_free(l);
+	}
+	bitmap_free(&a->used);
+	bitmap_free(&a->busy);
+	free(a->page_dirty);
+	mutex_unlock(&a->lock);
+	free(a->chunks);
+	cond_destroy(&a->wake);
+	cond_destroy(&a->changed);
+	mutex_destroy(&a->lock);
+	free(a);
+	return NULL;
+}
+
+/* ---- allocation ---- */
+
+static void touch_pages_locked(struct arena *a, uint64_t block, uint64_t n) REQUIRES(&a->lock)
+{
+	for (uint64_t page = block / BITMAP_PAGE_BITS; page <= (block + n - 1) / BITMAP_PAGE_BITS; page++)
+		a->page_dirty[page] = true;
+}
+
+static void take_locked(struct arena *a, uint64_t block, uint64_t n) REQUIRES(&a->lock)
+{
+	bitmap_set(&a->used, block, n);
+	bitmap_set(&a->busy, block, n);
+	touch_pages_locked(a, block, n);
+}
+
+/* The largest runs seen so far, as a heap whose root is the smallest of them. */
+struct search {
+	uint64_t want, sum;
+	struct run *runs;
+	uint32_t n, max;
+};
+
+static void swap_runs(struct run *a, struct run *b)
+{
+	struct run t = *a;
+
+	*a = *b;
+	*b = t;
+}
+
+static void heap_sink(struct search *s)
+{
+	for (uint32_t i = 0, child; (child = 2 * i + 1) < s->n; i = child) {
+		if (child + 1 < s->n && s->runs[child + 1].n_blocks < s->runs[child].n_blocks)
+			child++;
+		if (s->runs[i].n_blocks <= s->runs[child].n_blocks)
+			return;
+		swap_runs(&s->runs[i], &s->runs[child]);
+	}
+}
+
+static void heap_add(struct search *s, struct run r)
+{
+	if (s->n == s->max) {
+		if (r.n_blocks <= s->runs[0].n_blocks)
+			return;
+		s->sum += r.n_blocks - s->runs[0].n_blocks;
+		s->runs[0] = r;
+		heap_sink(s);
+		return;
+	}
+	s->sum += r.n_blocks;
+	s->runs[s->n] = r;
+	for (uint32_t i = s->n++; i && s->runs[i].n_blocks < s->runs[(i - 1) / 2].n_blocks; i = (i - 1) / 2)
+		swap_runs(&s->runs[i], &s->runs[(i - 1) / 2]);
+}
+
+/* Looks through [from, end); true when nothing better need be looked for. */
+static bool search_range(const struct bitmap *busy, struct search *s, uint64_t from, uint64_t end, uint64_t *seen)
+{
+	uint64_t begin = from;
+
+	while ((from = bitmap_next_clear(busy, from, end)) < end) {
+		uint64_t n = bitmap_clear_run(busy, from, min_u64(min_u64(s->want, UINT32_MAX), end - from));
+		struct run r = {.start = pointer_make(ARENA_DEVICE, from), .n_blocks = (uint32_t)n};
+
+		if (n == s->want) {
+			s->runs[0] = r;
+			s->n = 1;
+			s->sum = n;
+			return true;
+		}
+		heap_add(s, r);
+		from += n;
+		if (s->sum >= s->want && *seen + (from - begin) > SEARCH_BLOCKS)
+			return true;
+	}
+	*seen += end - begin;
+	return false;
+}
+
+static int by_size_down(const void *x, const void *y)
+{
+	const struct run *a = x, *b = y;
+
+	return a->n_blocks > b->n_blocks ? -1 : a->n_blocks < b->n_blocks;
+}
+
+static int by_start(const void *x, const void *y)
+{
+	const struct run *a = x, *b = y;
+
+	return a->start < b->start ? -1 : a->start > b->start;
+}
+
+/* Keeps the largest runs that make up what is wanted, the last of them cut, in the order of the disk. */
+static void search_finish(struct search *s)
+{
+	uint64_t sum = 0;
+	uint32_t n = 0;
+
+	qsort(s->runs, s->n, sizeof(*s->runs), by_size_down);
+	while (sum < s->want)
+		sum += s->runs[n++].n_blocks;
+	s->runs[n - 1].n_blocks -= (uint32_t)(sum - s->want);
+	s->n = n;
+	qsort(s->runs, s->n, sizeof(*s->runs), by_start);
+}
+
+static bool search_from(const struct bitmap *busy, struct search *s, uint64_t from)
+{
+	uint64_t seen = 0;
+
+	s->n = 0;
+	s->sum = 0;
+	return search_range(busy, s, from, busy->n_bits, &seen) || search_range(busy, s, 0, from, &seen) || s->sum >= s->want;
+}
+
+static int search_locked(struct arena *a, struct search *s, uint64_t from) REQUIRES(&a->lock)
+{
+	/* A free run around `from` counted as two: once more from the start before giving up. */
+	if (!search_from(&a->busy, s, from) && !search_from(&a->busy, s, 0))
+		return -E2BIG;
+	search_finish(s);
+	return 0;
+}
+
+static int alloc_locked(struct arena *a, uint64_t n, pointer_t hint, bool from_reserved, struct search *s) REQUIRES(&a->lock)
+{
+	int r = make_room_locked(a, n, from_reserved);
+	uint64_t from = 0;
+
+	if (r < 0)
+		return r;
+	bool hinted = hint && arena_range(a, hint, 1, &from) == 0;
+	if (!hinted)
+		from = a->cursor < a->busy.n_bits ? a->cursor : 0;
+	r = search_locked(a, s, from);
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < s->n; i++)
+		take_locked(a, pointer_block(s->runs[i].start), s->runs[i].n_blocks);
+	if (from_reserved)
+		a->reserved -= min_u64(n, a->reserved);
+	if (!hinted)
+		a->cursor = pointer_block(s->runs[s->n - 1].start) + s->runs[s->n - 1].n_blocks;
+	wake_if_low_locked(a);
+	return 0;
+}
+
+int arena_alloc(struct arena *a, uint64_t n, pointer_t hint, bool from_reserved, struct run *runs, uint32_t max_runs, uint32_t *ret_n_runs)
+{
+	struct search s = {.want = n, .runs = runs, .max = max_runs};
+
+	assert(n && max_runs);
+	mutex_lock(&a->lock);
+	int r = alloc_locked(a, n, hint, from_reserved, &s);
+	mutex_unlock(&a->lock);
+	if (r == 0)
+		*ret_n_runs = s.n;
+	return r;
+}
+
+int arena_claim(struct arena *a, struct run r)
+{
+	uint64_t block;
+
+	mutex_lock(&a->lock);
+	int e = arena_range(a, r.start, r.n_blocks, &block);
+	if (e == 0 && bitmap_count(&a->busy, block, r.n_blocks))
+		e = -EUCLEAN;
+	if (e == 0)
+		take_locked(a, block, r.n_blocks);
+	mutex_unlock(&a->lock);
+	return e;
+}
+
+bool arena_is_used(struct arena *a, pointer_t at)
+{
+	uint64_t block;
+
+	mutex_lock(&a->lock);
+	bool is = arena_range(a, at, 1, &block) == 0 && bitmap_test(&a->used, block);
+	mutex_unlock(&a->lock);
+	return is;
+}
+
+/* ---- freeing ---- */
+
+/* The newest generation's list with room for one more run. */
+static struct limbo *limbo_room_locked(struct arena *a) REQUIRES(&a->lock)
+{
+	struct limbo *l = a->limbo_newest;
+
+	if (!l || l->generation != a->generation) {
+		l = calloc(1, sizeof(*l));
+		if (!l)
+			return NULL;
+		l->generation = a->generation;
+		if (a->limbo_newest)
+			a->limbo_newest->next = l;
+		else
+			a->limbo_oldest = l;
+		a->limbo_newest = l;
+	}
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? l->cap * 2 : 64;
+		struct run *runs = realloc(l->runs, cap * sizeof(*runs));
+		if (!runs)
+			return NULL;
+		l->runs = runs;
+		l->cap = cap;
+	}
+	return l;
+}
+
+static void limbo_add(struct limbo *l, struct run r)
+{
+	struct run *last = l->n ? &l->runs[l->n - 1] : NULL;
+
+	if (last && pointer_add(last->start, last->n_blocks) == r.start && last->n_blocks <= UINT32_MAX - r.n_blocks)
+		last->n_blocks += r.n_blocks;
+	else
+		l->runs[l->n++] = r;
+	l->n_blocks += r.n_blocks;
+}
+
+static int free_run_locked(struct arena *a, struct run r) REQUIRES(&a->lock)
+{
+	uint64_t block;
+	int e = arena_range(a, r.start, r.n_blocks, &block);
+
+	if (e < 0)
+		return e;
+	if (bitmap_count(&a->used, block, r.n_blocks) != r.n_blocks)
+		return -EUCLEAN;
+	struct limbo *l = limbo_room_locked(a);
+	if (!l)
+		return -ENOMEM;
+	limbo_add(l, r);
+	bitmap_clear(&a->used, block, r.n_blocks);
+	touch_pages_locked(a, block, r.n_blocks);
+	a->limbo_blocks += r.n_blocks;
+	return 0;
+}
+
+int arena_free(struct arena *a, struct run r)
+{
+	mutex_lock(&a->lock);
+	int e = free_run_locked(a, r);
+	mutex_unlock(&a->lock);
+	return e;
+}
+
+static bool unalloc_locked(struct arena *a, struct run r) REQUIRES(&a->lock)
+{
+	uint64_t block;
+
+	if (arena_range(a, r.start, r.n_blocks, &block) < 0 || bitmap_count(&a->used, block, r.n_blocks) != r.n_blocks) {
+		log_error("arena: %u blocks from %llu were given back but not allocated", r.n_blocks, (unsigned long long)pointer_block(r.start));
+		return false;
+	}
+	bitmap_clear(&a->used, block, r.n_blocks);
+	bitmap_clear(&a->busy, block, r.n_blocks);
+	touch_pages_locked(a, block, r.n_blocks);
+	return true;
+}
+
+void arena_unalloc(struct arena *a, struct run r)
+{
+	mutex_lock(&a->lock);
+	unalloc_locked(a, r);
+	mutex_unlock(&a->lock);
+}
+
+void arena_unalloc_reserved(struct arena *a, struct run r)
+{
+	mutex_lock(&a->lock);
+	if (unalloc_locked(a, r))
+		a->reserved += r.n_blocks;
+	mutex_unlock(&a->lock);
+}
+
+uint64_t arena_rotate(struct arena *a)
+{
+	mutex_lock(&a->lock);
+	uint64_t closed = a->generation++;
+	mutex_unlock(&a->lock);
+	return closed;
+}
+
+void arena_release(struct arena *a, uint64_t generation)
+{
+	mutex_lock(&a->lock);
+	assert(generation < a->generation); /* R3: the open generation's frees are in no checkpoint yet */
+	while (a->limbo_oldest && a->limbo_oldest->generation <= generation) {
+		struct limbo *l = a->limbo_oldest;
+		for (size_t i = 0; i < l->n; i++)
+			bitmap_clear(&a->busy, pointer_block(l->runs[i].start), l->runs[i].n_blocks);
+		a->limbo_blocks -= l->n_blocks;
+		a->limbo_oldest = l->next;
+		if (!l->next)
+			a->limbo_newest = NULL;
+		limbo_free(l);
+	}
+	mutex_unlock(&a->lock);
+}
+
+/* ---- reservations ---- */
+
+int arena_reserve(struct arena *a, uint64_t n)
+{
+	mutex_lock(&a->lock);
+	int r = make_room_locked(a, n, false);
+	if (r == 0) {
+		a->reserved += n;
+		wake_if_low_locked(a);
+	}
+	mutex_unlock(&a->lock);
+	return r;
+}
+
+void arena_unreserve(struct arena *a, uint64_t n)
+{
+	mutex_lock(&a->lock);
+	if (n > a->reserved)
+		log_error("arena: %llu reserved blocks were given back and only %llu are reserved", (unsigned long long)n,
+			  (unsigned long long)a->reserved);
+	a->reserved -= min_u64(n, a->reserved);
+	mutex_unlock(&a->lock);
+}
+
+void arena_set_reserved(struct arena *a, uint64_t n)
+{
+	mutex_lock(&a->lock);
+	a->reserved = n;
+	mutex_unlock(&a->lock);
+}
+
+/* ---- saving and loading ---- */
+
+int arena_save(struct arena *a, int (*put)(void *ctx, unsigned device, uint64_t page, const uint8_t *bits), void *ctx)
+{
+	uint8_t bits[BITMAP_PAGE_BYTES];
+	int r = 0;
+
+	mutex_lock(&a->lock);
+	for (uint64_t page = 0; page < a->n_pages && r == 0; page++) {
+		if (!a->page_dirty[page])
+			continue;
+		a->page_dirty[page] = false;
+		bitmap_page_get(&a->used, page, bits);
+		mutex_unlock(&a->lock);
+		r = put(ctx, ARENA_DEVICE, page, bits);
+		mutex_lock(&a->lock);
+		if (r < 0)
+			a->page_dirty[page] = true;
+	}
+	mutex_unlock(&a->lock);
+	return r;
+}
+
+int arena_load(struct arena *a, unsigned device, uint64_t page, const uint8_t *bits)
+{
+	if (device != ARENA_DEVICE)
+		return -EUCLEAN;
+	mutex_lock(&a->lock);
+	bool ok = bitmap_page_put(&a->used, page, bits) && bitmap_page_put(&a->busy, page, bits);
+	mutex_unlock(&a->lock);
+	return ok ? 0 : -EUCLEAN;
+}
+
+void arena_get_status(struct arena *a, struct arena_status *ret)
+{
+	uint64_t host_free = 0, host_total;
+	int r = store_space(a->c.store, &host_free, &host_total);
+
+	mutex_lock(&a->lock);
+	if (a->free_before_growth) /* the chunk being made still counts as growable */
+		host_free = a->free_before_growth;
+	*ret = (struct arena_status){
+		.n_chunks = atomic_load(&a->n_chunks),
+		.total_blocks = a->used.n_bits,
+		.used_blocks = a->used.n_set,
+		.limbo_blocks = a->limbo_blocks,
+		.reserved_blocks = a->reserved,
+		.free_blocks = free_locked(a),
+		.growable_blocks = r < 0 ? 0 : growable_chunks(a, host_free) * a->c.chunk_blocks,
+		.blocks_read = atomic_load(&a->blocks_read),
+		.blocks_written = atomic_load(&a->blocks_written),
+		.error = a->error,
+	};
+	mutex_unlock(&a->lock);
+}

@@ -1,0 +1,77 @@
+/*
+ * state.h: struct journal, shared by journal.c (life, reading, room), commit.c (append, commit) and replay.c.
+ *
+ * Locks: `lock` guards what is marked; it is held for copies in memory only, never over a disk operation or a hook.
+ * `committing` is the commit lock: the thread that set it owns `scratch` and the sealed staging file until it clears it,
+ * so there is one batch in flight.  Whoever finds it clear and has a reason may set it.
+ * Invariant: while somebody is in `waiters`, either a batch is in flight, or a waiter that was taken off the list to lead
+ * the next one is on its way.
+ */
+#pragma once
+
+#include <semaphore.h>
+
+#include "base/lock.h"
+#include "journal/journal.h"
+#include "journal/ring.h"
+#include "journal/staging.h"
+
+/* A thread that sleeps until a batch is durable, or until the open batch has room (seq 0).  Lives on its stack. */
+struct waiter {
+	struct waiter *next;
+	uint64_t seq;
+	sem_t wake;
+	bool settled; /* `result` is the answer; otherwise: look again, you may lead */
+	int result;
+};
+
+struct journal {
+	struct journal_config config;
+	struct ring ring;
+	uint64_t full_blocks;     /* used blocks at which writers wait */
+	uint64_t throttle_blocks; /* at which they begin to be slowed */
+	uint64_t points_cap;
+	uint8_t *scratch;         /* owned by the committing thread */
+
+	struct mutex lock;
+	struct cond trimmed; /* for journal_wait_room */
+
+	/* guarded by lock */
+	struct staging staging[STAGING_FILES];
+	unsigned open;     /* the file of the batch being built; the other one's is in flight or durable */
+	unsigned n_staged; /* between replay and start: batches that the files hold; of two the first is in staging[!open] */
+	bool started, committing;
+	struct waiter *waiters, **waiters_end;
+	struct journal_point *points; /* where each batch from tail to newest ends: seq s at points[s % points_cap] */
+	uint64_t tail_seq, sealed_seq, durable_seq;
+	int64_t open_since_ns;
+	uint64_t pressure_step; /* sixteenths of the ring in use when last looked at */
+	uint64_t commits, commit_blocks, operations, throttled;
+	int64_t commit_ns;
+	int error; /* sticky */
+	char failure[256];
+};
+
+static inline struct staging *open_staging(struct journal *j) REQUIRES(j->lock) { return &j->staging[j->open]; }
+
+static inline struct journal_point *point_at(struct journal *j, uint64_t seq) REQUIRES(j->lock)
+{
+	return &j->points[seq % j->points_cap];
+}
+
+/* Blocks between the tail and the end of what was appended. */
+uint64_t journal_used_locked(struct journal *j) REQUIRES(j->lock);
+/* Adds the point after the newest sealed batch. */
+void journal_point_push_locked(struct journal *j, const struct journal_point *p) REQUIRES(j->lock);
+/* True when the ring's fill has passed another step at which the homer wants to know. */
+bool journal_pressure_locked(struct journal *j) REQUIRES(j->lock);
+
+/* Wakes homer and committer.  They may ask for the status from within, so never under the lock. */
+static inline void journal_notify_pressure(struct journal *j) EXCLUDES(j->lock)
+{
+	if (j->config.hooks.pressure)
+		j->config.hooks.pressure(j->config.hooks.ctx);
+}
+
+/* Seals the batch in `s`, which has records, and writes it; no batch is in flight.  For journal_start(). */
+MUST_CHECK int journal_commit_staged(struct journal *j, struct staging *s);

@@ -1,0 +1,160 @@
+/*
+ * sim_faults.c: guarantee G6: what a failed store operation may do, and what it must not.
+ *
+ * The same small workload runs once for every number n, with the n-th write, flush, create, remove or index flush failing,
+ * once or from then on.  Then: a sync that succeeded covers all before it, failed ones notwithstanding; after a sync that
+ * failed no other succeeds, the volume says why it stopped, refuses changes and goes on reading; and whatever happens to
+ * the host next, the next mount finds everything covered.  A second pass fails reads.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/crash/sim_run.h"
+#include "tests/crash/sim_sweeps.h"
+
+enum fault_kind { FAULT_ONCE, FAULT_FOR_EVER, FAULT_NO_SPACE, FAULT_READ_ONCE, FAULT_READ_FOR_EVER, FAULT_KINDS };
+static const char *const kind_names[] = {"once", "for ever", "no space", "read once", "reads for ever"};
+
+struct fault {
+	uint64_t seed, n_ops, n;
+	enum fault_kind kind;
+	struct sim_run run;
+	bool sync_failed;
+	uint64_t *n_mounts;
+};
+
+static bool failed(struct fault *f, const char *where, const char *why)
+{
+	printf("FAILED clawfs-sim --faults --seed %llu --ops %llu: event %llu fails %s: %s: %s\n", (unsigned long long)f->seed,
+	       (unsigned long long)f->n_ops, (unsigned long long)f->n, kind_names[f->kind], where, why);
+	return false;
+}
+
+static void inject(struct fault *f)
+{
+	struct simstore *s = f->run.image.store;
+
+	f->run.expect_errors = true;
+	switch (f->kind) {
+	case FAULT_ONCE: simstore_fail(s, f->n, 1, -EIO); break;
+	case FAULT_FOR_EVER: simstore_fail(s, f->n, UINT64_MAX, -EIO); break;
+	case FAULT_NO_SPACE: simstore_fail(s, f->n, 1, -ENOSPC); break;
+	case FAULT_READ_ONCE: simstore_fail_reads(s, f->n, 1, -EIO); break;
+	case FAULT_READ_FOR_EVER: simstore_fail_reads(s, f->n, UINT64_MAX, -EIO); break;
+	case FAULT_KINDS: break;
+	}
+}
+
+/* A sync beside the workload's own, and what follows from its failure. */
+static bool check_sync(struct fault *f)
+{
+	char why[256];
+	int r = fs_sync(f->run.fs);
+
+	fs_failure(f->run.fs, why, sizeof(why));
+	if (f->sync_failed && r == 0)
+		return failed(f, "sync", "succeeds after one that failed");
+	if (r && !why[0])
+		return failed(f, "sync", "fails and the volume does not say why");
+	f->sync_failed = f->sync_failed || r;
+	if (r) {
+		struct fs_cred cred = {0};
+		struct fs_attr a;
+
+		if (fs_mknod(f->run.fs, &cred, FS_ROOT_INO, "after the failure", 0100644, 0, &a) == 0)
+			return failed(f, "mknod", "succeeds on a volume that stopped");
+	}
+	return true;
+}
+
+/* The next mount, after each kind of crash. */
+static bool check_restart(struct fault *f)
+{
+	struct sim_run *run = &f->run;
+	uint64_t cut = simstore_count(run->image.store);
+	struct simcut *c = simcut_new(run->image.store);
+	bool ok = true;
+
+	simcut_advance(c, cut);
+	for (int v = 0; ok && v < SIMCUT_VARIANTS; v++) {
+		struct rng rng = rng_derive(f->seed, f->n, (uint64_t)v);
+		struct sim_image image = sim_take_image(run, c, cut, (enum simcut_variant)v, &rng, false);
+		size_t lo, hi, step;
+		struct fs *fs;
+
+		sim_bounds(&run->history, cut, v == SIMCUT_KILL, &lo, &hi);
+		int r = sim_open_image(run, &image, &fs);
+		if (r)
+			ok = failed(f, simcut_variant_name((enum simcut_variant)v), strerror(-r));
+		else if (!sim_identify(run, fs, lo, hi, &step) || !sim_fsck(run, fs))
+			ok = failed(f, simcut_variant_name((enum simcut_variant)v), run->why);
+		if (fs)
+			fs_abandon(fs);
+		sim_image_free(&image);
+		(*f->n_mounts)++;
+	}
+	simcut_free(c);
+	return ok;
+}
+
+/* One run; n == 0 without a fault, to learn how many events and reads there are. */
+static bool run_once(struct fault *f, uint64_t *ret_first, uint64_t *ret_events, uint64_t *ret_first_read, uint64_t *ret_reads)
+{
+	struct sim_run *run = &f->run;
+	bool reads = f->kind == FAULT_READ_ONCE || f->kind == FAULT_READ_FOR_EVER;
+	bool ok = sim_format(run, f->seed, SIM_MIXED, 0) && sim_mount(run);
+
+	if (ret_first) {
+		*ret_first = simstore_count(run->image.store) + 1;
+		*ret_first_read = simstore_reads(run->image.store) + 1;
+	}
+	f->sync_failed = false;
+	if (f->n)
+		inject(f);
+	for (uint64_t i = 0; ok && i < f->n_ops; i++)
+		ok = sim_step(run);
+	if (ret_events) {
+		*ret_events = simstore_count(run->image.store);
+		*ret_reads = simstore_reads(run->image.store);
+	}
+	if (!ok)
+		failed(f, "running", run->why);
+	ok = ok && check_sync(f) && check_sync(f);
+	simstore_fail_reads(run->image.store, 0, 0, 0);
+	if (ok && !reads && !sim_compare(run, run->fs, run->model))
+		ok = failed(f, "reading on", run->why);
+	simstore_fail(run->image.store, 0, 0, 0); /* the store is well again: the volume must not be, before a restart */
+	ok = ok && check_sync(f);
+	if (run->fs)
+		fs_abandon(run->fs);
+	run->fs = NULL;
+	ok = ok && check_restart(f);
+	sim_free(run);
+	return ok;
+}
+
+int sim_faults(uint64_t seed, uint64_t n_seeds, uint64_t n_ops)
+{
+	uint64_t n_runs = 0, n_mounts = 0, n_failures = 0;
+
+	for (uint64_t i = 0; i < n_seeds; i++) {
+		struct fault f = {.seed = seed + i, .n_ops = n_ops, .n_mounts = &n_mounts};
+		uint64_t first = 0, events = 0, first_read = 0, reads = 0;
+
+		if (!run_once(&f, &first, &events, &first_read, &reads)) {
+			n_failures++;
+			continue;
+		}
+		for (int kind = 0; kind < FAULT_KINDS; kind++) {
+			bool of_reads = kind == FAULT_READ_ONCE || kind == FAULT_READ_FOR_EVER;
+
+			f.kind = (enum fault_kind)kind;
+			for (f.n = of_reads ? first_read : first; f.n <= (of_reads ? reads : events) && n_failures < 10; f.n++, n_runs++)
+				n_failures += !run_once(&f, NULL, NULL, NULL, NULL);
+		}
+	}
+	printf("seeds %llu from %llu, runs with a fault %llu, mounts after it %llu, failures %llu\n", (unsigned long long)n_seeds,
+	       (unsigned long long)seed, (unsigned long long)n_runs, (unsigned long long)n_mounts, (unsigned long long)n_failures);
+	return n_failures ? 1 : 0;
+}

@@ -1,0 +1,53 @@
+/*
+ * leaves.h: random leaves, for the tests of leaf.h and index.h.
+ *
+ * Threads: no state.  Errors: none.
+ */
+#pragma once
+
+#include "fs/core/leaf.h"
+#include "tests/lib/rng.h"
+
+/* A leaf as the filesystem could have made it: any mix of holes, homes, staged and unwritten slots, in runs or scattered. */
+static inline void random_leaf(struct rng *g, struct leaf *ret)
+{
+	bool scattered = rng_percent(g, 30), births = rng_percent(g, 30);
+	unsigned hole = (unsigned)rng_below(g, 101), keep = (unsigned)rng_below(g, 101);
+	uint64_t home = rng_below(g, UINT64_C(1) << 47) + 1, pos = rng_below(g, UINT64_C(1) << 47) + 1;
+	uint32_t birth = (uint32_t)rng_u64(g);
+
+	*ret = (struct leaf){0};
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		struct slot *s = &ret->slot[i];
+		unsigned kind = (unsigned)rng_below(g, 5);
+
+		if (scattered || !rng_percent(g, keep)) {
+			home = rng_below(g, UINT64_C(1) << 47) + 1;
+			pos = rng_below(g, UINT64_C(1) << 47) + 1;
+		}
+		if (births)
+			birth = (uint32_t)rng_u64(g);
+		if (rng_percent(g, hole))
+			continue;
+		s->unwritten = kind >= 3;
+		if (kind != 1 && kind != 4) {
+			s->home = pointer_make(DEVICE_ARENA_FIRST + (scattered ? (unsigned)rng_below(g, DEVICE_ARENA_LAST) : 0), home + i);
+			s->birth = birth;
+		}
+		if (kind == 1 || kind == 2)
+			s->staged = pointer_make(DEVICE_JOURNAL, pos + i);
+		if (!s->unwritten)
+			s->crc = (uint32_t)rng_u64(g);
+	}
+}
+
+static inline bool same_leaf(const struct leaf *a, const struct leaf *b)
+{
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		const struct slot *x = &a->slot[i], *y = &b->slot[i];
+
+		if (x->home != y->home || x->staged != y->staged || x->crc != y->crc || x->birth != y->birth || x->unwritten != y->unwritten)
+			return false;
+	}
+	return true;
+}

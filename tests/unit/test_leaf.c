@@ -1,0 +1,259 @@
+/*
+ * test_leaf.c: leaf.h: random leaves there and back, the bytes of one leaf by hand, and that damage is never taken for a leaf.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "base/le.h"
+#include "tests/unit/leaves.h"
+#include "tests/unit/tempdir.h"
+
+/* Where the fixed part has its bits. */
+enum { AT_VERSION = 0, AT_FLAGS = 1, AT_MAPPED = 2, AT_UNWRITTEN = 4, AT_STAGED = 6, AT_HOMED = 8, AT_CRCS = 10 };
+
+static void seal(uint8_t *p, size_t len)
+{
+	le32 crc = le32_make(crc32c(0, p, len - 4));
+
+	memcpy(p + len - 4, crc.b, 4);
+}
+
+static size_t encode(const struct leaf *l, uint8_t p[LEAF_BYTES_MAX])
+{
+	size_t len = leaf_encode(l, p);
+
+	assert_in_range(len, 18, LEAF_BYTES_MAX);
+	return len;
+}
+
+/* Slot 0 and 1 at home side by side, 2 staged over a home elsewhere, 3 staged, 4 unwritten with and 5 without a home. */
+static struct leaf sample(void)
+{
+	struct leaf l = {0};
+
+	l.slot[0] = (struct slot){.home = pointer_make(1, 0x100), .crc = 0x11121314, .birth = 7};
+	l.slot[1] = (struct slot){.home = pointer_make(1, 0x101), .crc = 0x21222324, .birth = 7};
+	l.slot[2] = (struct slot){.home = pointer_make(2, 0x5), .staged = pointer_make(0, 0x30), .crc = 0x31323334, .birth = 7};
+	l.slot[3] = (struct slot){.staged = pointer_make(0, 0x31), .crc = 0x41424344};
+	l.slot[4] = (struct slot){.home = pointer_make(1, 0x104), .birth = 7, .unwritten = true};
+	l.slot[5] = (struct slot){.unwritten = true};
+	return l;
+}
+
+static void the_bytes_are_those_of_the_format(void **state)
+{
+	/* clang-format off */
+	static const uint8_t golden[] = {
+		1, 1,                                   /* version, one birth for all */
+		0x3f, 0x00, 0x30, 0x00,                 /* mapped 0-5, unwritten 4 5 */
+		0x0c, 0x00, 0x17, 0x00,                 /* staged 2 3, homed 0 1 2 4 */
+		0x14, 0x13, 0x12, 0x11, 0x24, 0x23, 0x22, 0x21, 0x34, 0x33, 0x32, 0x31, 0x44, 0x43, 0x42, 0x41,
+		0x00, 0x00, 0x01, 0x00, 0, 0, 0, 1,  2, /* homes 0 and 1: device 1, block 0x100 */
+		0x00, 0x05, 0x00, 0x00, 0, 0, 0, 2,  1, /* 2: device 2, block 5 */
+		0x00, 0x04, 0x01, 0x00, 0, 0, 0, 1,  1, /* 4: device 1, block 0x104 */
+		0x00, 0x30, 0x00, 0x00, 0, 0, 0, 0,  2, /* staged 2 and 3: journal position 0x30 */
+		7, 0, 0, 0,                             /* birth */
+		0xe0, 0xfa, 0x44, 0x88,                 /* CRC-32C of all before */
+	};
+	/* clang-format on */
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l = sample(), back;
+
+	(void)state;
+	assert_int_equal(encode(&l, p), sizeof(golden));
+	assert_memory_equal(p, golden, sizeof(golden));
+	assert_int_equal(leaf_decode(golden, sizeof(golden), &back), 0);
+	assert_true(same_leaf(&l, &back));
+}
+
+static void a_file_written_in_order_takes_91_bytes_a_leaf(void **state)
+{
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l = {0};
+
+	(void)state;
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		l.slot[i] = (struct slot){.home = pointer_make(1, 1000 + i), .crc = i, .birth = 3};
+	assert_int_equal(encode(&l, p), 10 + 64 + 9 + 4 + 4);
+}
+
+static void the_largest_leaf_fits(void **state)
+{
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l = {0}, back;
+
+	(void)state;
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		l.slot[i] = (struct slot){.home = pointer_make(1 + i, POINTER_BLOCK_MAX),
+					  .staged = pointer_make(0, 1000 - 2 * i),
+					  .crc = ~i,
+					  .birth = i};
+	assert_int_equal(encode(&l, p), LEAF_BYTES_MAX);
+	assert_int_equal(leaf_decode(p, LEAF_BYTES_MAX, &back), 0);
+	assert_true(same_leaf(&l, &back));
+}
+
+static void an_empty_leaf_comes_back_empty(void **state)
+{
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l = {0}, back = sample();
+
+	(void)state;
+	assert_true(leaf_empty(&l));
+	assert_false(leaf_empty(&back));
+	assert_int_equal(leaf_decode(p, encode(&l, p), &back), 0);
+	assert_true(leaf_empty(&back));
+}
+
+static void random_leaves_come_back_as_they_were(void **state)
+{
+	struct rng g = {.state = test_seed(1)};
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l, back;
+
+	(void)state;
+	for (unsigned n = 0; n < 20000; n++) {
+		random_leaf(&g, &l);
+		memset(&back, 0xa5, sizeof(back));
+		assert_int_equal(leaf_decode(p, encode(&l, p), &back), 0);
+		assert_true(same_leaf(&l, &back));
+	}
+}
+
+static void every_truncation_is_refused(void **state)
+{
+	struct rng g = {.state = test_seed(2)};
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l, back, untouched;
+
+	(void)state;
+	memset(&untouched, 0x5a, sizeof(untouched));
+	for (unsigned n = 0; n < 100; n++) {
+		random_leaf(&g, &l);
+		for (size_t len = encode(&l, p); len-- > 0;) {
+			back = untouched;
+			assert_int_equal(leaf_decode(p, len, &back), len < 18 ? -EUCLEAN : -EBADMSG);
+			assert_memory_equal(&back, &untouched, sizeof(back));
+		}
+	}
+}
+
+static void bytes_behind_a_leaf_are_refused(void **state)
+{
+	uint8_t p[2 * LEAF_BYTES_MAX] = {0};
+	struct leaf l = sample(), back;
+	size_t len = leaf_encode(&l, p);
+
+	(void)state;
+	for (size_t more = 1; len + more <= LEAF_BYTES_MAX; more++) {
+		assert_int_equal(leaf_decode(p, len + more, &back), -EBADMSG);
+		seal(p, len + more);
+		assert_int_equal(leaf_decode(p, len + more, &back), -EUCLEAN);
+		len = leaf_encode(&l, p);
+		memset(p + len, 0, sizeof(p) - len);
+	}
+	assert_int_equal(leaf_decode(p, LEAF_BYTES_MAX + 1, &back), -EUCLEAN);
+}
+
+static void every_bit_flip_is_a_wrong_checksum(void **state)
+{
+	struct rng g = {.state = test_seed(3)};
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l, back;
+
+	(void)state;
+	for (unsigned n = 0; n < 50; n++) {
+		random_leaf(&g, &l);
+		size_t len = encode(&l, p);
+		for (size_t bit = 0; bit < len * 8; bit++) {
+			p[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			assert_int_equal(leaf_decode(p, len, &back), -EBADMSG);
+			p[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		}
+	}
+}
+
+/* A flip that the checksum covers up (a bug, not rot): refused, or a leaf that is one. */
+static void damage_under_a_right_checksum_is_refused_or_a_leaf(void **state)
+{
+	struct rng g = {.state = test_seed(4)};
+	uint8_t p[LEAF_BYTES_MAX], again[LEAF_BYTES_MAX];
+	struct leaf l, back, twice;
+	unsigned taken = 0;
+
+	(void)state;
+	for (unsigned n = 0; n < 100; n++) {
+		random_leaf(&g, &l);
+		size_t len = encode(&l, p);
+		for (size_t bit = 0; bit < (len - 4) * 8; bit++) {
+			p[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			seal(p, len);
+			int r = leaf_decode(p, len, &back);
+			if (r == 0) {
+				assert_int_equal(leaf_decode(again, encode(&back, again), &twice), 0);
+				assert_true(same_leaf(&back, &twice));
+				taken++;
+			} else {
+				assert_int_equal(r, -EUCLEAN);
+			}
+			p[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		}
+	}
+	assert_true(taken > 0); /* CRCs and births may be anything */
+}
+
+static void refuse(size_t at, uint8_t value)
+{
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l = sample(), back;
+	size_t len = encode(&l, p);
+
+	assert_int_not_equal(p[at], value);
+	p[at] = value;
+	seal(p, len);
+	assert_int_equal(leaf_decode(p, len, &back), -EUCLEAN);
+}
+
+static void contradictions_are_refused(void **state)
+{
+	const size_t homes = AT_CRCS + 16, staged = homes + 27;
+
+	(void)state;
+	refuse(AT_VERSION, 2);
+	refuse(AT_MAPPED, 0x7f);    /* mapped, but neither home, staged nor unwritten */
+	refuse(AT_MAPPED, 0x1f);    /* unwritten, but not mapped */
+	refuse(AT_UNWRITTEN, 0x38); /* staged and unwritten */
+	refuse(AT_HOMED, 0x1f);     /* a home without a run */
+	refuse(AT_HOMED, 0x13);     /* a run without a home */
+	refuse(homes + 7, 0);       /* a home in the journal */
+	refuse(staged + 7, 1);      /* staged in an arena */
+	refuse(homes + 8, 0);       /* a run of nothing */
+	refuse(homes + 8, 3);       /* a run over a slot that has one of its own */
+	refuse(homes + 8, 17);      /* a run past the end */
+	refuse(AT_FLAGS, 0);        /* births for each, but only one is there */
+	refuse(staged + 1, 0);      /* no pointer */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(the_bytes_are_those_of_the_format),
+	    cmocka_unit_test(a_file_written_in_order_takes_91_bytes_a_leaf),
+	    cmocka_unit_test(the_largest_leaf_fits),
+	    cmocka_unit_test(an_empty_leaf_comes_back_empty),
+	    cmocka_unit_test(random_leaves_come_back_as_they_were),
+	    cmocka_unit_test(every_truncation_is_refused),
+	    cmocka_unit_test(bytes_behind_a_leaf_are_refused),
+	    cmocka_unit_test(every_bit_flip_is_a_wrong_checksum),
+	    cmocka_unit_test(damage_under_a_right_checksum_is_refused_or_a_leaf),
+	    cmocka_unit_test(contradictions_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,246 @@
+/*
+ * test_record.c: record.h: every type there and back, and that nothing but a whole valid record is taken for one.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+
+#include "journal/journal_format.h"
+#include "tests/unit/records.h"
+
+#define SAMPLES_MAX 32
+
+static bool same_slice(struct slice a, struct slice b) { return a.len == b.len && (!a.len || memcmp(a.p, b.p, a.len) == 0); }
+
+static bool same_body(const struct record *a, const struct record *b)
+{
+	switch (a->type) {
+	case RECORD_MKNODE:
+		return a->mknode.parent == b->mknode.parent && a->mknode.cookie == b->mknode.cookie && a->mknode.mode == b->mknode.mode &&
+		       a->mknode.uid == b->mknode.uid && a->mknode.gid == b->mknode.gid && a->mknode.rdev == b->mknode.rdev &&
+		       same_slice(a->mknode.name, b->mknode.name) && same_slice(a->mknode.target, b->mknode.target);
+	case RECORD_LINK:
+		return a->link.parent == b->link.parent && a->link.cookie == b->link.cookie && same_slice(a->link.name, b->link.name);
+	case RECORD_UNLINK:
+		return a->unlink.parent == b->unlink.parent && same_slice(a->unlink.name, b->unlink.name);
+	case RECORD_RENAME:
+		return a->rename.parent == b->rename.parent && a->rename.new_parent == b->rename.new_parent &&
+		       a->rename.new_cookie == b->rename.new_cookie && a->rename.target == b->rename.target &&
+		       a->rename.whiteout_ino == b->rename.whiteout_ino && a->rename.flags == b->rename.flags &&
+		       same_slice(a->rename.name, b->rename.name) && same_slice(a->rename.new_name, b->rename.new_name);
+	case RECORD_SETATTR:
+		return memcmp(&a->attr, &b->attr, sizeof(a->attr)) == 0;
+	case RECORD_SETXATTR:
+	case RECORD_RMXATTR:
+		return same_slice(a->xattr.name, b->xattr.name) && same_slice(a->xattr.value, b->xattr.value);
+	case RECORD_WRITE:
+		return a->write.block == b->write.block && a->write.n_blocks == b->write.n_blocks && a->write.size == b->write.size &&
+		       a->write.out_of_line == b->write.out_of_line && a->write.mtime_ns == b->write.mtime_ns &&
+		       memcmp(a->write.crc, b->write.crc, 4 * (size_t)a->write.n_blocks) == 0;
+	case RECORD_ZERO:
+		return a->zero.block == b->zero.block && a->zero.n_blocks == b->zero.n_blocks && a->zero.mode == b->zero.mode &&
+		       a->zero.size == b->zero.size;
+	case RECORD_REAP:
+		return a->reap.from_leaf == b->reap.from_leaf;
+	case RECORD_CONFIG:
+		return same_slice(a->config.key, b->config.key) && same_slice(a->config.value, b->config.value);
+	default:
+		return a->epoch.epoch == b->epoch.epoch && a->epoch.incarnation == b->epoch.incarnation;
+	}
+}
+
+static bool same(const struct record *a, const struct record *b)
+{
+	return a->type == b->type && a->flags == b->flags && a->uid == b->uid && a->gid == b->gid && a->pid == b->pid &&
+	       a->unique == b->unique && a->time_ns == b->time_ns && a->ino == b->ino && same_body(a, b);
+}
+
+static void every_type_comes_back_as_it_was(void **state)
+{
+	struct record samples[SAMPLES_MAX], back;
+	size_t n = sample_records(samples, SAMPLES_MAX), used;
+	bool seen[RECORD_TYPE_MAX + 1] = {false};
+
+	(void)state;
+	for (size_t i = 0; i < n; i++) {
+		CLEANUP_BUF struct buf buf = {0};
+		samples[i].flags = i % 2 ? RECORD_MORE : 0;
+		assert_int_equal(record_encode(&samples[i], &buf), 0);
+		assert_int_equal(buf.len % 8, 0);
+		assert_int_equal(record_decode(buf.p, buf.len, &back, &used), 0);
+		assert_int_equal(used, buf.len);
+		assert_true(same(&samples[i], &back));
+		assert_int_equal(back.write.n_data * (back.type == RECORD_WRITE), 0);
+		seen[samples[i].type] = true;
+	}
+	for (unsigned type = 1; type <= RECORD_TYPE_MAX; type++)
+		assert_true(seen[type] || type == RECORD_TIER || type == RECORD_SNAP || type == RECORD_SNAPDROP);
+}
+
+static void records_follow_one_another(void **state)
+{
+	struct record samples[SAMPLES_MAX], back;
+	size_t n = sample_records(samples, SAMPLES_MAX), used, at = 0;
+	CLEANUP_BUF struct buf buf = {0};
+
+	(void)state;
+	for (size_t i = 0; i < n; i++)
+		assert_int_equal(record_encode(&samples[i], &buf), 0);
+	for (size_t i = 0; i < n; i++, at += used) {
+		assert_int_equal(record_decode(buf.p + at, buf.len - at, &back, &used), 0);
+		assert_true(same(&samples[i], &back));
+	}
+	assert_int_equal(at, buf.len);
+}
+
+static void every_truncation_is_refused(void **state)
+{
+	struct record samples[SAMPLES_MAX], back;
+	size_t n = sample_records(samples, SAMPLES_MAX), used;
+
+	(void)state;
+	for (size_t i = 0; i < n; i++) {
+		CLEANUP_BUF struct buf buf = {0};
+		assert_int_equal(record_encode(&samples[i], &buf), 0);
+		for (size_t len = 0; len < buf.len; len += buf.len > 8192 ? 61 : 1) {
+			/* a copy of just that length, so that a sanitizer sees a read behind it */
+			CLEANUP_FREE uint8_t *copy = malloc(len ? len : 1);
+			memcpy(copy, buf.p, len);
+			assert_int_equal(record_decode(copy, len, &back, &used), -EUCLEAN);
+		}
+	}
+}
+
+static void every_bit_flip_is_refused(void **state)
+{
+	struct record samples[SAMPLES_MAX], back;
+	size_t n = sample_records(samples, SAMPLES_MAX), used;
+
+	(void)state;
+	for (size_t i = 0; i < n; i++) {
+		CLEANUP_BUF struct buf buf = {0};
+		assert_int_equal(record_encode(&samples[i], &buf), 0);
+		for (size_t bit = 0; bit < buf.len * 8; bit += buf.len > 4096 ? 509 : 1) {
+			buf.p[bit / 8] ^= (uint8_t)(1 << bit % 8);
+			assert_int_equal(record_decode(buf.p, buf.len, &back, &used), -EUCLEAN);
+			buf.p[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		}
+	}
+}
+
+static void seal(uint8_t *p, size_t len)
+{
+	le32 crc = le32_make(crc32c(0, p + 4, len - 4));
+
+	memcpy(p, &crc, 4);
+}
+
+/* As by a hostile peer: the CRC is right, the fields are anything.  Nothing is read outside, and what is accepted could be
+ * written again. */
+static void damage_under_a_right_crc_is_refused_or_harmless(void **state)
+{
+	struct record samples[SAMPLES_MAX], back;
+	size_t n = sample_records(samples, SAMPLES_MAX), used;
+	struct rng rng = {.state = 1};
+
+	(void)state;
+	for (size_t i = 0; i < n; i++) {
+		CLEANUP_BUF struct buf buf = {0};
+		assert_int_equal(record_encode(&samples[i], &buf), 0);
+		for (int round = 0; round < 3000; round++) {
+			CLEANUP_FREE uint8_t *copy = malloc(buf.len);
+			CLEANUP_BUF struct buf again = {0};
+			memcpy(copy, buf.p, buf.len);
+			for (uint64_t k = rng_between(&rng, 1, 3); k; k--)
+				copy[rng_between(&rng, 4, buf.len < 160 ? buf.len - 1 : 159)] = (uint8_t)rng_u64(&rng);
+			seal(copy, buf.len);
+			if (record_decode(copy, buf.len, &back, &used) == 0) {
+				assert_int_equal(record_encode(&back, &again), 0);
+				assert_int_equal(again.len, used);
+				assert_memory_equal(again.p, copy, used);
+			}
+		}
+	}
+}
+
+static void names_that_are_none_are_refused(void **state)
+{
+	static const char too_long[RECORD_NAME_MAX + 1] = {[0 ... RECORD_NAME_MAX] = 'n'};
+	const struct slice bad[] = {{"", 0}, {".", 1}, {"..", 2}, {"a/b", 3}, {"/", 1}, {"a\0b", 3}, {too_long, sizeof(too_long)}};
+	CLEANUP_BUF struct buf buf = {0};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct record link = sample_base(RECORD_LINK);
+		link.link.parent = 1;
+		link.link.name = bad[i];
+		assert_int_equal(record_encode(&link, &buf), -EINVAL);
+		struct record rename = sample_base(RECORD_RENAME);
+		rename.rename.parent = rename.rename.new_parent = 1;
+		rename.rename.name = sample_text("fine");
+		rename.rename.new_name = bad[i];
+		assert_int_equal(record_encode(&rename, &buf), -EINVAL);
+	}
+}
+
+static void fields_out_of_bounds_are_refused(void **state)
+{
+	CLEANUP_BUF struct buf buf = {0};
+	struct record r;
+
+	(void)state;
+#define REFUSED(type_, ...)                                          \
+	do {                                                         \
+		r = sample_base(type_);                              \
+		__VA_ARGS__;                                         \
+		assert_int_equal(record_encode(&r, &buf), -EINVAL);  \
+	} while (0)
+	REFUSED(0, (void)0);
+	REFUSED(RECORD_TIER, (void)0);
+	REFUSED(RECORD_TYPE_MAX + 1, (void)0);
+	REFUSED(RECORD_REAP, r.ino = 0);
+	REFUSED(RECORD_REAP, r.flags = 2);
+	REFUSED(RECORD_EPOCH, r.ino = 1);
+	REFUSED(RECORD_SETATTR, r.attr.mask = ATTR_ALL + 1);
+	REFUSED(RECORD_SETATTR, r.attr.size = UINT64_MAX);
+	REFUSED(RECORD_ZERO, r.zero.mode = 3);
+	REFUSED(RECORD_ZERO, r.zero.block = UINT64_MAX, r.zero.n_blocks = 1);
+	REFUSED(RECORD_WRITE, r.write.crc = sample_crcs);
+	REFUSED(RECORD_WRITE, r.write.crc = sample_crcs, r.write.n_blocks = RECORD_WRITE_BLOCKS_MAX + 1);
+	REFUSED(RECORD_WRITE, r.write.crc = sample_crcs, r.write.n_blocks = 1, r.write.block = UINT64_MAX);
+	REFUSED(RECORD_WRITE, r.write.n_blocks = 1);
+	REFUSED(RECORD_RMXATTR, r.xattr.name = sample_text("a"), r.xattr.value = sample_text("b"));
+	REFUSED(RECORD_MKNODE, r.mknode.parent = 1, r.mknode.name = sample_text("a"), r.mknode.mode = S_IFLNK | 0777);
+	REFUSED(RECORD_MKNODE, r.mknode.parent = 1, r.mknode.name = sample_text("a"), r.mknode.mode = 0644);
+	REFUSED(RECORD_MKNODE, r.mknode.parent = 1, r.mknode.name = sample_text("a"), r.mknode.mode = S_IFREG, r.mknode.target = sample_text("t"));
+#undef REFUSED
+	assert_int_equal(buf.len, 0);
+}
+
+static void every_type_has_a_name(void **state)
+{
+	(void)state;
+	for (unsigned type = 1; type <= RECORD_TYPE_MAX; type++)
+		assert_string_not_equal(record_type_name(type), "?");
+	assert_string_equal(record_type_name(0), "?");
+	assert_string_equal(record_type_name(RECORD_TYPE_MAX + 1), "?");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_type_comes_back_as_it_was),
+		cmocka_unit_test(records_follow_one_another),
+		cmocka_unit_test(every_truncation_is_refused),
+		cmocka_unit_test(every_bit_flip_is_refused),
+		cmocka_unit_test(damage_under_a_right_crc_is_refused_or_harmless),
+		cmocka_unit_test(names_that_are_none_are_refused),
+		cmocka_unit_test(fields_out_of_bounds_are_refused),
+		cmocka_unit_test(every_type_has_a_name),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
