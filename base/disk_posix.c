@@ -69,8 +69,14 @@ struct posix_disk {
 	size_t map_len;
 };
 
-static struct posix_store *to_store(struct store *s) { return container_of(s, struct posix_store, base); }
-static struct posix_disk *to_disk(struct disk *d) { return container_of(d, struct posix_disk, base); }
+static struct posix_store *to_store(struct store *s)
+{
+	return container_of(s, struct posix_store, base);
+}
+static struct posix_disk *to_disk(struct disk *d)
+{
+	return container_of(d, struct posix_disk, base);
+}
 
 static int set_direct(int fd, bool on)
 {
@@ -87,7 +93,10 @@ static bool retry_buffered(struct posix_disk *d, int error)
 	return error == EINVAL && atomic_exchange(&d->direct, false) && set_direct(d->fd, false) == 0;
 }
 
-static bool in_bounds(const struct disk *d, uint64_t len, uint64_t off) { return off <= d->size && len <= d->size - off; }
+static bool in_bounds(const struct disk *d, uint64_t len, uint64_t off)
+{
+	return off <= d->size && len <= d->size - off;
+}
 
 static int posix_read(struct disk *disk, void *p, size_t len, uint64_t off)
 {
@@ -333,11 +342,20 @@ static void rings_close(struct posix_store *s) NO_THREAD_SAFETY
 		ring_free(s->idle[--s->n_idle]);
 }
 #else
-static int posix_write_many(struct disk *disk, const struct disk_write *w, size_t n) { return write_each(disk, w, n); }
-static void rings_close(struct posix_store *s) { (void)s; }
+static int posix_write_many(struct disk *disk, const struct disk_write *w, size_t n)
+{
+	return write_each(disk, w, n);
+}
+static void rings_close(struct posix_store *s)
+{
+	(void)s;
+}
 #endif
 
-static int posix_flush(struct disk *disk) { return fdatasync(to_disk(disk)->fd) < 0 ? (errno == EINTR ? -EIO : -errno) : 0; }
+static int posix_flush(struct disk *disk)
+{
+	return fdatasync(to_disk(disk)->fd) < 0 ? (errno == EINTR ? -EIO : -errno) : 0;
+}
 
 static int posix_map(struct disk *disk, size_t len, void **ret_p)
 {
@@ -367,12 +385,12 @@ static void posix_disk_close(struct disk *disk)
 }
 
 static const struct disk_ops disk_posix_ops = {
-	.read = posix_read,
-	.write = posix_write,
-	.write_many = posix_write_many,
-	.flush = posix_flush,
-	.map = posix_map,
-	.close = posix_disk_close,
+    .read = posix_read,
+    .write = posix_write,
+    .write_many = posix_write_many,
+    .flush = posix_flush,
+    .map = posix_map,
+    .close = posix_disk_close,
 };
 
 static bool name_part_ok(const char *p, size_t len)
@@ -593,11 +611,11 @@ static void posix_store_close(struct store *store) NO_THREAD_SAFETY
 }
 
 static const struct store_ops store_posix_ops = {
-	.open = posix_open,
-	.remove = posix_remove,
-	.sync_names = posix_sync_names,
-	.space = posix_space,
-	.close = posix_store_close,
+    .open = posix_open,
+    .remove = posix_remove,
+    .sync_names = posix_sync_names,
+    .space = posix_space,
+    .close = posix_store_close,
 };
 
 /* Makes `path` and its name durable. */

@@ -15,10 +15,22 @@ static void check(int error, const char *what)
 	}
 }
 
-void mutex_init(struct mutex *m) { check(pthread_mutex_init(&m->m, NULL), "mutex_init"); }
-void mutex_destroy(struct mutex *m) { check(pthread_mutex_destroy(&m->m), "mutex_destroy"); }
-void mutex_lock(struct mutex *m) NO_THREAD_SAFETY { check(pthread_mutex_lock(&m->m), "mutex_lock"); }
-void mutex_unlock(struct mutex *m) NO_THREAD_SAFETY { check(pthread_mutex_unlock(&m->m), "mutex_unlock"); }
+void mutex_init(struct mutex *m)
+{
+	check(pthread_mutex_init(&m->m, NULL), "mutex_init");
+}
+void mutex_destroy(struct mutex *m)
+{
+	check(pthread_mutex_destroy(&m->m), "mutex_destroy");
+}
+void mutex_lock(struct mutex *m) NO_THREAD_SAFETY
+{
+	check(pthread_mutex_lock(&m->m), "mutex_lock");
+}
+void mutex_unlock(struct mutex *m) NO_THREAD_SAFETY
+{
+	check(pthread_mutex_unlock(&m->m), "mutex_unlock");
+}
 
 void cond_init(struct cond *c)
 {
@@ -30,10 +42,22 @@ void cond_init(struct cond *c)
 	pthread_condattr_destroy(&attr);
 }
 
-void cond_destroy(struct cond *c) { check(pthread_cond_destroy(&c->c), "cond_destroy"); }
-void cond_signal(struct cond *c) { check(pthread_cond_signal(&c->c), "cond_signal"); }
-void cond_broadcast(struct cond *c) { check(pthread_cond_broadcast(&c->c), "cond_broadcast"); }
-void cond_wait(struct cond *c, struct mutex *m) { check(pthread_cond_wait(&c->c, &m->m), "cond_wait"); }
+void cond_destroy(struct cond *c)
+{
+	check(pthread_cond_destroy(&c->c), "cond_destroy");
+}
+void cond_signal(struct cond *c)
+{
+	check(pthread_cond_signal(&c->c), "cond_signal");
+}
+void cond_broadcast(struct cond *c)
+{
+	check(pthread_cond_broadcast(&c->c), "cond_broadcast");
+}
+void cond_wait(struct cond *c, struct mutex *m)
+{
+	check(pthread_cond_wait(&c->c, &m->m), "cond_wait");
+}
 
 bool cond_wait_ns(struct cond *c, struct mutex *m, int64_t timeout_ns)
 {
@@ -60,8 +84,23 @@ void rwlock_init(struct rwlock *l)
 	pthread_rwlockattr_destroy(&attr);
 }
 
-void rwlock_destroy(struct rwlock *l) { check(pthread_rwlock_destroy(&l->rw), "rwlock_destroy"); }
-void rwlock_rdlock(struct rwlock *l) NO_THREAD_SAFETY { check(pthread_rwlock_rdlock(&l->rw), "rwlock_rdlock"); }
-void rwlock_rdunlock(struct rwlock *l) NO_THREAD_SAFETY { check(pthread_rwlock_unlock(&l->rw), "rwlock_unlock"); }
-void rwlock_wrlock(struct rwlock *l) NO_THREAD_SAFETY { check(pthread_rwlock_wrlock(&l->rw), "rwlock_wrlock"); }
-void rwlock_wrunlock(struct rwlock *l) NO_THREAD_SAFETY { check(pthread_rwlock_unlock(&l->rw), "rwlock_unlock"); }
+void rwlock_destroy(struct rwlock *l)
+{
+	check(pthread_rwlock_destroy(&l->rw), "rwlock_destroy");
+}
+void rwlock_rdlock(struct rwlock *l) NO_THREAD_SAFETY
+{
+	check(pthread_rwlock_rdlock(&l->rw), "rwlock_rdlock");
+}
+void rwlock_rdunlock(struct rwlock *l) NO_THREAD_SAFETY
+{
+	check(pthread_rwlock_unlock(&l->rw), "rwlock_unlock");
+}
+void rwlock_wrlock(struct rwlock *l) NO_THREAD_SAFETY
+{
+	check(pthread_rwlock_wrlock(&l->rw), "rwlock_wrlock");
+}
+void rwlock_wrunlock(struct rwlock *l) NO_THREAD_SAFETY
+{
+	check(pthread_rwlock_unlock(&l->rw), "rwlock_unlock");
+}

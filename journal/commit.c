@@ -13,12 +13,14 @@
  * so everything appended while a batch is written goes out with the next write, and a woken thread whose batch is done
  * needs no lock to return.  Leadership is not handed over but offered: a thread that calls in between may take it, and
  * whoever was woken for it then finds its batch in flight and sleeps again.  That costs no wake-up, see state.h.
+ * Waiters that do not sleep (journal_commit_async) cannot lead: the thread that committed last goes on for them.
  *
  * Failure: the first error of a flush or a batch write is kept.  Nothing is sealed or appended any more, nothing is ever
  * written or flushed again; what was appended stays in the staging files for the next journal_open().
  */
 #include <assert.h>
 #include <errno.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
@@ -46,30 +48,54 @@ struct failure {
 
 /* Waiters */
 
+/* A thread that sleeps until a batch is durable, or until the open batch has room (seq 0).  Lives on its stack. */
+struct sleeper {
+	struct journal_waiter base;
+	sem_t wake;
+	bool settled; /* `result` is the answer; otherwise: look again, you may lead */
+	int result;
+};
+
+static void sleeper_done(struct journal_waiter *w, int result)
+{
+	struct sleeper *s = container_of(w, struct sleeper, base);
+
+	s->settled = true;
+	s->result = result;
+	sem_post(&s->wake); /* and it is gone */
+}
+
+static void push_locked(struct journal *j, struct journal_waiter *w) REQUIRES(j->lock)
+{
+	w->next = NULL;
+	*j->waiters_end = w;
+	j->waiters_end = &w->next;
+}
+
 /* Sleeps until woken; the lock is released.  True when *ret_result is the answer; else look again. */
 static bool wait_for(struct journal *j, uint64_t seq, int *ret_result) RELEASES(j->lock)
 {
-	struct waiter w = {.seq = seq};
+	struct sleeper s = {.base = {.seq = seq, .done = sleeper_done}};
 
-	sem_init(&w.wake, 0, 0);
-	*j->waiters_end = &w;
-	j->waiters_end = &w.next;
+	sem_init(&s.wake, 0, 0);
+	push_locked(j, &s.base);
 	mutex_unlock(&j->lock);
-	while (sem_wait(&w.wake)) /* EINTR */
+	while (sem_wait(&s.wake)) /* EINTR */
 		;
-	sem_destroy(&w.wake);
-	if (w.settled)
-		*ret_result = w.result;
-	return w.settled;
+	sem_destroy(&s.wake);
+	if (s.settled)
+		*ret_result = s.result;
+	return s.settled;
 }
 
 /* Takes those out of the list that `pick` names, in order. */
-static struct waiter *take_waiters(struct journal *j, bool (*pick)(const struct journal *j, const struct waiter *w)) REQUIRES(j->lock)
+static struct journal_waiter *take_waiters(struct journal *j, bool (*pick)(const struct journal *j, const struct journal_waiter *w))
+    REQUIRES(j->lock)
 {
-	struct waiter *taken = NULL, **end = &taken, **at = &j->waiters;
+	struct journal_waiter *taken = NULL, **end = &taken, **at = &j->waiters;
 
 	while (*at) {
-		struct waiter *w = *at;
+		struct journal_waiter *w = *at;
 		if (!pick(j, w)) {
 			at = &w->next;
 			continue;
@@ -83,41 +109,50 @@ static struct waiter *take_waiters(struct journal *j, bool (*pick)(const struct 
 	return taken;
 }
 
-static bool wants_room(const struct journal *j, const struct waiter *w)
+static bool wants_room(const struct journal *j, const struct journal_waiter *w)
 {
 	(void)j;
 	return w->seq == 0;
 }
 
-static bool is_done(const struct journal *j, const struct waiter *w) REQUIRES(j->lock)
+static bool is_done(const struct journal *j, const struct journal_waiter *w) REQUIRES(j->lock)
 {
 	return j->error || (w->seq && w->seq <= j->durable_seq);
 }
 
-/* One of those that are left, to lead the next batch: somebody who waits for it to be durable, else for room. */
-static struct waiter *take_leader(struct journal *j) REQUIRES(j->lock)
+/* A sleeper of those that are left, to lead the next batch: one that waits for it to be durable, else one for room. */
+static struct journal_waiter *take_leader(struct journal *j) REQUIRES(j->lock)
 {
-	struct waiter **at = &j->waiters;
+	struct journal_waiter **found = NULL;
 
-	while (*at && (*at)->seq == 0)
-		at = &(*at)->next;
-	if (!*at)
-		at = &j->waiters;
-	struct waiter *w = *at;
-	if (!w)
+	for (struct journal_waiter **at = &j->waiters; *at; at = &(*at)->next)
+		if ((*at)->done == sleeper_done && (!found || ((*found)->seq == 0 && (*at)->seq != 0)))
+			found = at;
+	if (!found)
 		return NULL;
-	*at = w->next;
+	struct journal_waiter *w = *found;
+	*found = w->next;
 	if (j->waiters_end == &w->next)
-		j->waiters_end = at;
+		j->waiters_end = found;
 	w->next = NULL;
 	return w;
 }
 
-static void wake_all(struct waiter *w)
+/* Not settled, only to look again. */
+static void wake_all(struct journal_waiter *w)
 {
 	while (w) {
-		struct waiter *next = w->next; /* w is gone once it is woken */
-		sem_post(&w->wake);
+		struct journal_waiter *next = w->next; /* w is gone once it is woken */
+		sem_post(&container_of(w, struct sleeper, base)->wake);
+		w = next;
+	}
+}
+
+static void settle_all(struct journal_waiter *w, int result)
+{
+	while (w) {
+		struct journal_waiter *next = w->next;
+		w->done(w, result);
 		w = next;
 	}
 }
@@ -210,8 +245,8 @@ static void report_failure(struct journal *j)
 		j->config.hooks.failed(j->config.hooks.ctx, j->error, j->failure);
 }
 
-/* Writes the sealed batch and tells everybody. */
-static int finish(struct journal *j, struct sealed *b) EXCLUDES(j->lock)
+/* Writes the sealed batch and tells everybody.  *ret_led_on: a sleeper was woken to lead the next one. */
+static int finish(struct journal *j, struct sealed *b, bool *ret_led_on) EXCLUDES(j->lock)
 {
 	int64_t start_ns = clock_mono_ns(j->config.clock);
 	struct failure f;
@@ -224,41 +259,60 @@ static int finish(struct journal *j, struct sealed *b) EXCLUDES(j->lock)
 	else
 		succeed_locked(j, b, took_ns);
 	j->committing = false;
-	struct waiter *done = take_waiters(j, is_done), *leader = take_leader(j);
-	for (struct waiter *w = done; w; w = w->next) {
-		w->settled = true;
-		w->result = f.error;
-	}
+	struct journal_waiter *done = take_waiters(j, is_done), *leader = take_leader(j);
 	mutex_unlock(&j->lock);
+	*ret_led_on = leader;
 	if (f.error)
 		report_failure(j);
 	wake_all(leader); /* first: the disk is idle */
-	wake_all(done);
+	settle_all(done, f.error);
 	return f.error;
 }
 
-/* Commits the open batch, which has records, as the one in flight. */
-static int lead(struct journal *j) RELEASES(j->lock)
+static int lead_once(struct journal *j, bool *ret_led_on) RELEASES(j->lock)
 {
 	struct sealed b;
 
 	assert(!j->committing && !j->error);
 	seal_locked(j, open_staging(j), &b);
 	open_next_locked(j);
-	struct waiter *appenders = take_waiters(j, wants_room);
+	struct journal_waiter *appenders = take_waiters(j, wants_room);
 	mutex_unlock(&j->lock);
 	wake_all(appenders);
-	return finish(j, &b);
+	return finish(j, &b, ret_led_on);
+}
+
+/* Those that are left and do not sleep need somebody to lead for them. */
+static bool someone_needs_a_leader(struct journal *j) REQUIRES(j->lock)
+{
+	return !j->committing && !j->error && j->waiters && open_staging(j)->n.n_records > 0;
+}
+
+/* Commits the open batch, which has records, as the one in flight; then more, while others wait and nobody leads. */
+static int lead(struct journal *j) RELEASES(j->lock)
+{
+	bool led_on;
+	int r = lead_once(j, &led_on);
+
+	mutex_lock(&j->lock);
+	while (!led_on && someone_needs_a_leader(j)) {
+		int theirs = lead_once(j, &led_on); /* they are told */
+		(void)theirs;
+		mutex_lock(&j->lock);
+	}
+	mutex_unlock(&j->lock);
+	return r;
 }
 
 int journal_commit_staged(struct journal *j, struct staging *s)
 {
 	struct sealed b;
+	bool led_on; /* nobody waits yet */
 
 	mutex_lock(&j->lock);
 	seal_locked(j, s, &b);
 	mutex_unlock(&j->lock);
-	return finish(j, &b);
+	return finish(j, &b, &led_on);
 }
 
 /* The newest batch with a record in it. */
@@ -284,6 +338,26 @@ int journal_commit(struct journal *j, uint64_t seq)
 	}
 	mutex_unlock(&j->lock);
 	return r;
+}
+
+void journal_commit_async(struct journal *j, struct journal_waiter *w)
+{
+	int ignored = 0; /* told to w like to everybody */
+
+	mutex_lock(&j->lock);
+	int r = j->error;
+	w->seq = newest_locked(j);
+	if (r || j->durable_seq >= w->seq) {
+		mutex_unlock(&j->lock);
+		w->done(w, r);
+		return;
+	}
+	push_locked(j, w);
+	if (j->committing)
+		mutex_unlock(&j->lock);
+	else
+		ignored = lead(j);
+	(void)ignored;
 }
 
 int journal_commit_all(struct journal *j, uint64_t *ret_seq)

@@ -107,6 +107,18 @@ MUST_CHECK int journal_append(struct journal *j, struct record *records, size_t 
 
 /* Returns once batch `seq` is durable; commits it when nobody else does.  Concurrent callers share one write. */
 MUST_CHECK int journal_commit(struct journal *j, uint64_t seq);
+/*
+ * The same for a caller that does not want to wait: calls w->done(w, result) exactly once, from this call or later from the
+ * thread that commits, with no lock of the journal held.  The caller may be made to commit (for others too) before it
+ * returns.  `w` must stay until done() is called, and may go in it.
+ */
+struct journal_waiter {
+	struct journal_waiter *next; /* the journal's */
+	uint64_t seq;                /* the batch waited for; set by the call */
+	void (*done)(struct journal_waiter *w, int result);
+};
+void journal_commit_async(struct journal *j, struct journal_waiter *w); /* all appended so far */
+
 /* All appended so far.  *ret_seq (may be NULL): the newest durable batch. */
 MUST_CHECK int journal_commit_all(struct journal *j, uint64_t *ret_seq);
 

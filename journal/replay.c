@@ -25,9 +25,10 @@
 #include "base/log.h"
 #include "journal/state.h"
 
-#define WINDOW_BLOCKS (2 * BATCH_MAX_BLOCKS) /* 10.5 MiB: a whole batch always fits, and the search reads it at once */
-#define PIECE_MIN     64u                    /* a clean journal is recognised by a small read */
+#define WINDOW_BLOCKS (2 * BATCH_MAX_BLOCKS) /* 10.5 MiB: a whole batch, and room to read ahead */
+#define PIECE_MIN     64u                    /* reads grow to 4 MiB, so that a short journal costs little */
 #define PIECE_MAX     1024u
+#define SEARCH_PIECE  256u
 
 /* A part of the ring in memory, moving forward. */
 struct window {
@@ -97,21 +98,30 @@ static bool is_evidence(const struct replay *rp, const uint8_t *block, uint64_t 
 	       info.seq > info.commit_seq;
 }
 
-/* Looks for a later batch in the blocks where the next two must begin if they exist. */
-static bool later_batch_exists(struct replay *rp)
+/* One piece of the search; the window's memory is free for it, because nobody needs the window afterwards. */
+static bool evidence_in(struct replay *rp, uint64_t pos, uint32_t n)
 {
 	struct window *w = &rp->window;
-	uint64_t pos = rp->result->end.pos, n = min_u64(WINDOW_BLOCKS, w->end - pos);
+	bool whole = ring_read(w->ring, pos, n, w->p) == 0;
 
-	bool whole = ring_read(w->ring, pos, (uint32_t)n, w->p) == 0;
-	w->n = 0; /* the search reuses the window, which nobody needs after it */
-	for (uint64_t i = 0; i < n; i++) {
-		const uint8_t *block = whole ? w->p + i * BLOCK_SIZE : w->p;
+	for (uint32_t i = 0; i < n; i++) {
+		const uint8_t *block = whole ? w->p + (size_t)i * BLOCK_SIZE : w->p;
 		if (!whole && ring_read(w->ring, pos + i, 1, w->p))
 			continue; /* an unreadable block is no evidence */
 		if (is_evidence(rp, block, pos + i, rp->result->end.seq))
 			return true;
 	}
+	return false;
+}
+
+/* Looks for a later batch where the next two must begin if they exist. */
+static bool later_batch_exists(struct replay *rp)
+{
+	uint64_t pos = rp->result->end.pos, end = min_u64(pos + 2 * BATCH_MAX_BLOCKS, rp->window.end);
+
+	for (; pos < end; pos += SEARCH_PIECE)
+		if (evidence_in(rp, pos, (uint32_t)min_u64(SEARCH_PIECE, end - pos)))
+			return true;
 	return false;
 }
 

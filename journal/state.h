@@ -4,26 +4,15 @@
  * Locks: `lock` guards what is marked; it is held for copies in memory only, never over a disk operation or a hook.
  * `committing` is the commit lock: the thread that set it owns `scratch` and the sealed staging file until it clears it,
  * so there is one batch in flight.  Whoever finds it clear and has a reason may set it.
- * Invariant: while somebody is in `waiters`, either a batch is in flight, or a waiter that was taken off the list to lead
- * the next one is on its way.
+ * Invariant: while somebody is in `waiters`, either a batch is in flight, or somebody is on its way to lead the next one: a
+ * sleeper that was taken off the list for it, or the thread that committed the last.
  */
 #pragma once
-
-#include <semaphore.h>
 
 #include "base/lock.h"
 #include "journal/journal.h"
 #include "journal/ring.h"
 #include "journal/staging.h"
-
-/* A thread that sleeps until a batch is durable, or until the open batch has room (seq 0).  Lives on its stack. */
-struct waiter {
-	struct waiter *next;
-	uint64_t seq;
-	sem_t wake;
-	bool settled; /* `result` is the answer; otherwise: look again, you may lead */
-	int result;
-};
 
 struct journal {
 	struct journal_config config;
@@ -41,7 +30,7 @@ struct journal {
 	unsigned open;     /* the file of the batch being built; the other one's is in flight or durable */
 	unsigned n_staged; /* between replay and start: batches that the files hold; of two the first is in staging[!open] */
 	bool started, committing;
-	struct waiter *waiters, **waiters_end;
+	struct journal_waiter *waiters, **waiters_end;
 	struct journal_point *points; /* where each batch from tail to newest ends: seq s at points[s % points_cap] */
 	uint64_t tail_seq, sealed_seq, durable_seq;
 	int64_t open_since_ns;

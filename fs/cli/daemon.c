@@ -17,7 +17,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 
@@ -144,7 +143,6 @@ static void oom_protect(void)
 
 void process_harden(void)
 {
-	umask(0077);
 	signal_ignore(SIGHUP);
 	signal_ignore(SIGPIPE);
 	signal_ignore(SIGXFSZ); /* a write past RLIMIT_FSIZE is then an error, and the error stops the volume in good order */

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 const struct verb verbs[] = {
     {"format", VERB_FORMAT, "DIR", 1, "make a volume in a new or empty directory",
@@ -105,6 +106,7 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	umask(0077); /* whatever makes files of a volume, RocksDB too: nobody else may read them */
 	if (argc > 0 && is_mount_helper(argv[0]))
 		return run_helper(argc, argv, true);
 	if (argc < 2) {

@@ -193,10 +193,10 @@ static int number_parse(const struct row *row, const char *value, uint64_t *ret)
 	return r;
 }
 
-static int list_parse(struct args *a, const char *list);
+static int list_parse(struct args *a, char *list);
 
 /* Stores one option's value; `value` is NULL where none was given. */
-static int row_apply(const struct row *row, bool in_list, const char *value, struct args *a)
+static int row_apply(const struct row *row, bool in_list, char *value, struct args *a)
 {
 	char *at = (char *)a + row->offset;
 	uint64_t n;
@@ -246,7 +246,7 @@ static bool word_is_ignored(const char *word)
 	return false;
 }
 
-static int word_parse(struct args *a, const char *word, const char *value)
+static int word_parse(struct args *a, const char *word, char *value)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		if (rows[i].verbs & IN_LIST && word_is(word, rows[i].name))
@@ -260,11 +260,11 @@ static int word_parse(struct args *a, const char *word, const char *value)
 	return -EINVAL;
 }
 
-/* "a,b=1": words keep living in a copy, for the arguments borrow them.  A comma in a value is written "\,". */
-static int list_parse(struct args *a, const char *list)
+/* "a,b=1", cut into words where it stands, in argv: the arguments borrow them.  A comma in a value is written "\,". */
+static int list_parse(struct args *a, char *list)
 {
-	char *copy = list ? strdup(list) : NULL, *in = copy, *out;
-	int r = copy ? 0 : -ENOMEM;
+	char *in = list, *out;
+	int r = 0;
 
 	while (r == 0 && *in) {
 		char *word = out = in, *value = NULL;
@@ -284,7 +284,7 @@ static int list_parse(struct args *a, const char *list)
 		if (*word)
 			r = word_parse(a, word, value);
 	}
-	return r; /* the copy stays for the life of the process */
+	return r;
 }
 
 static bool row_has_value(const struct row *row)

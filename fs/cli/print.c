@@ -60,52 +60,65 @@ static void integer_text(const char *name, json_int_t n, char *ret_text, size_t 
 	snprintf(ret_text, cap, *human ? "%" JSON_INTEGER_FORMAT " (%s)" : "%" JSON_INTEGER_FORMAT, n, human);
 }
 
-static void facts_print_at(const json_t *value, const char *name, int indent);
-
-static void list_print(const json_t *list, const char *name, int indent)
+/* A value in words; borrowed from it or written to `text`. */
+static const char *value_text(const char *name, const json_t *value, char *text, size_t cap)
 {
-	size_t i;
-	json_t *item;
-
-	printf("%*s%s\n", indent, "", name);
-	json_array_foreach(list, i, item) facts_print_at(item, "-", indent + 2);
+	switch (json_typeof(value)) {
+	case JSON_STRING:
+		return *json_string_value(value) ? json_string_value(value) : "-";
+	case JSON_INTEGER:
+		integer_text(name, json_integer_value(value), text, cap);
+		return text;
+	case JSON_REAL:
+		snprintf(text, cap, "%.3f", json_real_value(value));
+		return text;
+	default:
+		return json_is_true(value) ? "yes" : json_is_false(value) ? "no" : "-";
+	}
 }
 
-static void facts_print_at(const json_t *value, const char *name, int indent)
+/* "name  key=value key=value": what lies deeper than a section has one line. */
+static void line_print(const char *name, const json_t *object)
 {
 	char text[96];
 	const char *key;
 	json_t *member;
 
-	switch (json_typeof(value)) {
-	case JSON_OBJECT:
-		printf("%*s%s\n", indent, "", name);
-		json_object_foreach((json_t *)(uintptr_t)value, key, member) facts_print_at(member, key, indent + 2);
-		return;
-	case JSON_ARRAY:
-		list_print(value, name, indent);
-		return;
-	case JSON_STRING:
-		printf("%*s%-*s %s\n", indent, "", 28 - indent, name, json_string_value(value));
-		return;
-	case JSON_INTEGER:
-		integer_text(name, json_integer_value(value), text, sizeof(text));
-		break;
-	case JSON_REAL:
-		snprintf(text, sizeof(text), "%.3f", json_real_value(value));
-		break;
-	default:
-		snprintf(text, sizeof(text), "%s", json_is_true(value) ? "yes" : json_is_false(value) ? "no" : "-");
+	printf("  %-26s", name);
+	json_object_foreach((json_t *)(uintptr_t)object, key, member)
+	    printf(" %s=%s", key, value_text(key, member, text, sizeof(text)));
+	putchar('\n');
+}
+
+static void section_print(const char *name, const json_t *object)
+{
+	char text[96];
+	const char *key;
+	json_t *member;
+
+	printf("%s\n", name);
+	json_object_foreach((json_t *)(uintptr_t)object, key, member)
+	{
+		if (json_is_object(member))
+			line_print(key, member);
+		else
+			printf("  %-26s %s\n", key, value_text(key, member, text, sizeof(text)));
 	}
-	printf("%*s%-*s %s\n", indent, "", 28 - indent, name, text);
 }
 
 void facts_print(const json_t *object)
 {
+	char text[96];
 	const char *key;
 	json_t *member;
 
-	json_object_foreach((json_t *)(uintptr_t)object, key, member) facts_print_at(member, key, 0);
+	json_object_foreach((json_t *)(uintptr_t)object, key, member)
+	{
+		if (json_is_object(member))
+			section_print(key, member);
+		else
+			printf("%-28s %s\n", key, value_text(key, member, text, sizeof(text)));
+	}
 }
 
 json_t *bytes_json(struct slice s)

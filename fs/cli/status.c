@@ -53,16 +53,21 @@ static void complain_unreachable(const char *path, int error)
 	}
 }
 
-static void facts_add_mount(json_t *facts, const char *path)
+/* First of all, where it is. */
+static json_t *facts_with_mount(json_t *facts, const char *path)
 {
 	struct mount_entry m;
+	json_t *all;
 
 	if (mounts_find(path, &m) < 0)
-		return;
-	json_object_set_new(facts, "mountpoint", json_string(m.mountpoint));
-	if (!json_object_get(facts, "source"))
-		json_object_set_new(facts, "source", json_string(m.source));
+		return facts;
+	all = json_pack("{s:s, s:s}", "mountpoint", m.mountpoint, "source", m.source);
 	mount_entry_free(&m);
+	if (!all)
+		return facts;
+	json_object_update(all, facts);
+	json_decref(facts);
+	return all;
 }
 
 static void facts_show(const json_t *facts, bool json)
@@ -82,7 +87,7 @@ int verb_status(const struct args *a)
 		complain_unreachable(a->operand[0], r);
 		return EXIT_FAILED;
 	}
-	facts_add_mount(facts, a->operand[0]);
+	facts = facts_with_mount(facts, a->operand[0]);
 	facts_show(facts, a->json);
 	json_decref(facts);
 	return EXIT_OK;
@@ -164,7 +169,7 @@ int verb_info(const struct args *a)
 	json_t *facts = super_facts(s);
 	json_object_set_new(facts, "superblock_copies_valid", json_integer(valid[0] + valid[1]));
 	json_object_set_new(facts, "source", json_string(dir));
-	facts_add_mount(facts, a->operand[0]);
+	facts = facts_with_mount(facts, a->operand[0]);
 	facts_show(facts, a->json);
 	json_decref(facts);
 	return EXIT_OK;

@@ -72,8 +72,8 @@ int acl_to_mode(const void *acl, size_t len, uint32_t *mode, bool *ret_minimal)
 
 	if (r < 0)
 		return r;
-	*mode = (*mode & ~0777u) | (uint32_t)le16_get(c.user->perm) << 6 | (uint32_t)le16_get((c.mask ? c.mask : c.group)->perm) << 3 |
-		le16_get(c.other->perm);
+	*mode = (*mode & ~0777u) | (uint32_t)le16_get(c.user->perm) << 6 |
+		(uint32_t)le16_get((c.mask ? c.mask : c.group)->perm) << 3 | le16_get(c.other->perm);
 	*ret_minimal = !c.mask && !c.named;
 	return 0;
 }

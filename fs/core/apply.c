@@ -62,8 +62,8 @@ static int lose_name(struct fs *fs, struct inode *in, int64_t time_ns)
 	return r;
 }
 
-static int create_inode(struct fs *fs, const struct record *r, uint64_t ino, uint32_t mode, uint32_t uid, uint32_t gid, uint64_t rdev,
-			uint64_t parent, uint64_t cookie)
+static int create_inode(struct fs *fs, const struct record *r, uint64_t ino, uint32_t mode, uint32_t uid, uint32_t gid,
+			uint64_t rdev, uint64_t parent, uint64_t cookie)
 {
 	struct inode *in;
 	int e = icache_create(fs->icache, ino, &in);
@@ -92,7 +92,8 @@ static int apply_mknode(struct fs *fs, const struct record *r)
 
 	if (e < 0)
 		return e;
-	e = create_inode(fs, r, r->ino, r->mknode.mode, r->mknode.uid, r->mknode.gid, r->mknode.rdev, r->mknode.parent, r->mknode.cookie);
+	e = create_inode(fs, r, r->ino, r->mknode.mode, r->mknode.uid, r->mknode.gid, r->mknode.rdev, r->mknode.parent,
+			 r->mknode.cookie);
 	if (e < 0)
 		return e;
 	dir_gain(dir, r->mknode.cookie, S_ISDIR(r->mknode.mode), r->time_ns);
@@ -185,7 +186,8 @@ static int apply_exchange(struct fs *fs, const struct record *r, struct inode *f
 	if (e < 0)
 		return e == -ENOENT ? -EUCLEAN : e;
 	struct kv_batch *batch = index_batch();
-	index_put_dentry(batch, r->rename.parent, r->rename.name, &(struct dentry){.ino = b.ino, .cookie = a.cookie, .type = b.type});
+	index_put_dentry(batch, r->rename.parent, r->rename.name,
+			 &(struct dentry){.ino = b.ino, .cookie = a.cookie, .type = b.type});
 	index_put_dentry(batch, r->rename.new_parent, r->rename.new_name,
 			 &(struct dentry){.ino = a.ino, .cookie = b.cookie, .type = a.type});
 	e = kv_write(fs->kv, batch);

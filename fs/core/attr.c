@@ -19,18 +19,18 @@
 void attr_fill(const struct inode *in, struct fs_attr *ret)
 {
 	*ret = (struct fs_attr){
-		.ino = in->ino,
-		.size = S_ISDIR(in->mode) ? max_u64(in->size * DIRENT_BYTES, BLOCK_SIZE) : in->size,
-		.blocks_512 = in->blocks * (BLOCK_SIZE / 512),
-		.mode = in->mode,
-		.nlink = in->nlink,
-		.uid = in->uid,
-		.gid = in->gid,
-		.rdev = in->rdev,
-		.atime_ns = in->atime_ns,
-		.mtime_ns = in->mtime_ns,
-		.ctime_ns = in->ctime_ns,
-		.btime_ns = in->btime_ns,
+	    .ino = in->ino,
+	    .size = S_ISDIR(in->mode) ? max_u64(in->size * DIRENT_BYTES, BLOCK_SIZE) : in->size,
+	    .blocks_512 = in->blocks * (BLOCK_SIZE / 512),
+	    .mode = in->mode,
+	    .nlink = in->nlink,
+	    .uid = in->uid,
+	    .gid = in->gid,
+	    .rdev = in->rdev,
+	    .atime_ns = in->atime_ns,
+	    .mtime_ns = in->mtime_ns,
+	    .ctime_ns = in->ctime_ns,
+	    .btime_ns = in->btime_ns,
 	};
 }
 
@@ -50,6 +50,15 @@ static bool atime_is_due(const struct inode *in, int64_t now)
 	return in->atime_ns <= in->mtime_ns || in->atime_ns <= in->ctime_ns || now - in->atime_ns >= 24 * 3600 * NSEC_PER_SEC;
 }
 
+/* A reader never waits for the ring. */
+static bool ring_is_busy(struct fs *fs)
+{
+	struct journal_status js;
+
+	journal_get_status(fs->journal, &js);
+	return js.used_blocks > js.ring_blocks / 2;
+}
+
 void attr_touch(struct fs *fs, uint64_t ino)
 {
 	struct record rec = {0};
@@ -57,7 +66,8 @@ void attr_touch(struct fs *fs, uint64_t ino)
 	struct inode in, *locked;
 	int64_t now = clock_real_ns(fs->clock);
 
-	if (fs->config.noatime || icache_copy(fs->icache, ino, &in) < 0 || !atime_is_due(&in, now) || op_begin(fs) < 0)
+	if (fs->config.noatime || icache_copy(fs->icache, ino, &in) < 0 || !atime_is_due(&in, now) || ring_is_busy(fs) ||
+	    op_begin(fs) < 0)
 		return;
 	lockset_lock(fs->icache, &ls, &ino, 1);
 	if (icache_get(fs->icache, ino, &locked) == 0) {
@@ -71,8 +81,8 @@ void attr_touch(struct fs *fs, uint64_t ino)
 }
 
 /* The part of the last block that a truncation leaves must read as zeros should the file grow again. */
-static int stamp_zero_tail(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint64_t size, struct record *rec, uint8_t *block,
-			   uint32_t *crc, bool *ret_needed)
+static int stamp_zero_tail(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint64_t size, struct record *rec,
+			   uint8_t *block, uint32_t *crc, bool *ret_needed)
 {
 	uint64_t no = size / BLOCK_SIZE;
 	struct leaf l;
@@ -99,8 +109,8 @@ static int stamp_zero_tail(struct fs *fs, const struct fs_cred *cred, const stru
 }
 
 /* chmod keeps an access ACL in step. */
-static int stamp_acl_mode(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint32_t mode, struct record *rec, uint8_t *acl,
-			  bool *ret_needed)
+static int stamp_acl_mode(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint32_t mode, struct record *rec,
+			  uint8_t *acl, bool *ret_needed)
 {
 	size_t len;
 	int r = in->n_xattr ? xattr_read(fs, in->ino, ACL_ACCESS, acl, ACL_BYTES_MAX, &len) : -ENODATA;

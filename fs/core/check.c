@@ -22,12 +22,12 @@ struct check {
 	void (*report)(void *ctx, const char *line);
 	void *ctx;
 	struct fs_check_result *res;
-	struct refs *links;  /* names found of each inode */
-	uint64_t *seen;      /* a bit a block of the arena: some slot has its home there */
+	struct refs *links; /* names found of each inode */
+	uint64_t *seen;     /* a bit a block of the arena: some slot has its home there */
 	uint64_t n_blocks, n_seen, reserved, n_inodes;
 	void *data;
-	struct inode *in;    /* being checked */
-	uint64_t used;       /* slots in use of `in` */
+	struct inode *in; /* being checked */
+	uint64_t used;    /* slots in use of `in` */
 };
 
 static void finding(struct check *c, uint64_t *counter, uint64_t ino, const char *fmt, ...) PRINTF_LIKE(4, 5);
@@ -45,7 +45,7 @@ static void finding(struct check *c, uint64_t *counter, uint64_t ino, const char
 	c->report(c->ctx, line);
 }
 
-#define STRUCTURE(c, ino, ...) finding(c, &(c)->res->structure_errors, ino, __VA_ARGS__)
+#define STRUCTURE(c, ino, ...)  finding(c, &(c)->res->structure_errors, ino, __VA_ARGS__)
 #define ACCOUNTING(c, ino, ...) finding(c, &(c)->res->accounting_errors, ino, __VA_ARGS__)
 
 /* Chunks lie one after the other, so a block's number is its bit. */
@@ -58,7 +58,8 @@ static void see_home(struct check *c, uint64_t block, pointer_t home)
 		return;
 	}
 	if (c->seen[b / 64] >> (b % 64) & 1)
-		STRUCTURE(c, c->in->ino, "block %llu shares its home with another block: restore both files", (unsigned long long)block);
+		STRUCTURE(c, c->in->ino, "block %llu shares its home with another block: restore both files",
+			  (unsigned long long)block);
 	if (!arena_is_used(c->fs->arena, home))
 		ACCOUNTING(c, c->in->ino, "block %llu is free in the bitmap: it must be marked used", (unsigned long long)block);
 	c->seen[b / 64] |= UINT64_C(1) << (b % 64);
@@ -74,7 +75,8 @@ static void verify_leaf(struct check *c, uint64_t leaf, const struct leaf *l)
 		if (!slot_has_data(&l->slot[i]))
 			continue;
 		if (extent_read(c->fs, c->in->ino, block, 1, c->data) < 0)
-			finding(c, &c->res->damaged_blocks, c->in->ino, "bytes %llu to %llu are damaged: restore them from a copy",
+			finding(c, &c->res->damaged_blocks, c->in->ino,
+				"bytes %llu to %llu are damaged: restore them from a copy",
 				(unsigned long long)(block * BLOCK_SIZE), (unsigned long long)((block + 1) * BLOCK_SIZE - 1));
 		else
 			c->res->bytes_verified += BLOCK_SIZE;
@@ -133,7 +135,6 @@ static int each_within(struct check *c, enum index_table table, uint64_t ino, pr
 	return r;
 }
 
-
 static void check_entry(struct check *c, struct slice key, struct slice value)
 {
 	struct dentry shown, named;
@@ -148,12 +149,13 @@ static void check_entry(struct check *c, struct slice key, struct slice value)
 	int len = (int)name.len;
 	uint64_t cookie = be64_get((const uint8_t *)key.p + 9);
 	if (index_get_dentry(c->fs->kv, c->in->ino, name, &named) < 0 || named.ino != shown.ino || named.cookie != cookie)
-		STRUCTURE(c, c->in->ino, "entry \"%.*s\" can be listed but not looked up: it must be entered again", len, (const char *)name.p);
+		STRUCTURE(c, c->in->ino, "entry \"%.*s\" can be listed but not looked up: it must be entered again", len,
+			  (const char *)name.p);
 	if (cookie >= c->in->next_cookie)
 		STRUCTURE(c, c->in->ino, "entry \"%.*s\" is beyond the directory's next cookie", len, (const char *)name.p);
 	if (index_get_inode(c->fs->kv, shown.ino, &child) < 0) {
-		STRUCTURE(c, c->in->ino, "entry \"%.*s\" names inode %llu, which does not exist: it must be removed", len, (const char *)name.p,
-			  (unsigned long long)shown.ino);
+		STRUCTURE(c, c->in->ino, "entry \"%.*s\" names inode %llu, which does not exist: it must be removed", len,
+			  (const char *)name.p, (unsigned long long)shown.ino);
 		return;
 	}
 	if ((child.mode & S_IFMT) != shown.type)
@@ -174,9 +176,11 @@ static int check_dir(struct check *c)
 		return r;
 	c->res->directories++;
 	if (listed != named)
-		STRUCTURE(c, c->in->ino, "%llu entries can be listed, %llu looked up", (unsigned long long)listed, (unsigned long long)named);
+		STRUCTURE(c, c->in->ino, "%llu entries can be listed, %llu looked up", (unsigned long long)listed,
+			  (unsigned long long)named);
 	if (c->in->size != listed)
-		ACCOUNTING(c, c->in->ino, "says %llu entries, has %llu", (unsigned long long)c->in->size, (unsigned long long)listed);
+		ACCOUNTING(c, c->in->ino, "says %llu entries, has %llu", (unsigned long long)c->in->size,
+			   (unsigned long long)listed);
 	if (c->in->nlink != 0 && c->in->nlink != 2 + c->used)
 		ACCOUNTING(c, c->in->ino, "link count is %u, should be %llu", c->in->nlink, (unsigned long long)(2 + c->used));
 	return 0;
@@ -193,7 +197,8 @@ static int check_inode(struct check *c, struct inode *in)
 	if (S_ISREG(in->mode)) {
 		r = extent_each(c->fs, in->ino, 0, check_leaf, c);
 		if (r == 0 && c->used != in->blocks)
-			ACCOUNTING(c, in->ino, "says %llu blocks, has %llu", (unsigned long long)in->blocks, (unsigned long long)c->used);
+			ACCOUNTING(c, in->ino, "says %llu blocks, has %llu", (unsigned long long)in->blocks,
+				   (unsigned long long)c->used);
 	} else if (S_ISDIR(in->mode)) {
 		r = check_dir(c);
 	}
@@ -238,14 +243,16 @@ static int each_inode(struct check *c, int (*fn)(struct check *c, struct inode *
 
 static int check_links(struct check *c, struct inode *in)
 {
-	uint64_t names = refs_get(c->links, in->ino), want = S_ISDIR(in->mode) ? in->nlink > 0 && in->ino != FS_ROOT_INO : in->nlink;
+	uint64_t names = refs_get(c->links, in->ino),
+		 want = S_ISDIR(in->mode) ? in->nlink > 0 && in->ino != FS_ROOT_INO : in->nlink;
 	struct index_key k = key_ino(TABLE_ORPHAN, in->ino);
 	uint8_t byte;
 	size_t len;
 
 	c->n_inodes++;
 	if (names != want)
-		ACCOUNTING(c, in->ino, "has %llu names, its link count says %llu", (unsigned long long)names, (unsigned long long)want);
+		ACCOUNTING(c, in->ino, "has %llu names, its link count says %llu", (unsigned long long)names,
+			   (unsigned long long)want);
 	if (in->nlink == 0 && kv_get(c->fs->kv, key_slice(&k), &byte, 1, &len) < 0)
 		ACCOUNTING(c, in->ino, "has no name and is not listed as an orphan: it must be reaped");
 	return 0;
@@ -287,7 +294,8 @@ static void check_space(struct check *c)
 	for (uint64_t b = 0; b < c->n_blocks; b++)
 		leaked += !(c->seen[b / 64] >> (b % 64) & 1) && arena_is_used(c->fs->arena, pointer_make(DEVICE_ARENA_FIRST, b));
 	if (leaked)
-		ACCOUNTING(c, FS_ROOT_INO, "%llu blocks are marked used and belong to nothing: to be freed", (unsigned long long)leaked);
+		ACCOUNTING(c, FS_ROOT_INO, "%llu blocks are marked used and belong to nothing: to be freed",
+			   (unsigned long long)leaked);
 	if (c->reserved != as.reserved_blocks)
 		ACCOUNTING(c, FS_ROOT_INO, "%llu blocks are reserved, slots need %llu", (unsigned long long)as.reserved_blocks,
 			   (unsigned long long)c->reserved);
@@ -315,7 +323,8 @@ static int check_all(struct check *c)
 	if (r == 0)
 		check_space(c);
 	if (r == -EBADMSG || r == -EUCLEAN || r == -EIO) {
-		STRUCTURE(c, FS_ROOT_INO, "part of the index cannot be read: %s; restore the volume from a replica", strerror(-r));
+		STRUCTURE(c, FS_ROOT_INO, "part of the index cannot be read: %s; restore the volume from a replica",
+			  strerror(-r));
 		r = 0;
 	}
 	return r;

@@ -130,12 +130,27 @@ int fs_checkpoint(struct fs *fs)
 	return r;
 }
 
+/* Why a durable point cannot be had; a read-only volume has nothing to make durable. */
+static int sync_error(struct fs *fs)
+{
+	int failed = atomic_load(&fs->failed);
+
+	return failed == 0 || failed == -ENOSPC ? failed : -EIO;
+}
+
 int fs_sync(struct fs *fs)
 {
-	if (fs->config.read_only)
-		return 0;
-	int failed = atomic_load(&fs->failed);
-	if (failed)
-		return failed == -ENOSPC ? -ENOSPC : -EIO;
-	return journal_commit_all(fs->journal, NULL);
+	int r = sync_error(fs);
+
+	return r < 0 || fs->config.read_only ? r : journal_commit_all(fs->journal, NULL);
+}
+
+void fs_sync_async(struct fs *fs, struct journal_waiter *w)
+{
+	int r = sync_error(fs);
+
+	if (r < 0 || fs->config.read_only)
+		w->done(w, r);
+	else
+		journal_commit_async(fs->journal, w);
 }

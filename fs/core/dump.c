@@ -13,7 +13,10 @@ struct row {
 	json_t *out; /* filled by the printer */
 };
 
-static void put_int(json_t *o, const char *name, uint64_t v) { json_object_set_new(o, name, json_integer((json_int_t)v)); }
+static void put_int(json_t *o, const char *name, uint64_t v)
+{
+	json_object_set_new(o, name, json_integer((json_int_t)v));
+}
 
 /* Bytes as text; those that are no UTF-8 as \xNN. */
 static void put_bytes(json_t *o, const char *name, struct slice s)
@@ -27,7 +30,10 @@ static void put_bytes(json_t *o, const char *name, struct slice s)
 	buf_free(&hex);
 }
 
-static struct slice after(struct slice s, size_t n) { return (struct slice){(const uint8_t *)s.p + n, s.len - n}; }
+static struct slice after(struct slice s, size_t n)
+{
+	return (struct slice){(const uint8_t *)s.p + n, s.len - n};
+}
 
 static int row_inode(struct row *w, uint64_t ino)
 {
@@ -79,7 +85,8 @@ static int row_leaf(struct row *w)
 		if (!slot_used(s))
 			continue;
 		snprintf(text, sizeof(text), "%u: %s home %u:%llu journal %llu crc %08x", i, s->unwritten ? "unwritten" : "data",
-			 pointer_device(s->home), (unsigned long long)pointer_block(s->home), (unsigned long long)pointer_block(s->staged), s->crc);
+			 pointer_device(s->home), (unsigned long long)pointer_block(s->home),
+			 (unsigned long long)pointer_block(s->staged), s->crc);
 		json_array_append_new(slots, json_string(text));
 	}
 	json_object_set_new(w->out, "slots", slots);

@@ -147,6 +147,8 @@ MUST_CHECK int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t
 
 /* A barrier: everything that returned before is durable (guarantee G2). */
 MUST_CHECK int fs_sync(struct fs *fs);
+/* The same without waiting: calls w->done once, now or later, perhaps from another thread; see journal_commit_async(). */
+void fs_sync_async(struct fs *fs, struct journal_waiter *w);
 
 struct fs_statfs {
 	uint64_t total_blocks, free_blocks, files, free_files; /* blocks of BLOCK_SIZE */

@@ -26,7 +26,10 @@
 /* Stretches of new homes that one step asks for. */
 #define RUNS_MAX 512u
 
-static struct staged_write *at(struct homer *h, size_t i) REQUIRES(h->lock) { return &h->ring[(h->head + i) & (h->cap - 1)]; }
+static struct staged_write *at(struct homer *h, size_t i) REQUIRES(h->lock)
+{
+	return &h->ring[(h->head + i) & (h->cap - 1)];
+}
 
 static int grow(struct homer *h) REQUIRES(h->lock)
 {
@@ -173,8 +176,8 @@ static int collect(struct fs *fs, const struct staged_write *w, struct step *s)
 			r = extent_get(fs, w->ino, block / LEAF_SLOTS, &l);
 		if (r < 0 || slot->staged != pointer_make(DEVICE_JOURNAL, w->pos + i))
 			continue;
-		s->moves[s->n_moves++] =
-			(struct move){.ino = w->ino, .block = block, .pos = w->pos + i, .home = slot->home, .crc = slot->crc, .fresh = !slot->home};
+		s->moves[s->n_moves++] = (struct move){
+		    .ino = w->ino, .block = block, .pos = w->pos + i, .home = slot->home, .crc = slot->crc, .fresh = !slot->home};
 		s->n_fresh += !slot->home;
 	}
 	icache_rdunlock(fs->icache, w->ino);
@@ -271,7 +274,8 @@ static int read_ring(struct fs *fs, struct step *s)
 		size_t n = 1;
 
 		/* A few dead blocks between are read along: one request costs more than they do. */
-		while (i + n < s->n_moves && order[i + n].pos - order[i].pos < READ_BLOCKS && order[i + n].pos - order[i + n - 1].pos <= 8)
+		while (i + n < s->n_moves && order[i + n].pos - order[i].pos < READ_BLOCKS &&
+		       order[i + n].pos - order[i + n - 1].pos <= 8)
 			n++;
 		int r = read_stretch(fs, s, order + i, n, scratch);
 		if (r < 0)

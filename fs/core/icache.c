@@ -85,8 +85,14 @@ void lockset_unlock(struct icache *ic, struct lockset *ls) NO_THREAD_SAFETY
 		rwlock_wrunlock(&ic->stripe[ls->stripe[--ls->n]].lock);
 }
 
-void icache_rdlock(struct icache *ic, uint64_t ino) NO_THREAD_SAFETY { rwlock_rdlock(&ic->stripe[stripe_of(ic, ino)].lock); }
-void icache_rdunlock(struct icache *ic, uint64_t ino) NO_THREAD_SAFETY { rwlock_rdunlock(&ic->stripe[stripe_of(ic, ino)].lock); }
+void icache_rdlock(struct icache *ic, uint64_t ino) NO_THREAD_SAFETY
+{
+	rwlock_rdlock(&ic->stripe[stripe_of(ic, ino)].lock);
+}
+void icache_rdunlock(struct icache *ic, uint64_t ino) NO_THREAD_SAFETY
+{
+	rwlock_rdunlock(&ic->stripe[stripe_of(ic, ino)].lock);
+}
 
 static struct inode *find(struct stripe *s, uint64_t ino)
 {

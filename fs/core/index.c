@@ -48,7 +48,10 @@ static void batch_destroy(void *p)
 }
 
 static pthread_key_t batch_key;
-static void batch_key_make(void) { pthread_key_create(&batch_key, batch_destroy); }
+static void batch_key_make(void)
+{
+	pthread_key_create(&batch_key, batch_destroy);
+}
 
 struct kv_batch *index_batch(void)
 {
@@ -75,22 +78,22 @@ int inode_decode(struct slice value, uint64_t ino, struct inode *ret)
 		return -EUCLEAN;
 	memcpy(&v, value.p, sizeof(v));
 	*ret = (struct inode){
-		.ino = ino,
-		.mode = le32_get(v.mode),
-		.uid = le32_get(v.uid),
-		.gid = le32_get(v.gid),
-		.nlink = le32_get(v.nlink),
-		.n_xattr = le32_get(v.n_xattr),
-		.size = le64_get(v.size),
-		.blocks = le64_get(v.blocks),
-		.atime_ns = (int64_t)le64_get(v.atime_ns),
-		.mtime_ns = (int64_t)le64_get(v.mtime_ns),
-		.ctime_ns = (int64_t)le64_get(v.ctime_ns),
-		.btime_ns = (int64_t)le64_get(v.btime_ns),
-		.rdev = le64_get(v.rdev),
-		.parent = le64_get(v.parent),
-		.cookie = le64_get(v.cookie),
-		.next_cookie = le64_get(v.next_cookie),
+	    .ino = ino,
+	    .mode = le32_get(v.mode),
+	    .uid = le32_get(v.uid),
+	    .gid = le32_get(v.gid),
+	    .nlink = le32_get(v.nlink),
+	    .n_xattr = le32_get(v.n_xattr),
+	    .size = le64_get(v.size),
+	    .blocks = le64_get(v.blocks),
+	    .atime_ns = (int64_t)le64_get(v.atime_ns),
+	    .mtime_ns = (int64_t)le64_get(v.mtime_ns),
+	    .ctime_ns = (int64_t)le64_get(v.ctime_ns),
+	    .btime_ns = (int64_t)le64_get(v.btime_ns),
+	    .rdev = le64_get(v.rdev),
+	    .parent = le64_get(v.parent),
+	    .cookie = le64_get(v.cookie),
+	    .next_cookie = le64_get(v.next_cookie),
 	};
 	return v.version == 1 && (ret->mode & S_IFMT) != 0 && ret->size <= INT64_MAX ? 0 : -EUCLEAN;
 }
@@ -111,22 +114,22 @@ int index_put_inode(struct kv *kv, const struct inode *in)
 {
 	struct index_key k = key_ino(TABLE_INODE, in->ino);
 	struct inode_value v = {
-		.version = 1,
-		.mode = le32_make(in->mode),
-		.uid = le32_make(in->uid),
-		.gid = le32_make(in->gid),
-		.nlink = le32_make(in->nlink),
-		.n_xattr = le32_make(in->n_xattr),
-		.size = le64_make(in->size),
-		.blocks = le64_make(in->blocks),
-		.atime_ns = le64_make((uint64_t)in->atime_ns),
-		.mtime_ns = le64_make((uint64_t)in->mtime_ns),
-		.ctime_ns = le64_make((uint64_t)in->ctime_ns),
-		.btime_ns = le64_make((uint64_t)in->btime_ns),
-		.rdev = le64_make(in->rdev),
-		.parent = le64_make(in->parent),
-		.cookie = le64_make(in->cookie),
-		.next_cookie = le64_make(in->next_cookie),
+	    .version = 1,
+	    .mode = le32_make(in->mode),
+	    .uid = le32_make(in->uid),
+	    .gid = le32_make(in->gid),
+	    .nlink = le32_make(in->nlink),
+	    .n_xattr = le32_make(in->n_xattr),
+	    .size = le64_make(in->size),
+	    .blocks = le64_make(in->blocks),
+	    .atime_ns = le64_make((uint64_t)in->atime_ns),
+	    .mtime_ns = le64_make((uint64_t)in->mtime_ns),
+	    .ctime_ns = le64_make((uint64_t)in->ctime_ns),
+	    .btime_ns = le64_make((uint64_t)in->btime_ns),
+	    .rdev = le64_make(in->rdev),
+	    .parent = le64_make(in->parent),
+	    .cookie = le64_make(in->cookie),
+	    .next_cookie = le64_make(in->next_cookie),
 	};
 	struct kv_batch one = {0};
 
@@ -231,14 +234,14 @@ int index_get_anchor(struct kv *kv, struct anchor *ret)
 	if (le32_get(v.crc) != crc32c(0, &v, offsetof(struct anchor_value, crc)))
 		return -EBADMSG;
 	*ret = (struct anchor){
-		.applied_seq = le64_get(v.applied_seq),
-		.tail = {le64_get(v.tail_seq), le64_get(v.tail_pos), le64_get(v.tail_hash)},
-		.next_ino = le64_get(v.next_ino),
-		.epoch = le64_get(v.epoch),
-		.snapshot_generation = le64_get(v.snapshot_generation),
-		.reserved_blocks = le64_get(v.reserved_blocks),
-		.n_inodes = le64_get(v.n_inodes),
-		.n_chunks = le32_get(v.n_chunks),
+	    .applied_seq = le64_get(v.applied_seq),
+	    .tail = {le64_get(v.tail_seq), le64_get(v.tail_pos), le64_get(v.tail_hash)},
+	    .next_ino = le64_get(v.next_ino),
+	    .epoch = le64_get(v.epoch),
+	    .snapshot_generation = le64_get(v.snapshot_generation),
+	    .reserved_blocks = le64_get(v.reserved_blocks),
+	    .n_inodes = le64_get(v.n_inodes),
+	    .n_chunks = le32_get(v.n_chunks),
 	};
 	memcpy(ret->volume, v.volume, sizeof(v.volume));
 	return 0;
@@ -247,17 +250,17 @@ int index_get_anchor(struct kv *kv, struct anchor *ret)
 void index_put_anchor(struct kv_batch *b, const struct anchor *a)
 {
 	struct anchor_value v = {
-		.magic = le64_make(ANCHOR_MAGIC),
-		.applied_seq = le64_make(a->applied_seq),
-		.tail_seq = le64_make(a->tail.seq),
-		.tail_pos = le64_make(a->tail.pos),
-		.tail_hash = le64_make(a->tail.hash),
-		.next_ino = le64_make(a->next_ino),
-		.epoch = le64_make(a->epoch),
-		.snapshot_generation = le64_make(a->snapshot_generation),
-		.reserved_blocks = le64_make(a->reserved_blocks),
-		.n_inodes = le64_make(a->n_inodes),
-		.n_chunks = le32_make(a->n_chunks),
+	    .magic = le64_make(ANCHOR_MAGIC),
+	    .applied_seq = le64_make(a->applied_seq),
+	    .tail_seq = le64_make(a->tail.seq),
+	    .tail_pos = le64_make(a->tail.pos),
+	    .tail_hash = le64_make(a->tail.hash),
+	    .next_ino = le64_make(a->next_ino),
+	    .epoch = le64_make(a->epoch),
+	    .snapshot_generation = le64_make(a->snapshot_generation),
+	    .reserved_blocks = le64_make(a->reserved_blocks),
+	    .n_inodes = le64_make(a->n_inodes),
+	    .n_chunks = le32_make(a->n_chunks),
 	};
 
 	memcpy(v.volume, a->volume, sizeof(v.volume));

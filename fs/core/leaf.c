@@ -10,7 +10,7 @@
 #include "base/crc32c.h"
 #include "base/le.h"
 
-#define LEAF_VERSION 1
+#define LEAF_VERSION   1
 #define LEAF_ONE_BIRTH 1
 
 bool leaf_empty(const struct leaf *l)
@@ -21,10 +21,19 @@ bool leaf_empty(const struct leaf *l)
 	return true;
 }
 
-static uint8_t *put16(uint8_t *p, unsigned v) { return memcpy(p, le16_make((uint16_t)v).b, 2), p + 2; }
-static uint8_t *put32(uint8_t *p, uint32_t v) { return memcpy(p, le32_make(v).b, 4), p + 4; }
+static uint8_t *put16(uint8_t *p, unsigned v)
+{
+	return memcpy(p, le16_make((uint16_t)v).b, 2), p + 2;
+}
+static uint8_t *put32(uint8_t *p, uint32_t v)
+{
+	return memcpy(p, le32_make(v).b, 4), p + 4;
+}
 
-static pointer_t slot_pointer(const struct slot *s, bool staged) { return staged ? s->staged : s->home; }
+static pointer_t slot_pointer(const struct slot *s, bool staged)
+{
+	return staged ? s->staged : s->home;
+}
 
 /* Runs of one kind of pointer: slots next to each other that point next to each other. */
 static uint8_t *put_runs(uint8_t *p, const struct leaf *l, bool staged)
@@ -100,9 +109,31 @@ static const uint8_t *take(struct reader *r, size_t n)
 	return r->at - n;
 }
 
-static unsigned take16(struct reader *r) { le16 v; memcpy(v.b, take(r, 2), 2); return le16_get(v); }
-static uint32_t take32(struct reader *r) { le32 v; memcpy(v.b, take(r, 4), 4); return le32_get(v); }
-static uint64_t take64(struct reader *r) { le64 v; memcpy(v.b, take(r, 8), 8); return le64_get(v); }
+static unsigned take16(struct reader *r)
+{
+	le16 v;
+	memcpy(v.b, take(r, 2), 2);
+	return le16_get(v);
+}
+static uint32_t take32(struct reader *r)
+{
+	le32 v;
+	memcpy(v.b, take(r, 4), 4);
+	return le32_get(v);
+}
+static uint64_t take64(struct reader *r)
+{
+	le64 v;
+	memcpy(v.b, take(r, 8), 8);
+	return le64_get(v);
+}
+
+/* No flags, and all of it on one device of the right kind. */
+static bool run_valid(pointer_t start, unsigned n, bool staged)
+{
+	return start && start == pointer_make(pointer_device(start), pointer_block(start)) &&
+	       pointer_block(start) <= POINTER_BLOCK_MAX - (n - 1) && (pointer_device(start) == DEVICE_JOURNAL) == staged;
+}
 
 /* Gives each slot of `mask` its pointer, in order. */
 static void take_runs(struct reader *r, unsigned mask, bool staged, struct leaf *l)
@@ -111,7 +142,7 @@ static void take_runs(struct reader *r, unsigned mask, bool staged, struct leaf 
 		pointer_t start = take64(r);
 		unsigned n = *take(r, 1), first = (unsigned)__builtin_ctz(mask);
 
-		if (n == 0 || n > LEAF_SLOTS - first || !start || (pointer_device(start) == DEVICE_JOURNAL) != staged) {
+		if (n == 0 || n > LEAF_SLOTS - first || !run_valid(start, n, staged)) {
 			r->bad = true;
 			return;
 		}
@@ -141,9 +172,10 @@ int leaf_decode(const uint8_t *p, size_t len, struct leaf *ret)
 		return -EBADMSG;
 	if (*take(&r, 1) != LEAF_VERSION)
 		return -EUCLEAN;
-	bool one_birth = *take(&r, 1) & LEAF_ONE_BIRTH;
+	unsigned flags = *take(&r, 1);
+	bool one_birth = flags & LEAF_ONE_BIRTH;
 	unsigned mapped = take16(&r), unwritten = take16(&r), staged = take16(&r), homed = take16(&r);
-	if ((unwritten & ~mapped) || (staged & unwritten) || mapped != (unwritten | staged | homed))
+	if ((flags & ~LEAF_ONE_BIRTH) || (unwritten & ~mapped) || (staged & unwritten) || mapped != (unwritten | staged | homed))
 		return -EUCLEAN;
 
 	struct leaf l = {0};

@@ -151,7 +151,8 @@ static int birth_plan(struct fs *fs, const struct fs_cred *cred, const struct in
 	return 0;
 }
 
-static void stamp_acl(struct fs *fs, const struct fs_cred *cred, struct record *r, uint64_t ino, const char *name, const void *acl, size_t len)
+static void stamp_acl(struct fs *fs, const struct fs_cred *cred, struct record *r, uint64_t ino, const char *name,
+		      const void *acl, size_t len)
 {
 	op_stamp(fs, cred, r, RECORD_SETXATTR, ino);
 	r->xattr.name = slice_of(name);
@@ -159,8 +160,8 @@ static void stamp_acl(struct fs *fs, const struct fs_cred *cred, struct record *
 }
 
 /* Under the locks of `parent` and the new inode. */
-static int create_locked(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,
-			 const char *target, uint64_t ino)
+static int create_locked(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint32_t mode,
+			 uint64_t rdev, const char *target, uint64_t ino)
 {
 	struct record rec[3] = {0};
 	struct inode *dir;
@@ -223,7 +224,8 @@ static int create(struct fs *fs, const struct fs_cred *cred, uint64_t parent, co
 	return r;
 }
 
-int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev, struct fs_attr *ret)
+int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,
+	     struct fs_attr *ret)
 {
 	if ((mode & S_IFMT) == 0)
 		mode |= S_IFREG;
@@ -232,7 +234,8 @@ int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const c
 	return create(fs, cred, parent, name, mode & (S_IFMT | 07777), S_ISBLK(mode) || S_ISCHR(mode) ? rdev : 0, NULL, ret);
 }
 
-int fs_symlink(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, const char *target, struct fs_attr *ret)
+int fs_symlink(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, const char *target,
+	       struct fs_attr *ret)
 {
 	size_t len = strlen(target);
 
@@ -304,7 +307,8 @@ static int peek_name(struct fs *fs, uint64_t parent, const char *name, uint64_t 
 	return r;
 }
 
-static int unlink_locked(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint64_t ino, bool dir_wanted)
+static int unlink_locked(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint64_t ino,
+			 bool dir_wanted)
 {
 	struct record rec = {0};
 	struct inode *dir, *in;
@@ -357,8 +361,14 @@ static int remove_name(struct fs *fs, const struct fs_cred *cred, uint64_t paren
 	return r;
 }
 
-int fs_unlink(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name) { return remove_name(fs, cred, parent, name, false); }
-int fs_rmdir(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name) { return remove_name(fs, cred, parent, name, true); }
+int fs_unlink(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name)
+{
+	return remove_name(fs, cred, parent, name, false);
+}
+int fs_rmdir(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name)
+{
+	return remove_name(fs, cred, parent, name, true);
+}
 
 struct rename_args {
 	uint64_t parent, new_parent, ino, target; /* target 0: new_name is free */
@@ -494,8 +504,8 @@ static int rename_retry(struct fs *fs, const struct fs_cred *cred, struct rename
 	return r;
 }
 
-int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-	      unsigned flags)
+int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint64_t new_parent,
+	      const char *new_name, unsigned flags)
 {
 	struct rename_args a = {.parent = parent, .new_parent = new_parent, .name = name, .new_name = new_name, .flags = flags};
 	int r = check_name(name);
@@ -565,7 +575,8 @@ static int emit_dots(struct fs *fs, const struct inode *dir, uint64_t cookie, bo
 }
 
 /* One entry of table C for the callback.  A name whose inode cannot be read is shown with its type alone. */
-static int emit_entry(struct fs *fs, uint64_t dir, struct slice key, struct slice value, bool want_attr, fs_readdir_cb *cb, void *ctx)
+static int emit_entry(struct fs *fs, uint64_t dir, struct slice key, struct slice value, bool want_attr, fs_readdir_cb *cb,
+		      void *ctx)
 {
 	char name[256];
 	struct slice s;

@@ -8,7 +8,10 @@
 #include "fs/core/core.h"
 
 /* Memtables above this: wait for the checkpoint that empties them, so that memory stays bounded. */
-static uint64_t memtable_limit(const struct fs *fs) { return fs->config.memory_bytes * 3 / 8; }
+static uint64_t memtable_limit(const struct fs *fs)
+{
+	return fs->config.memory_bytes * 3 / 8;
+}
 
 static int wait_memory(struct fs *fs)
 {
@@ -34,7 +37,10 @@ int op_begin(struct fs *fs) NO_THREAD_SAFETY
 	return 0;
 }
 
-void op_end(struct fs *fs) NO_THREAD_SAFETY { rwlock_rdunlock(&fs->gate); }
+void op_end(struct fs *fs) NO_THREAD_SAFETY
+{
+	rwlock_rdunlock(&fs->gate);
+}
 
 void op_stamp(struct fs *fs, const struct fs_cred *cred, struct record *r, unsigned type, uint64_t ino)
 {
@@ -59,8 +65,8 @@ int fs_log(struct fs *fs, struct record *records, size_t n, uint64_t promised)
 		for (size_t i = 0; i < n && r == 0; i++)
 			r = apply_record(fs, &records[i], seq, &applied);
 		if (r < 0) /* the journal has it, the index has half of it: only replay can say what is true */
-			fs_fail(fs, r, "a change could not be applied to the index: %s of inode %llu", record_type_name(records[0].type),
-				(unsigned long long)records[0].ino);
+			fs_fail(fs, r, "a change could not be applied to the index: %s of inode %llu",
+				record_type_name(records[0].type), (unsigned long long)records[0].ino);
 	}
 	int64_t back = (int64_t)promised - applied.reserved;
 	if (back > 0)

@@ -19,9 +19,9 @@
 #include "fs/store/super_format.h"
 
 #define MEMORY_DEFAULT (512 * MIB)
-#define STRIPES 4096u
-#define STRIPES_SMALL 64u /* without threads there is nobody to wait for */
-#define DRAIN_NS (20 * NSEC_PER_SEC)
+#define STRIPES        4096u
+#define STRIPES_SMALL  64u /* without threads there is nobody to wait for */
+#define DRAIN_NS       (20 * NSEC_PER_SEC)
 
 void fs_fail(struct fs *fs, int error, const char *fmt, ...)
 {
@@ -37,7 +37,8 @@ void fs_fail(struct fs *fs, int error, const char *fmt, ...)
 	mutex_lock(&fs->failure_lock);
 	snprintf(fs->failure, sizeof(fs->failure), "%s: %s", what, strerror(-error));
 	mutex_unlock(&fs->failure_lock);
-	log_error("the volume is read-only now: %s: %s; what was synced is safe: check the store, then mount again", what, strerror(-error));
+	log_error("the volume is read-only now: %s: %s; what was synced is safe: check the store, then mount again", what,
+		  strerror(-error));
 }
 
 void fs_failure(struct fs *fs, char *ret_text, size_t cap)
@@ -52,7 +53,8 @@ int fs_damaged(struct fs *fs, uint64_t ino, uint64_t off, const char *what)
 	char path[256], line[sizeof(fs->damage)];
 
 	fs_path(fs, ino, path, sizeof(path));
-	snprintf(line, sizeof(line), "%s at byte %llu of %s (inode %llu)", what, (unsigned long long)off, path, (unsigned long long)ino);
+	snprintf(line, sizeof(line), "%s at byte %llu of %s (inode %llu)", what, (unsigned long long)off, path,
+		 (unsigned long long)ino);
 	atomic_fetch_add(&fs->damaged_reads, 1);
 	mutex_lock(&fs->failure_lock);
 	bool repeated = strcmp(fs->damage, line) == 0;
@@ -63,7 +65,10 @@ int fs_damaged(struct fs *fs, uint64_t ino, uint64_t off, const char *what)
 	return -EBADMSG;
 }
 
-static void journal_failed_hook(void *ctx, int error, const char *what) { fs_fail(ctx, error, "%s", what); }
+static void journal_failed_hook(void *ctx, int error, const char *what)
+{
+	fs_fail(ctx, error, "%s", what);
+}
 
 static int flush_data_hook(void *ctx)
 {
@@ -120,7 +125,8 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 
 static struct journal_geometry geometry_of(const struct super *s)
 {
-	return (struct journal_geometry){.n_segments = s->journal_segments, .segment_blocks = (uint64_t)s->journal_segment_kib * KIB / BLOCK_SIZE};
+	return (struct journal_geometry){.n_segments = s->journal_segments,
+					 .segment_blocks = (uint64_t)s->journal_segment_kib * KIB / BLOCK_SIZE};
 }
 
 static int open_arena(struct fs *fs, uint32_t n_chunks)
@@ -161,7 +167,8 @@ static int format_index(struct fs *fs, const struct fs_format_options *o)
 			     .next_cookie = 3};
 
 	arena_get_status(fs->arena, &as);
-	struct anchor a = {.tail = {0, 1, 0}, .next_ino = FS_ROOT_INO + 1, .epoch = fs->super.epoch, .n_inodes = 1, .n_chunks = as.n_chunks};
+	struct anchor a = {
+	    .tail = {0, 1, 0}, .next_ino = FS_ROOT_INO + 1, .epoch = fs->super.epoch, .n_inodes = 1, .n_chunks = as.n_chunks};
 	memcpy(a.volume, fs->super.volume, sizeof(a.volume));
 	int r = index_put_inode(fs->kv, &root);
 	if (r < 0)
@@ -235,11 +242,13 @@ static int check_super(const struct fs *fs)
 	const struct super *s = &fs->super;
 
 	if (s->incompat) {
-		log_error("the volume uses features this version does not know (%llx): use a newer clawfs", (unsigned long long)s->incompat);
+		log_error("the volume uses features this version does not know (%llx): use a newer clawfs",
+			  (unsigned long long)s->incompat);
 		return -EPROTONOSUPPORT;
 	}
 	if (s->ro_compat && !fs->config.read_only) {
-		log_error("the volume uses features (%llx) with which this version can only read it: mount it read-only, or use a newer clawfs",
+		log_error("the volume uses features (%llx) with which this version can only read it: mount it read-only, or use "
+			  "a newer clawfs",
 			  (unsigned long long)s->ro_compat);
 		return -EPROTONOSUPPORT;
 	}
@@ -254,7 +263,8 @@ static int load_bitmap(struct fs *fs)
 
 	if (r < 0)
 		return r;
-	for (fs->kv->ops->iter_seek(it, (struct slice){first, 1}); r == 0 && fs->kv->ops->iter_valid(it); fs->kv->ops->iter_next(it)) {
+	for (fs->kv->ops->iter_seek(it, (struct slice){first, 1}); r == 0 && fs->kv->ops->iter_valid(it);
+	     fs->kv->ops->iter_next(it)) {
 		struct slice key = fs->kv->ops->iter_key(it), value = fs->kv->ops->iter_value(it);
 		const uint8_t *k = key.p;
 
@@ -311,8 +321,8 @@ static int replay_apply(void *ctx, const struct record *r, uint64_t seq)
 	int e = apply_record(fs, r, seq, &applied);
 	fs->replay_reserved += applied.reserved;
 	if (e < 0)
-		log_error("replay: batch %llu: %s of inode %llu does not fit the index: %s", (unsigned long long)seq, record_type_name(r->type),
-			  (unsigned long long)r->ino, strerror(-e));
+		log_error("replay: batch %llu: %s of inode %llu does not fit the index: %s", (unsigned long long)seq,
+			  record_type_name(r->type), (unsigned long long)r->ino, strerror(-e));
 	return e == -ENOENT ? -EUCLEAN : e;
 }
 
@@ -327,7 +337,8 @@ static bool replay_verify(void *ctx, const struct record *r)
 		return false;
 	for (uint32_t i = 0; i < r->write.n_runs; i++)
 		for (uint32_t b = 0; b < r->write.runs[i].n_blocks; b++, at++)
-			if (at >= r->write.n_blocks || arena_read(fs->arena, pointer_add(r->write.runs[i].start, b), 1, block) < 0 ||
+			if (at >= r->write.n_blocks ||
+			    arena_read(fs->arena, pointer_add(r->write.runs[i].start, b), 1, block) < 0 ||
 			    crc32c(0, block, BLOCK_SIZE) != r->write.crc[at])
 				return false;
 	return at == r->write.n_blocks;
@@ -336,17 +347,17 @@ static bool replay_verify(void *ctx, const struct record *r)
 static int open_journal(struct fs *fs)
 {
 	const struct journal_config jc = {
-		.store = fs->store,
-		.clock = fs->clock,
-		.epoch = fs->super.epoch,
-		.incarnation = fs->super.incarnation + 1,
-		.geometry = geometry_of(&fs->super),
-		.hooks = {.ctx = fs,
-			  .flush_data = flush_data_hook,
-			  .pressure = services_pressure,
-			  .failed = journal_failed_hook,
-			  .sabotage = fs->config.sabotage & FS_SABOTAGE_R1_SKIP_FLUSH ? JOURNAL_SABOTAGE_SKIP_FLUSH_DATA : 0},
-		.n_writers = fs->config.n_workers + 2,
+	    .store = fs->store,
+	    .clock = fs->clock,
+	    .epoch = fs->super.epoch,
+	    .incarnation = fs->super.incarnation + 1,
+	    .geometry = geometry_of(&fs->super),
+	    .hooks = {.ctx = fs,
+		      .flush_data = flush_data_hook,
+		      .pressure = services_pressure,
+		      .failed = journal_failed_hook,
+		      .sabotage = fs->config.sabotage & FS_SABOTAGE_R1_SKIP_FLUSH ? JOURNAL_SABOTAGE_SKIP_FLUSH_DATA : 0},
+	    .n_writers = fs->config.n_workers + 2,
 	};
 	struct journal_config copy = jc;
 
@@ -366,12 +377,14 @@ static int replay(struct fs *fs, const struct anchor *a)
 	int r = journal_replay(fs->journal, &from, &ops, &res);
 	fs->replaying = false;
 	if (r == -EBADMSG && res.bad_seq)
-		log_error("the journal is damaged: batch %llu at block %llu was acknowledged and cannot be read; run clawfs fsck, or restore from a replica",
+		log_error("the journal is damaged: batch %llu at block %llu was acknowledged and cannot be read; run clawfs "
+			  "fsck, or restore from a replica",
 			  (unsigned long long)res.bad_seq, (unsigned long long)res.bad_pos);
 	if (r < 0)
 		return r;
 	if (res.end.seq < a->applied_seq) {
-		log_error("the journal ends at batch %llu, before what the index has applied (%llu): segments are missing or from an older copy",
+		log_error("the journal ends at batch %llu, before what the index has applied (%llu): segments are missing or "
+			  "from an older copy",
 			  (unsigned long long)res.end.seq, (unsigned long long)a->applied_seq);
 		return -EBADMSG;
 	}
@@ -531,4 +544,7 @@ void fs_abandon(struct fs *fs)
 	store_close(store);
 }
 
-void fs_get_recovery(struct fs *fs, struct fs_recovery *ret) { *ret = fs->recovery; }
+void fs_get_recovery(struct fs *fs, struct fs_recovery *ret)
+{
+	*ret = fs->recovery;
+}

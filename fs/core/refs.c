@@ -7,7 +7,7 @@
 #include "base/lock.h"
 
 #define N_SHARDS 64u
-#define ORPHAN (UINT64_C(1) << 63)
+#define ORPHAN   (UINT64_C(1) << 63)
 
 struct entry {
 	uint64_t ino;   /* 0: empty */
@@ -24,9 +24,18 @@ struct refs {
 	_Atomic uint64_t n;
 };
 
-static uint64_t hash(uint64_t ino) { return ino * UINT64_C(0x9e3779b97f4a7c15); }
-static struct shard *shard_of(struct refs *r, uint64_t ino) { return &r->shard[hash(ino) >> 58]; }
-static size_t home_of(uint64_t ino, size_t cap) { return (size_t)(hash(ino) >> 20) & (cap - 1); }
+static uint64_t hash(uint64_t ino)
+{
+	return ino * UINT64_C(0x9e3779b97f4a7c15);
+}
+static struct shard *shard_of(struct refs *r, uint64_t ino)
+{
+	return &r->shard[hash(ino) >> 58];
+}
+static size_t home_of(uint64_t ino, size_t cap)
+{
+	return (size_t)(hash(ino) >> 20) & (cap - 1);
+}
 
 int refs_new(struct refs **ret)
 {
@@ -162,4 +171,7 @@ uint64_t refs_get(struct refs *r, uint64_t ino)
 	return n;
 }
 
-uint64_t refs_count(struct refs *r) { return atomic_load_explicit(&r->n, memory_order_relaxed); }
+uint64_t refs_count(struct refs *r)
+{
+	return atomic_load_explicit(&r->n, memory_order_relaxed);
+}

@@ -12,10 +12,10 @@
 
 #define HOMER_STEP_BLOCKS 4096u
 /* The open batch is committed by the timer at this age (G3), or at this size. */
-#define COMMIT_INTERVAL_NS (NSEC_PER_SEC / 10)
-#define COMMIT_BYTES MIB
+#define COMMIT_INTERVAL_NS     (NSEC_PER_SEC / 10)
+#define COMMIT_BYTES           MIB
 #define CHECKPOINT_INTERVAL_NS (30 * NSEC_PER_SEC)
-#define HOMER_INTERVAL_NS (5 * NSEC_PER_SEC)
+#define HOMER_INTERVAL_NS      (5 * NSEC_PER_SEC)
 
 void service_wake(struct service *s)
 {
@@ -73,7 +73,10 @@ static void home_step(struct fs *fs, struct service *s)
 	}
 }
 
-static uint64_t memtable_trigger(const struct fs *fs) { return fs->config.memory_bytes / 8; }
+static uint64_t memtable_trigger(const struct fs *fs)
+{
+	return fs->config.memory_bytes / 8;
+}
 
 /* Freed blocks come back only with a checkpoint: soon, when there is little else. */
 static bool space_is_short(struct fs *fs)
@@ -143,7 +146,8 @@ static void *service_main(void *p)
 	}
 }
 
-static int start(struct fs *fs, struct service *s, const char *name, void (*step)(struct fs *, struct service *), int64_t interval_ns)
+static int start(struct fs *fs, struct service *s, const char *name, void (*step)(struct fs *, struct service *),
+		 int64_t interval_ns)
 {
 	s->name = name;
 	s->step = step;

@@ -12,9 +12,9 @@
 #include "fs/core/core.h"
 
 struct range {
-	uint64_t off, end;   /* bytes */
-	uint64_t first, last;/* whole blocks [first, last) */
-	unsigned mode;       /* enum zero_mode */
+	uint64_t off, end;    /* bytes */
+	uint64_t first, last; /* whole blocks [first, last) */
+	unsigned mode;        /* enum zero_mode */
 	bool keep_size;
 };
 
@@ -193,8 +193,8 @@ int fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *re
 	return r;
 }
 
-int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint64_t from_off, uint64_t to, uint64_t to_off, size_t len,
-		  size_t *ret_len)
+int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint64_t from_off, uint64_t to, uint64_t to_off,
+		  size_t len, size_t *ret_len)
 {
 	CLEANUP_FREE void *p = NULL;
 	void *at;

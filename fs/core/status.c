@@ -45,7 +45,8 @@ void fs_path(struct fs *fs, uint64_t ino, char *ret_path, size_t cap)
 
 	path[at] = '\0';
 	for (uint64_t i = ino, depth = 0; i != FS_ROOT_INO; i = in.parent, depth++) {
-		struct inode *cached = icache_peek(fs->icache, i); /* a racing change gives a wrong name at worst, and is then not found */
+		struct inode *cached =
+		    icache_peek(fs->icache, i); /* a racing change gives a wrong name at worst, and is then not found */
 
 		if (cached)
 			in = *cached;
@@ -80,18 +81,19 @@ static uint64_t resident_bytes(void)
 
 static json_t *service_json(const struct service *s)
 {
-	return json_pack("{s:I, s:I, s:I, s:s}", "runs", (json_int_t)atomic_load(&s->runs), "errors", (json_int_t)atomic_load(&s->errors),
-			 "last_success_ns", (json_int_t)atomic_load(&s->last_success_ns), "last_error",
-			 atomic_load(&s->last_error) ? strerror(-atomic_load(&s->last_error)) : "");
+	return json_pack("{s:I, s:I, s:I, s:s}", "runs", (json_int_t)atomic_load(&s->runs), "errors",
+			 (json_int_t)atomic_load(&s->errors), "last_success_ns", (json_int_t)atomic_load(&s->last_success_ns),
+			 "last_error", atomic_load(&s->last_error) ? strerror(-atomic_load(&s->last_error)) : "");
 }
 
 static json_t *journal_json(const struct journal_status *js)
 {
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "open_seq", (json_int_t)js->open_seq, "durable_seq",
-			 (json_int_t)js->durable_seq, "tail_seq", (json_int_t)js->tail_seq, "ring_bytes", (json_int_t)(js->ring_blocks * BLOCK_SIZE),
-			 "used_bytes", (json_int_t)(js->used_blocks * BLOCK_SIZE), "open_bytes", (json_int_t)js->open_bytes, "commits",
-			 (json_int_t)js->commits, "commit_bytes", (json_int_t)(js->commit_blocks * BLOCK_SIZE), "commit_ns",
-			 (json_int_t)js->commit_ns, "operations", (json_int_t)js->operations, "throttled", (json_int_t)js->throttled);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "open_seq", (json_int_t)js->open_seq,
+			 "durable_seq", (json_int_t)js->durable_seq, "tail_seq", (json_int_t)js->tail_seq, "ring_bytes",
+			 (json_int_t)(js->ring_blocks * BLOCK_SIZE), "used_bytes", (json_int_t)(js->used_blocks * BLOCK_SIZE),
+			 "open_bytes", (json_int_t)js->open_bytes, "commits", (json_int_t)js->commits, "commit_bytes",
+			 (json_int_t)(js->commit_blocks * BLOCK_SIZE), "commit_ns", (json_int_t)js->commit_ns, "operations",
+			 (json_int_t)js->operations, "throttled", (json_int_t)js->throttled);
 }
 
 static json_t *arena_json(struct fs *fs)
@@ -100,17 +102,19 @@ static json_t *arena_json(struct fs *fs)
 
 	arena_get_status(fs->arena, &as);
 	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "chunks", (int)as.n_chunks, "total_bytes",
-			 (json_int_t)(as.total_blocks * BLOCK_SIZE), "used_bytes", (json_int_t)(as.used_blocks * BLOCK_SIZE), "limbo_bytes",
-			 (json_int_t)(as.limbo_blocks * BLOCK_SIZE), "reserved_bytes", (json_int_t)(as.reserved_blocks * BLOCK_SIZE), "free_bytes",
-			 (json_int_t)(as.free_blocks * BLOCK_SIZE), "growable_bytes", (json_int_t)(as.growable_blocks * BLOCK_SIZE), "read_bytes",
-			 (json_int_t)(as.blocks_read * BLOCK_SIZE), "written_bytes", (json_int_t)(as.blocks_written * BLOCK_SIZE));
+			 (json_int_t)(as.total_blocks * BLOCK_SIZE), "used_bytes", (json_int_t)(as.used_blocks * BLOCK_SIZE),
+			 "limbo_bytes", (json_int_t)(as.limbo_blocks * BLOCK_SIZE), "reserved_bytes",
+			 (json_int_t)(as.reserved_blocks * BLOCK_SIZE), "free_bytes", (json_int_t)(as.free_blocks * BLOCK_SIZE),
+			 "growable_bytes", (json_int_t)(as.growable_blocks * BLOCK_SIZE), "read_bytes",
+			 (json_int_t)(as.blocks_read * BLOCK_SIZE), "written_bytes",
+			 (json_int_t)(as.blocks_written * BLOCK_SIZE));
 }
 
 static json_t *recovery_json(const struct fs_recovery *r)
 {
-	return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "was_clean", r->was_clean, "batches", (json_int_t)r->batches, "records",
-			 (json_int_t)r->records, "staged_records", (json_int_t)r->staged_records, "bytes", (json_int_t)r->bytes, "orphans",
-			 (json_int_t)r->orphans, "nanoseconds", (json_int_t)r->nanoseconds);
+	return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "was_clean", r->was_clean, "batches", (json_int_t)r->batches,
+			 "records", (json_int_t)r->records, "staged_records", (json_int_t)r->staged_records, "bytes",
+			 (json_int_t)r->bytes, "orphans", (json_int_t)r->orphans, "nanoseconds", (json_int_t)r->nanoseconds);
 }
 
 static json_t *volume_json(struct fs *fs)
@@ -119,10 +123,10 @@ static json_t *volume_json(struct fs *fs)
 
 	uuid_text(fs->super.volume, volume);
 	uuid_text(fs->super.node, node);
-	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume", volume, "node", node, "label", fs->super.label,
-			 "format_version", (int)fs->super.version, "epoch", (json_int_t)fs->super.epoch, "incarnation",
-			 (json_int_t)fs->super.incarnation, "created_ns", (json_int_t)fs->super.created_ns, "chunk_bytes",
-			 (json_int_t)(fs->super.chunk_kib * KIB), "max_bytes",
+	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume", volume, "node", node, "label",
+			 fs->super.label, "format_version", (int)fs->super.version, "epoch", (json_int_t)fs->super.epoch,
+			 "incarnation", (json_int_t)fs->super.incarnation, "created_ns", (json_int_t)fs->super.created_ns,
+			 "chunk_bytes", (json_int_t)(fs->super.chunk_kib * KIB), "max_bytes",
 			 (json_int_t)(fs->super.max_blocks == UINT64_MAX ? 0 : fs->super.max_blocks * BLOCK_SIZE));
 }
 
@@ -156,9 +160,10 @@ void fs_status_json(struct fs *fs, struct buf *out)
 	json_object_set_new(root, "arena", arena_json(fs));
 	json_object_set_new(root, "recovery", recovery_json(&fs->recovery));
 	json_object_set_new(root, "index",
-			    json_pack("{s:I, s:I, s:I, s:I}", "memtable_bytes", (json_int_t)fs->kv->ops->memory_bytes(fs->kv), "inodes",
-				      (json_int_t)atomic_load(&fs->n_inodes), "checkpoints", (json_int_t)atomic_load(&fs->checkpoints),
-				      "kernel_inodes", (json_int_t)refs_count(fs->refs)));
+			    json_pack("{s:I, s:I, s:I, s:I}", "memtable_bytes", (json_int_t)fs->kv->ops->memory_bytes(fs->kv),
+				      "inodes", (json_int_t)atomic_load(&fs->n_inodes), "checkpoints",
+				      (json_int_t)atomic_load(&fs->checkpoints), "kernel_inodes",
+				      (json_int_t)refs_count(fs->refs)));
 	json_object_set_new(root, "memory",
 			    json_pack("{s:I, s:I}", "resident_bytes", (json_int_t)resident_bytes(), "limit_bytes",
 				      (json_int_t)fs->config.memory_bytes));
@@ -166,8 +171,9 @@ void fs_status_json(struct fs *fs, struct buf *out)
 			    json_pack("{s:I, s:I}", "backlog_bytes", (json_int_t)(homer_backlog(fs) * BLOCK_SIZE), "homed_bytes",
 				      (json_int_t)(atomic_load(&fs->homer.homed_blocks) * BLOCK_SIZE)));
 	json_object_set_new(root, "jobs",
-			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer", service_json(&fs->homer_service),
-				      "checkpointer", service_json(&fs->checkpointer), "reaper", service_json(&fs->reaper)));
+			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
+				      service_json(&fs->homer_service), "checkpointer", service_json(&fs->checkpointer), "reaper",
+				      service_json(&fs->reaper)));
 	char *text = json_dumps(root, JSON_INDENT(2));
 	if (text)
 		buf_put(out, text, strlen(text));

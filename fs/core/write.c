@@ -130,7 +130,8 @@ static void finish(struct fs *fs, struct record *last, const struct inode *in, u
 		last->write.mtime_ns = clock_real_ns(fs->clock);
 }
 
-static int write_inline_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct write_plan *w, bool kernel_times)
+static int write_inline_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct write_plan *w,
+			       bool kernel_times)
 {
 	_Alignas(DISK_BLOCK) uint8_t head[BLOCK_SIZE], tail[BLOCK_SIZE];
 	uint32_t crc[INLINE_MAX_BYTES / BLOCK_SIZE + 2], n = (uint32_t)(w->end - w->first), at = 0;
@@ -222,7 +223,8 @@ static int direct_write(struct fs *fs, const struct write_plan *w, struct direct
 	return 0;
 }
 
-static void stamp_edge(struct fs *fs, const struct fs_cred *cred, struct record *rec, uint64_t ino, uint64_t no, uint8_t *block, uint32_t *crc)
+static void stamp_edge(struct fs *fs, const struct fs_cred *cred, struct record *rec, uint64_t ino, uint64_t no, uint8_t *block,
+		       uint32_t *crc)
 {
 	*crc = crc32c(0, block, BLOCK_SIZE);
 	stamp_write(fs, cred, rec, ino, no, 1, crc);
@@ -230,8 +232,8 @@ static void stamp_edge(struct fs *fs, const struct fs_cred *cred, struct record 
 	rec->write.n_data = 1;
 }
 
-static int log_direct_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct write_plan *w, const struct direct *d,
-			     bool kernel_times)
+static int log_direct_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct write_plan *w,
+			     const struct direct *d, bool kernel_times)
 {
 	_Alignas(DISK_BLOCK) uint8_t head[BLOCK_SIZE], tail[BLOCK_SIZE];
 	uint32_t crc[2];
@@ -294,7 +296,8 @@ int fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, uint64_t o
 		r = op_begin(fs);
 		if (r < 0)
 			return r;
-		r = len <= INLINE_MAX_BYTES ? write_inline(fs, cred, ino, &w, kernel_times) : write_direct(fs, cred, ino, &w, kernel_times);
+		r = len <= INLINE_MAX_BYTES ? write_inline(fs, cred, ino, &w, kernel_times)
+					    : write_direct(fs, cred, ino, &w, kernel_times);
 		op_end(fs);
 	} while (op_retry_space(fs, r, &tried));
 	return r;

@@ -56,8 +56,8 @@ static int exists(struct fs *fs, uint64_t ino, const char *name, bool *ret)
 	return r == -ENODATA || r == -ERANGE ? 0 : r;
 }
 
-static void stamp_xattr(struct fs *fs, const struct fs_cred *cred, struct record *rec, unsigned type, uint64_t ino, const char *name,
-			struct slice value)
+static void stamp_xattr(struct fs *fs, const struct fs_cred *cred, struct record *rec, unsigned type, uint64_t ino,
+			const char *name, struct slice value)
 {
 	op_stamp(fs, cred, rec, type, ino);
 	rec->xattr.name = slice_of(name);
@@ -65,8 +65,8 @@ static void stamp_xattr(struct fs *fs, const struct fs_cred *cred, struct record
 }
 
 /* The records that set an ACL: the mode, and the ACL itself or its removal when it says nothing more. */
-static int plan_acl(struct fs *fs, const struct fs_cred *cred, const struct inode *in, const char *name, struct slice value, bool had,
-		    struct record *rec, size_t *n)
+static int plan_acl(struct fs *fs, const struct fs_cred *cred, const struct inode *in, const char *name, struct slice value,
+		    bool had, struct record *rec, size_t *n)
 {
 	uint32_t mode = in->mode;
 	bool minimal, access = strcmp(name, ACL_ACCESS) == 0;
@@ -116,7 +116,8 @@ static int set_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, c
 	return n ? fs_log(fs, rec, n, 0) : 0;
 }
 
-int fs_setxattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name, const void *value, size_t len, int flags)
+int fs_setxattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name, const void *value, size_t len,
+		int flags)
 {
 	struct lockset ls;
 	int r = check_name(name);

@@ -13,7 +13,7 @@
 #include "fs/face/face_internal.h"
 
 #include <errno.h>
-#include <limits.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -141,12 +141,14 @@ static void wait_event(struct face *f, int timeout_ms)
 	}
 }
 
-static void join_workers(struct face *f)
+static void join_threads(struct face *f)
 {
 	const int64_t deadline = clock_mono_ns(&clock_system) + WORKERS_END_MS * INT64_C(1000000);
 
 	while (atomic_load(&f->n_running) && clock_mono_ns(&clock_system) < deadline)
 		wait_event(f, 100);
+	if (f->seeker)
+		seeker_stop(f->seeker);
 	for (uint32_t i = 0; i < f->n_workers; i++) {
 		struct worker *w = &f->workers[i];
 
@@ -209,8 +211,8 @@ int face_run(struct face *f)
 	}
 	if (atomic_load(&f->n_running))
 		release_mount(f);
-	join_workers(f);
-	f->seeker = seeker_stop(f->seeker);
+	join_threads(f);
+	f->seeker = seeker_free(f->seeker);
 	return atomic_load(&f->error);
 }
 
@@ -230,14 +232,29 @@ void face_stop(struct face *f)
 	face_wake(f);
 }
 
+/*
+ * Ends a connection that outlives the mount, by giving up our end of it.  libfuse unmounts whatever lies at the path by now
+ * unless poll(2) says that its descriptor's other end is gone: it is left one of which that is true, a pipe without reader.
+ */
+static void cut_connection(struct face *f)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return;
+	close(ends[0]);
+	dup3(ends[1], f->fd, O_CLOEXEC);
+	close(ends[1]);
+}
+
 struct face *face_close(struct face *f)
 {
 	if (!f)
 		return NULL;
 	if (f->session) {
-		/* It spares a mount whose connection is over, but else takes whatever lies at the path by now. */
-		if (connection_is_over(f) || mount_is_there(f))
-			fuse_session_unmount(f->session);
+		if (f->fd >= 0 && !mount_is_there(f) && !connection_is_over(f))
+			cut_connection(f);
+		fuse_session_unmount(f->session);
 		fuse_session_destroy(f->session);
 	}
 	if (f->event_fd >= 0)

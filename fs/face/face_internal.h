@@ -153,8 +153,10 @@ MUST_CHECK int attr_kill_privs(struct fs *fs, const struct fs_cred *cred, uint64
 /* seek.c */
 struct seeker;
 MUST_CHECK int seeker_start(struct fuse_session *session, struct seeker **ret_seeker);
-/* Ends its thread; the workers must be gone.  NULL is fine. */
-struct seeker *seeker_stop(struct seeker *s);
+/* Ends its thread; before the workers' are cancelled. */
+void seeker_stop(struct seeker *s);
+/* After the workers ended; NULL is fine. */
+struct seeker *seeker_free(struct seeker *s);
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 
 /* ops_xattr.c */

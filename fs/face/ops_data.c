@@ -71,13 +71,34 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t 
 		(void)fuse_reply_write(req, size);
 }
 
+/* A request whose reply waits for a commit; the worker that received it goes on to the next. */
+struct pending_sync {
+	struct journal_waiter waiter;
+	fuse_req_t req;
+};
+
+static void reply_synced(struct journal_waiter *w, int result)
+{
+	struct pending_sync *p = container_of(w, struct pending_sync, waiter);
+
+	reply_err(p->req, result);
+	free(p);
+}
+
 /* Data only or not, file or directory: a durable point covers the whole volume (guarantee G2). */
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+	struct pending_sync *p = malloc(sizeof(*p));
+
 	(void)ino;
 	(void)datasync;
 	(void)fi;
-	reply_err(req, fs_sync(request_fs(req)));
+	if (!p) {
+		reply_err(req, fs_sync(request_fs(req)));
+		return;
+	}
+	*p = (struct pending_sync){.waiter.done = reply_synced, .req = req};
+	fs_sync_async(request_fs(req), &p->waiter);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)

@@ -8,8 +8,9 @@
  * makes the call with no lock held, and replies.  Clean pages go too and are read again; programs that seek for data
  * are about to read the file once.
  *
- * States of a request: queued by a worker -> taken by the seeker -> replied to.  The seeker ends when told to, after the
- * workers: by then the connection is over, calls and replies fail at once, and the queue is emptied all the same.
+ * States of a request: queued by a worker -> taken by the seeker -> replied to.  The seeker is stopped while the workers
+ * still serve, or once the connection is over, so that its call returns; it empties the queue first, and what comes later is
+ * answered by the worker at once.
  */
 #include "fs/face/face_internal.h"
 
@@ -102,25 +103,43 @@ int seeker_start(struct fuse_session *session, struct seeker **ret_seeker)
 	return 0;
 }
 
-struct seeker *seeker_stop(struct seeker *s)
+void seeker_stop(struct seeker *s)
 {
-	if (!s)
-		return NULL;
 	mutex_lock(&s->lock);
 	s->stop = true;
 	cond_signal(&s->wake);
 	mutex_unlock(&s->lock);
 	pthread_join(s->thread, NULL);
+}
+
+struct seeker *seeker_free(struct seeker *s)
+{
+	if (!s)
+		return NULL;
 	cond_destroy(&s->wake);
 	mutex_destroy(&s->lock);
 	free(s);
 	return NULL;
 }
 
+/* False when it takes no more. */
+static bool seeker_give(struct seeker *s, struct seek *k)
+{
+	mutex_lock(&s->lock);
+	bool taken = !s->stop;
+
+	if (taken) {
+		*s->last = k;
+		s->last = &k->next;
+		cond_signal(&s->wake);
+	}
+	mutex_unlock(&s->lock);
+	return taken;
+}
+
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
 	struct face *f = request_face(req);
-	struct seeker *s = f->seeker;
 
 	(void)fi;
 	if (!f->writeback) {
@@ -133,9 +152,8 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 		return;
 	}
 	*k = (struct seek){.req = req, .ino = ino, .off = (uint64_t)off, .whence = whence};
-	mutex_lock(&s->lock);
-	*s->last = k;
-	s->last = &k->next;
-	cond_signal(&s->wake);
-	mutex_unlock(&s->lock);
+	if (!seeker_give(f->seeker, k)) {
+		free(k);
+		answer(req, ino, (uint64_t)off, whence);
+	}
 }

@@ -25,7 +25,10 @@
 
 _Static_assert(ARENA_PAGE_BLOCKS == BITMAP_PAGE_BITS && ARENA_PAGE_BYTES == BITMAP_PAGE_BYTES, "");
 
-static uint64_t free_locked(struct arena *a) REQUIRES(&a->lock) { return a->busy.n_bits - a->busy.n_set; }
+static uint64_t free_locked(struct arena *a) REQUIRES(&a->lock)
+{
+	return a->busy.n_bits - a->busy.n_set;
+}
 
 /* Free and not promised. */
 static uint64_t spare_locked(struct arena *a) REQUIRES(&a->lock)
@@ -139,7 +142,10 @@ static int make_room_locked(struct arena *a, uint64_t n, bool from_reserved) REQ
 	}
 }
 
-static bool low_locked(struct arena *a) REQUIRES(&a->lock) { return spare_locked(a) < a->c.chunk_blocks / 2; }
+static bool low_locked(struct arena *a) REQUIRES(&a->lock)
+{
+	return spare_locked(a) < a->c.chunk_blocks / 2;
+}
 
 static void wake_if_low_locked(struct arena *a) REQUIRES(&a->lock)
 {
@@ -414,7 +420,8 @@ static int alloc_locked(struct arena *a, uint64_t n, pointer_t hint, bool from_r
 	return 0;
 }
 
-int arena_alloc(struct arena *a, uint64_t n, pointer_t hint, bool from_reserved, struct run *runs, uint32_t max_runs, uint32_t *ret_n_runs)
+int arena_alloc(struct arena *a, uint64_t n, pointer_t hint, bool from_reserved, struct run *runs, uint32_t max_runs,
+		uint32_t *ret_n_runs)
 {
 	struct search s = {.want = n, .runs = runs, .max = max_runs};
 
@@ -523,7 +530,8 @@ static bool unalloc_locked(struct arena *a, struct run r) REQUIRES(&a->lock)
 	uint64_t block;
 
 	if (arena_range(a, r.start, r.n_blocks, &block) < 0 || bitmap_count(&a->used, block, r.n_blocks) != r.n_blocks) {
-		log_error("arena: %u blocks from %llu were given back but not allocated", r.n_blocks, (unsigned long long)pointer_block(r.start));
+		log_error("arena: %u blocks from %llu were given back but not allocated", r.n_blocks,
+			  (unsigned long long)pointer_block(r.start));
 		return false;
 	}
 	bitmap_clear(&a->used, block, r.n_blocks);
@@ -645,16 +653,16 @@ void arena_get_status(struct arena *a, struct arena_status *ret)
 	if (a->free_before_growth) /* the chunk being made still counts as growable */
 		host_free = a->free_before_growth;
 	*ret = (struct arena_status){
-		.n_chunks = atomic_load(&a->n_chunks),
-		.total_blocks = a->used.n_bits,
-		.used_blocks = a->used.n_set,
-		.limbo_blocks = a->limbo_blocks,
-		.reserved_blocks = a->reserved,
-		.free_blocks = free_locked(a),
-		.growable_blocks = r < 0 ? 0 : growable_chunks(a, host_free) * a->c.chunk_blocks,
-		.blocks_read = atomic_load(&a->blocks_read),
-		.blocks_written = atomic_load(&a->blocks_written),
-		.error = a->error,
+	    .n_chunks = atomic_load(&a->n_chunks),
+	    .total_blocks = a->used.n_bits,
+	    .used_blocks = a->used.n_set,
+	    .limbo_blocks = a->limbo_blocks,
+	    .reserved_blocks = a->reserved,
+	    .free_blocks = free_locked(a),
+	    .growable_blocks = r < 0 ? 0 : growable_chunks(a, host_free) * a->c.chunk_blocks,
+	    .blocks_read = atomic_load(&a->blocks_read),
+	    .blocks_written = atomic_load(&a->blocks_written),
+	    .error = a->error,
 	};
 	mutex_unlock(&a->lock);
 }

@@ -15,10 +15,13 @@
 #include "base/log.h"
 #include "fs/store/arena_impl.h"
 
-#define MERGE_MAX  (1u << 20) /* bytes of neighbouring writes made one */
-#define BATCH_MAX  256        /* writes handed to the disk at once */
+#define MERGE_MAX (1u << 20) /* bytes of neighbouring writes made one */
+#define BATCH_MAX 256        /* writes handed to the disk at once */
 
-static void chunk_name(uint32_t index, char ret_name[32]) { snprintf(ret_name, 32, "arena.%u/chunk.%05u", ARENA_DEVICE, index); }
+static void chunk_name(uint32_t index, char ret_name[32])
+{
+	snprintf(ret_name, 32, "arena.%u/chunk.%05u", ARENA_DEVICE, index);
+}
 
 static int chunk_new(struct disk *disk, struct chunk **ret_chunk)
 {

@@ -56,7 +56,10 @@ struct arena {
 	bool has_thread;
 };
 
-static inline uint64_t arena_total(struct arena *a) { return (uint64_t)atomic_load(&a->n_chunks) * a->c.chunk_blocks; }
+static inline uint64_t arena_total(struct arena *a)
+{
+	return (uint64_t)atomic_load(&a->n_chunks) * a->c.chunk_blocks;
+}
 
 /* [at, at + n) as block numbers, or -EUCLEAN when any of it is not in a chunk. */
 MUST_CHECK int arena_range(struct arena *a, pointer_t at, uint64_t n, uint64_t *ret_block);

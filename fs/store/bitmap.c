@@ -12,7 +12,10 @@
 
 #define PAGE_WORDS (BITMAP_PAGE_BITS / 64)
 
-static uint64_t pages_for(uint64_t n_bits) { return div_round_up(n_bits, BITMAP_PAGE_BITS); }
+static uint64_t pages_for(uint64_t n_bits)
+{
+	return div_round_up(n_bits, BITMAP_PAGE_BITS);
+}
 
 int bitmap_grow(struct bitmap *b, uint64_t n_bits)
 {
@@ -100,7 +103,10 @@ uint64_t bitmap_count(const struct bitmap *b, uint64_t bit, uint64_t n)
 	return sum;
 }
 
-static bool page_starts(uint64_t bit) { return bit % BITMAP_PAGE_BITS == 0; }
+static bool page_starts(uint64_t bit)
+{
+	return bit % BITMAP_PAGE_BITS == 0;
+}
 
 uint64_t bitmap_next_clear(const struct bitmap *b, uint64_t from, uint64_t end)
 {

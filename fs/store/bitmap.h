@@ -35,6 +35,9 @@ uint64_t bitmap_next_clear(const struct bitmap *b, uint64_t from, uint64_t end);
 uint64_t bitmap_clear_run(const struct bitmap *b, uint64_t from, uint64_t max);
 
 /* A page as bytes, bit 0 of byte 0 first; bits past n_bits are zero, and put() refuses others with false. */
-static inline uint64_t bitmap_pages(const struct bitmap *b) { return div_round_up(b->n_bits, BITMAP_PAGE_BITS); }
+static inline uint64_t bitmap_pages(const struct bitmap *b)
+{
+	return div_round_up(b->n_bits, BITMAP_PAGE_BITS);
+}
 void bitmap_page_get(const struct bitmap *b, uint64_t page, uint8_t *ret_bits);
 MUST_CHECK bool bitmap_page_put(struct bitmap *b, uint64_t page, const uint8_t *bits);

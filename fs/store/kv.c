@@ -24,8 +24,14 @@ static void batch_add(struct kv_batch *b, uint8_t op, struct slice key, struct s
 		memcpy(at + OP_HEADER + key.len, value.p, value.len);
 }
 
-void kv_batch_put(struct kv_batch *b, struct slice key, struct slice value) { batch_add(b, KV_PUT, key, value); }
-void kv_batch_delete(struct kv_batch *b, struct slice key) { batch_add(b, KV_DELETE, key, (struct slice){0}); }
+void kv_batch_put(struct kv_batch *b, struct slice key, struct slice value)
+{
+	batch_add(b, KV_PUT, key, value);
+}
+void kv_batch_delete(struct kv_batch *b, struct slice key)
+{
+	batch_add(b, KV_DELETE, key, (struct slice){0});
+}
 
 void kv_batch_reset(struct kv_batch *b)
 {

@@ -44,11 +44,11 @@ struct rocks {
 	rocksdb_readoptions_t *scan_options; /* past the cache */
 	rocksdb_flushoptions_t *flush_options;
 	char *dir;
-	uint64_t background_errors;       /* that RocksDB counted when it was opened */
+	uint64_t background_errors;        /* that RocksDB counted when it was opened */
 	atomic_uint_fast64_t active_bytes; /* in the memtable that takes writes */
 	atomic_uint_fast64_t frozen_bytes; /* in those being flushed */
-	atomic_int failed;                /* sticky: -errno of the flush that failed */
-	atomic_uint logged;               /* bit errno_bit() of each error already in the log */
+	atomic_int failed;                 /* sticky: -errno of the flush that failed */
+	atomic_uint logged;                /* bit errno_bit() of each error already in the log */
 };
 
 struct kv_iter {
@@ -56,7 +56,10 @@ struct kv_iter {
 	rocksdb_iterator_t *it;
 };
 
-static struct rocks *to_rocks(struct kv *kv) { return container_of(kv, struct rocks, base); }
+static struct rocks *to_rocks(struct kv *kv)
+{
+	return container_of(kv, struct rocks, base);
+}
 
 /* RocksDB's C API tells errors as text only; the words before the colon are its status code. */
 static int error_number(const char *text)
@@ -65,9 +68,8 @@ static int error_number(const char *text)
 		const char *words;
 		int error;
 	} table[] = {
-		{"Corruption", -EBADMSG},    {"No space left", -ENOSPC}, {"NoSpace", -ENOSPC},
-		{"does not exist", -ENOENT}, {"Resource busy", -EBUSY},  {"lock ", -EBUSY},
-		{"IO error", -EIO},          {"Memory limit", -ENOMEM},
+	    {"Corruption", -EBADMSG},  {"No space left", -ENOSPC}, {"NoSpace", -ENOSPC}, {"does not exist", -ENOENT},
+	    {"Resource busy", -EBUSY}, {"lock ", -EBUSY},          {"IO error", -EIO},   {"Memory limit", -ENOMEM},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
@@ -119,8 +121,14 @@ static int rocks_get(struct kv *kv, struct slice key, void *p, size_t cap, size_
 static pthread_key_t batch_key;
 static int batch_key_error;
 
-static void batch_destroy(void *p) { rocksdb_writebatch_destroy(p); }
-static void batch_key_make(void) { batch_key_error = pthread_key_create(&batch_key, batch_destroy); }
+static void batch_destroy(void *p)
+{
+	rocksdb_writebatch_destroy(p);
+}
+static void batch_key_make(void)
+{
+	batch_key_error = pthread_key_create(&batch_key, batch_destroy);
+}
 
 static rocksdb_writebatch_t *batch_of_thread(void)
 {
@@ -176,8 +184,14 @@ static int rocks_iter_open(struct kv *kv, struct kv_iter **ret_iter)
 	return 0;
 }
 
-static void rocks_iter_seek(struct kv_iter *it, struct slice key) { rocksdb_iter_seek(it->it, key.p, key.len); }
-static bool rocks_iter_valid(struct kv_iter *it) { return rocksdb_iter_valid(it->it); }
+static void rocks_iter_seek(struct kv_iter *it, struct slice key)
+{
+	rocksdb_iter_seek(it->it, key.p, key.len);
+}
+static bool rocks_iter_valid(struct kv_iter *it)
+{
+	return rocksdb_iter_valid(it->it);
+}
 
 static void rocks_iter_next(struct kv_iter *it)
 {
@@ -222,7 +236,8 @@ static int stop(struct rocks *r, int error)
 
 	if (atomic_compare_exchange_strong(&r->failed, &none, error)) {
 		rocksdb_cancel_all_background_work(r->db, 0);
-		log_error("index '%s': a checkpoint could not be written (%s); it takes no more changes until the volume is mounted again",
+		log_error("index '%s': a checkpoint could not be written (%s); it takes no more changes until the volume is "
+			  "mounted again",
 			  r->dir, strerror(-error));
 	}
 	return atomic_load(&r->failed);
@@ -298,8 +313,8 @@ static uint64_t rocks_memory_bytes(struct kv *kv)
 static void rocks_describe(struct kv *kv, struct buf *out)
 {
 	static const char *const names[] = {
-		"estimate-num-keys",         "live-sst-files-size", "cur-size-all-mem-tables", "num-immutable-mem-table",
-		"estimate-table-readers-mem", "block-cache-usage",   "block-cache-pinned-usage", "background-errors",
+	    "estimate-num-keys",          "live-sst-files-size", "cur-size-all-mem-tables",  "num-immutable-mem-table",
+	    "estimate-table-readers-mem", "block-cache-usage",   "block-cache-pinned-usage", "background-errors",
 	};
 	struct rocks *r = to_rocks(kv);
 	char property_name[64];
@@ -336,21 +351,21 @@ static void rocks_close(struct kv *kv)
 }
 
 static const struct kv_ops rocks_ops = {
-	.get = rocks_get,
-	.write = rocks_write,
-	.iter_open = rocks_iter_open,
-	.iter_seek = rocks_iter_seek,
-	.iter_next = rocks_iter_next,
-	.iter_valid = rocks_iter_valid,
-	.iter_key = rocks_iter_key,
-	.iter_value = rocks_iter_value,
-	.iter_error = rocks_iter_error,
-	.iter_close = rocks_iter_close,
-	.freeze = rocks_freeze,
-	.flush_frozen = rocks_flush_frozen,
-	.memory_bytes = rocks_memory_bytes,
-	.describe = rocks_describe,
-	.close = rocks_close,
+    .get = rocks_get,
+    .write = rocks_write,
+    .iter_open = rocks_iter_open,
+    .iter_seek = rocks_iter_seek,
+    .iter_next = rocks_iter_next,
+    .iter_valid = rocks_iter_valid,
+    .iter_key = rocks_iter_key,
+    .iter_value = rocks_iter_value,
+    .iter_error = rocks_iter_error,
+    .iter_close = rocks_iter_close,
+    .freeze = rocks_freeze,
+    .flush_frozen = rocks_flush_frozen,
+    .memory_bytes = rocks_memory_bytes,
+    .describe = rocks_describe,
+    .close = rocks_close,
 };
 
 static void options_text(const struct kv_rocksdb_options *o, const char *compression, struct buf *out)
@@ -362,20 +377,27 @@ static void options_text(const struct kv_rocksdb_options *o, const char *compres
 	/* A small arena block: most checkpoints find little in the memtable. */
 	buf_printf(out, "arena_block_size=1048576;allow_concurrent_memtable_write=true;");
 	/* Compaction falling behind slows reads, never writes: those hold the gate. */
-	buf_printf(out, "level0_file_num_compaction_trigger=4;level0_slowdown_writes_trigger=1000;level0_stop_writes_trigger=2000;"
-			"soft_pending_compaction_bytes_limit=0;hard_pending_compaction_bytes_limit=0;"
-			"level_compaction_dynamic_level_bytes=true;target_file_size_base=33554432;max_background_jobs=2;"
-			"bytes_per_sync=1048576;");
+	buf_printf(out,
+		   "level0_file_num_compaction_trigger=4;level0_slowdown_writes_trigger=1000;level0_stop_writes_trigger=2000;"
+		   "soft_pending_compaction_bytes_limit=0;hard_pending_compaction_bytes_limit=0;"
+		   "level_compaction_dynamic_level_bytes=true;target_file_size_base=33554432;max_background_jobs=2;"
+		   "bytes_per_sync=1048576;");
 	buf_printf(out, "compression=%s;", compression);
 	/* Index and filters live in the cache, in pieces, with only their top level pinned: memory stays what was asked for. */
-	buf_printf(out, "block_based_table_factory={block_cache={capacity=%llu;num_shard_bits=4;high_pri_pool_ratio=0.3};"
-			"block_size=8192;format_version=5;checksum=kXXH3;filter_policy=bloomfilter:10:false;"
-			"index_type=kTwoLevelIndexSearch;partition_filters=true;metadata_block_size=4096;"
-			"cache_index_and_filter_blocks=true;cache_index_and_filter_blocks_with_high_priority=true;"
-			"pin_top_level_index_and_filter=true;pin_l0_filter_and_index_blocks_in_cache=false;"
-			"optimize_filters_for_memory=true};",
+	buf_printf(out,
+		   "block_based_table_factory={block_cache={capacity=%llu;num_shard_bits=4;high_pri_pool_ratio=0.3};"
+		   "block_size=8192;format_version=5;checksum=kXXH3;filter_policy=bloomfilter:10:false;"
+		   "index_type=kTwoLevelIndexSearch;partition_filters=true;metadata_block_size=4096;"
+		   "cache_index_and_filter_blocks=true;cache_index_and_filter_blocks_with_high_priority=true;"
+		   "pin_top_level_index_and_filter=true;pin_l0_filter_and_index_blocks_in_cache=false;"
+		   "optimize_filters_for_memory=true};",
 		   (unsigned long long)o->cache_bytes);
-	buf_printf(out, "keep_log_file_num=2;max_log_file_size=1048576;info_log_level=WARN_LEVEL;max_manifest_file_size=4194304;"
+	/*
+	 * Its own log ends with the opening: where RocksDB is built with assertions (Debian's is) a line that could not be
+	 * written, on a full host say, aborts the process at the next line.  What it has to say of errors comes with them,
+	 * and goes to our log.
+	 */
+	buf_printf(out, "keep_log_file_num=2;info_log_level=HEADER_LEVEL;max_manifest_file_size=4194304;"
 			"stats_dump_period_sec=0;stats_persist_period_sec=0");
 }
 

@@ -22,7 +22,10 @@
 
 _Static_assert(SUPER_BYTES == DISK_BLOCK, "a copy is one aligned write");
 
-static uint32_t block_crc(const struct super_block *b) { return crc32c(0, b, offsetof(struct super_block, crc)); }
+static uint32_t block_crc(const struct super_block *b)
+{
+	return crc32c(0, b, offsetof(struct super_block, crc));
+}
 
 static void encode(const struct super *s, uint64_t generation, struct super_block *ret)
 {
@@ -51,8 +54,8 @@ static void encode(const struct super *s, uint64_t generation, struct super_bloc
 /* What no format ever wrote: everything later computes with these. */
 static bool geometry_ok(const struct super *s)
 {
-	return s->journal_segments >= 2 && s->journal_segments <= 4096 && s->journal_segment_kib && s->journal_segment_kib % 4 == 0 &&
-	       s->chunk_kib && s->chunk_kib % 256 == 0 && s->max_blocks;
+	return s->journal_segments >= 2 && s->journal_segments <= 4096 && s->journal_segment_kib &&
+	       s->journal_segment_kib % 4 == 0 && s->chunk_kib && s->chunk_kib % 256 == 0 && s->max_blocks;
 }
 
 int super_decode(const void *block, struct super *ret)
@@ -64,20 +67,20 @@ int super_decode(const void *block, struct super *ret)
 	if (le32_get(b->version) > SUPER_FORMAT_VERSION)
 		return -EPROTONOSUPPORT;
 	struct super s = {
-		.compat = le64_get(b->compat),
-		.ro_compat = le64_get(b->ro_compat),
-		.incompat = le64_get(b->incompat),
-		.generation = le64_get(b->generation),
-		.epoch = le64_get(b->epoch),
-		.incarnation = le64_get(b->incarnation),
-		.clean = le64_get(b->flags) & SUPER_CLEAN,
-		.journal_segments = le32_get(b->journal_segments),
-		.journal_segment_kib = le32_get(b->journal_segment_kib),
-		.chunk_kib = le32_get(b->chunk_kib),
-		.max_blocks = le64_get(b->max_blocks),
-		.host_reserve = le64_get(b->host_reserve),
-		.created_ns = (int64_t)le64_get(b->created_ns),
-		.version = le32_get(b->version),
+	    .compat = le64_get(b->compat),
+	    .ro_compat = le64_get(b->ro_compat),
+	    .incompat = le64_get(b->incompat),
+	    .generation = le64_get(b->generation),
+	    .epoch = le64_get(b->epoch),
+	    .incarnation = le64_get(b->incarnation),
+	    .clean = le64_get(b->flags) & SUPER_CLEAN,
+	    .journal_segments = le32_get(b->journal_segments),
+	    .journal_segment_kib = le32_get(b->journal_segment_kib),
+	    .chunk_kib = le32_get(b->chunk_kib),
+	    .max_blocks = le64_get(b->max_blocks),
+	    .host_reserve = le64_get(b->host_reserve),
+	    .created_ns = (int64_t)le64_get(b->created_ns),
+	    .version = le32_get(b->version),
 	};
 	memcpy(s.volume, b->volume, sizeof(s.volume));
 	memcpy(s.node, b->node, sizeof(s.node));
@@ -109,14 +112,16 @@ static int choose(const int results[COPIES], const struct super copies[COPIES], 
 			return results[i];
 	if (results[0] && results[1]) {
 		int r = results[0] == -EUCLEAN || results[1] == -EUCLEAN ? -EUCLEAN : -EBADMSG;
-		log_error("both copies of the superblock are damaged (%s): restore the file '" SUPER_NAME "' from a backup or replica",
+		log_error("both copies of the superblock are damaged (%s): restore the file '" SUPER_NAME
+			  "' from a backup or replica",
 			  r == -EUCLEAN ? "impossible geometry" : "checksum");
 		return r;
 	}
 	unsigned newest = results[0] ? 1 : results[1] ? 0 : copies[1].generation > copies[0].generation;
 	if (results[!newest])
-		log_warn("copy %u of the superblock is damaged or was being written in a crash: copy %u serves, the next mount rewrites it", !newest,
-			 newest);
+		log_warn("copy %u of the superblock is damaged or was being written in a crash: copy %u serves, the next mount "
+			 "rewrites it",
+			 !newest, newest);
 	*ret = copies[newest];
 	for (unsigned i = 0; i < COPIES; i++)
 		ret->copy_valid[i] = results[i] == 0;
@@ -141,8 +146,9 @@ int super_read(struct store *store, struct super *ret)
 	if (posix_memalign(&block, DISK_BLOCK, SUPER_BYTES))
 		return -ENOMEM;
 	int r = open_super(store, DISK_READONLY, &d);
-	if (r == -ENODATA)
-		log_error("this directory holds no clawfs volume (there is no file '" SUPER_NAME "'): make one with clawfs format");
+	if (r == -ENODATA) /* not an error when formatting */
+		log_info("this directory holds no clawfs volume (there is no file '" SUPER_NAME
+			 "'): make one with clawfs format");
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < COPIES; i++)

@@ -32,6 +32,7 @@ class Rounds:
         self.states = [workload.State() for _ in range(args.workers)]
         self.operations = self.in_flight = 0
         self.mounts = []
+        self.killed_at = 0.0
 
     def start(self):
         self.volume.format()
@@ -50,6 +51,7 @@ class Rounds:
                                         os.path.join(self.tmp, "ledger.%d.%d" % (number, i)))
                         for i, state in enumerate(self.states)]
         time.sleep(self.rng.uniform(0.02, 0.3))
+        self.killed_at = time.monotonic()
         self.volume.kill9()
         for w in self.workers:
             w.stop()
@@ -58,7 +60,7 @@ class Rounds:
         ledgers = [w.entries() for w in self.workers]
         for i, w in enumerate(self.workers):
             least = workload.covered_count(ledgers, i, everything=True)
-            done, self.states[i] = workload.check(w, ledgers[i], least)
+            done, self.states[i] = workload.check(w, ledgers[i], least, self.killed_at)
             self.operations += least
             self.in_flight += done - least
             os.unlink(w.ledger)

@@ -39,7 +39,7 @@ class Rounds:
         self.states = [workload.State() for _ in range(args.workers)]
         self.operations = self.covered = self.kept = self.mid_recovery = 0
         self.slowest_mount = self.oldest_lost = 0.0
-        self.cut_at = None
+        self.cut_at = 0.0
 
     def start(self):
         os.mkdir(self.volume.store)
@@ -59,6 +59,7 @@ class Rounds:
         if self.rng.random() < 0.5:
             skip = int(10 ** self.rng.uniform(0, 3))
             self.faults.seed(seed)
+            self.cut_at = time.monotonic()
             self.faults.rule(self.rng.choice(("write", "fsync", "any")), "cut-" + mode, "*", skip=skip, count=1)
             end = time.monotonic() + wait
             while time.monotonic() < end and not self.faults.stats()["dead"]:
@@ -66,7 +67,7 @@ class Rounds:
             self.faults.clear()
         else:
             time.sleep(wait)
-        self.cut_at = time.monotonic()
+            self.cut_at = time.monotonic()
         self.faults.powercut(mode, seed)
         if self.rng.random() < 0.3:
             time.sleep(0.2)  # the daemon sees the errors, and must neither ack nor die of them
@@ -97,7 +98,7 @@ class Rounds:
         ledgers = [w.entries() for w in self.workers]
         for i, w in enumerate(self.workers):
             least = workload.covered_count(ledgers, i, everything=False)
-            done, self.states[i] = workload.check(w, ledgers[i], least)
+            done, self.states[i] = workload.check(w, ledgers[i], least, self.cut_at)
             self.operations += len(ledgers[i])
             self.covered += least
             self.kept += done

@@ -26,7 +26,7 @@ struct fault {
 
 static bool failed(struct fault *f, const char *where, const char *why)
 {
-	printf("FAILED clawfs-sim --faults --seed %llu --ops %llu: event %llu fails %s: %s: %s\n", (unsigned long long)f->seed,
+	printf("FAILED clawfs-sim --faults --seed %llu --ops %llu --cut %llu: the event fails %s: %s: %s\n", (unsigned long long)f->seed,
 	       (unsigned long long)f->n_ops, (unsigned long long)f->n, kind_names[f->kind], where, why);
 	return false;
 }
@@ -83,7 +83,8 @@ static bool check_restart(struct fault *f)
 		size_t lo, hi, step;
 		struct fs *fs;
 
-		sim_bounds(&run->history, cut, v == SIMCUT_KILL, &lo, &hi);
+		/* What a failed flush dropped is gone for a killed process as well. */
+		sim_bounds(&run->history, cut, false, &lo, &hi);
 		int r = sim_open_image(run, &image, &fs);
 		if (r)
 			ok = failed(f, simcut_variant_name((enum simcut_variant)v), strerror(-r));
@@ -120,6 +121,8 @@ static bool run_once(struct fault *f, uint64_t *ret_first, uint64_t *ret_events,
 	}
 	if (!ok)
 		failed(f, "running", run->why);
+	for (size_t i = 0; simstore_trace && i < run->history.n; i++)
+		printf("%5zu event %6llu %s\n", i, (unsigned long long)run->history.step[i].mark, run->history.step[i].what);
 	ok = ok && check_sync(f) && check_sync(f);
 	simstore_fail_reads(run->image.store, 0, 0, 0);
 	if (ok && !reads && !sim_compare(run, run->fs, run->model))
@@ -134,7 +137,7 @@ static bool run_once(struct fault *f, uint64_t *ret_first, uint64_t *ret_events,
 	return ok;
 }
 
-int sim_faults(uint64_t seed, uint64_t n_seeds, uint64_t n_ops)
+int sim_faults(uint64_t seed, uint64_t n_seeds, uint64_t n_ops, int64_t only)
 {
 	uint64_t n_runs = 0, n_mounts = 0, n_failures = 0;
 
@@ -150,8 +153,13 @@ int sim_faults(uint64_t seed, uint64_t n_seeds, uint64_t n_ops)
 			bool of_reads = kind == FAULT_READ_ONCE || kind == FAULT_READ_FOR_EVER;
 
 			f.kind = (enum fault_kind)kind;
-			for (f.n = of_reads ? first_read : first; f.n <= (of_reads ? reads : events) && n_failures < 10; f.n++, n_runs++)
+			for (f.n = of_reads ? first_read : first; f.n <= (of_reads ? reads : events) && n_failures < 10; f.n++) {
+				if (only >= 0 && f.n != (uint64_t)only)
+					continue;
+				simstore_trace = only >= 0;
 				n_failures += !run_once(&f, NULL, NULL, NULL, NULL);
+				n_runs++;
+			}
 		}
 	}
 	printf("seeds %llu from %llu, runs with a fault %llu, mounts after it %llu, failures %llu\n", (unsigned long long)n_seeds,

@@ -27,7 +27,6 @@ import time
 PAGE = 4096
 FILES_MAX, FILE_BYTES_MAX = 30, 1 << 20
 XATTR_SIZES = (3, 40, 1000, 9000)
-CRASH_ERRNOS = (errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.EROFS, errno.ENODEV)
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE = 1, 2
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
@@ -384,7 +383,7 @@ class Entry:
 
     def __init__(self, name, args, started):
         self.name, self.args, self.started = name, args, started
-        self.ended = self.error = None
+        self.ended = self.failed = self.error = None
 
 
 def _work(root, state, seed, ledger, pause):
@@ -446,7 +445,7 @@ class Worker:
                 elif what == "end":
                     found[-1].ended = when
                 else:
-                    found[-1].error = rest[0]
+                    found[-1].failed, found[-1].error = when, rest[0]
         return found
 
 
@@ -561,12 +560,11 @@ def covered_count(workers_entries, which, everything):
     return max([count] + own)
 
 
-def check(worker, entries, least):
-    """Raises Mismatch unless the directory equals the state after a prefix of at least `least` operations.
-
-    Returns (length of the prefix, State found)."""
+def check(worker, entries, least, crashed_at):
+    """Raises Mismatch unless the directory equals the state after a prefix of at least `least` operations, and none failed
+    before the crash.  Returns (length of the prefix, State found)."""
     for e in entries:
-        if e.error is not None and e.error not in CRASH_ERRNOS:
+        if e.failed is not None and e.failed < crashed_at:
             raise Mismatch("%s%s failed: %s" % (e.name, e.args, os.strerror(e.error)))
     actual, state, first = Actual(worker.root), worker.state, None
     for e in entries[:least]:

@@ -27,6 +27,7 @@ KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO_RANGE, INSERT, UNSHARE = 1, 2, 8, 16, 32, 
 O_TMPFILE = 0o20200000
 NOBODY, OTHER = 65534, 12345
 K = 1024
+ERRNO_NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
 
 
 # ---- small words ----
@@ -35,10 +36,12 @@ K = 1024
 def err(call, *args, **kwargs):
     """ "ok", or the name of the errno that the call failed with."""
     try:
-        call(*args, **kwargs)
+        result = call(*args, **kwargs)
+        if call is os.open:
+            os.close(result)
         return "ok"
     except OSError as e:
-        return errno.errorcode[e.errno]
+        return ERRNO_NAMES[e.errno]
 
 
 def checked(r, what):
@@ -616,7 +619,7 @@ def case_fallocate(d):
     fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, 1000 * K)
     os.fsync(fd)
     assert os.pread(fd, 200 * K, 0) == bytes(110 * K)
-    out.append([os.fstat(fd).st_blocks == 0, err(fallocate, fd, PUNCH_HOLE, 0, 4096), err(fallocate, fd, 0, 0, 0),
+    out.append([os.fstat(fd).st_blocks <= 8, err(fallocate, fd, PUNCH_HOLE, 0, 4096), err(fallocate, fd, 0, 0, 0),
                 err(fallocate, fd, 0, -1, 10), err(fallocate, os.open(d + "/f", os.O_RDONLY), 0, 0, 10)])
     os.close(fd)
     return out
@@ -640,7 +643,7 @@ def case_seek_data_and_hole(d):
             try:
                 out.append(os.lseek(fd, off, whence))
             except OSError as e:
-                out.append(errno.errorcode[e.errno])
+                out.append(ERRNO_NAMES[e.errno])
     out += [err(os.lseek, fd, 4096 * K, os.SEEK_DATA), err(os.lseek, fd, 4096 * K, os.SEEK_HOLE), err(os.lseek, fd, -1, os.SEEK_SET)]
     fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 16 * K, 16 * K)
     out += [os.lseek(fd, 0, os.SEEK_HOLE), os.lseek(fd, 16 * K, os.SEEK_DATA)]
@@ -1038,7 +1041,7 @@ def case_xattrs(d):
     os.setxattr(f, "user." + "n" * 250, b"long")
     assert os.getxattr(f, "user.bin") == bytes(range(256)) and os.getxattr(f, "user.empty") == b""
     buf = ctypes.create_string_buffer(2)
-    short = libc.getxattr(f.encode(), b"user.one", buf, 2), errno.errorcode[ctypes.get_errno()]
+    short = libc.getxattr(f.encode(), b"user.one", buf, 2), ERRNO_NAMES[ctypes.get_errno()]
     length = libc.getxattr(f.encode(), b"user.one", None, 0)
     out = [sorted(n for n in os.listxattr(f) if n != "security.selinux"), short, length, os.listxattr(d + "/dir"),
            err(os.setxattr, f, "user.one", b"x", os.XATTR_CREATE), err(os.setxattr, f, "user.none", b"x", os.XATTR_REPLACE),
@@ -1049,7 +1052,7 @@ def case_xattrs(d):
     os.removexattr(f, "user.one")
     out.append(err(os.getxattr, f, "user.one"))
     out += [as_user(NOBODY, err, os.getxattr, f, "trusted.t"), as_user(NOBODY, err, os.setxattr, f, "user.x", b"x"),
-            as_user(NOBODY, err, os.setxattr, f, "security.foo", b"x"), as_user(NOBODY, os.listxattr, f),
+            as_user(NOBODY, err, os.setxattr, f, "security.foo", b"x"), as_user(NOBODY, lambda: sorted(os.listxattr(f))),
             as_user(NOBODY, err, os.getxattr, f, "user.bin"), err(os.getxattr, f, "security.capability")]
     return out
 

@@ -16,9 +16,13 @@ import posix_cases  # noqa: E402
 # What may differ from ext4, and what clawfs must answer there.  Each stands in docs/OPERATIONS.
 DIFFERENCES = {
     # The kernel does not demand alignment of O_DIRECT on FUSE; the daemon serves any.
-    "direct_io_unaligned": ["ok", "ok"],
+    "direct_io_unaligned": lambda host: ["ok", "ok"],
     # Not offered: refused cleanly, the file unchanged.
-    "fallocate_collapse_and_insert": ["EOPNOTSUPP", "EOPNOTSUPP", 12288],
+    "fallocate_collapse_and_insert": lambda host: ["EOPNOTSUPP", "EOPNOTSUPP", 12288],
+    # FUSE_HANDLE_KILLPRIV_V2 keeps a set-group-ID bit that means mandatory locking, whoever writes.
+    "setid_bits_are_cleared": lambda host: {**host, "write sgid without group exec": [None, "102767"]},
+    # With the writeback cache the kernel owns mtime, and does not move it when a truncate changes no size.
+    "which_times_change": lambda host: {**host, "truncate same": ""},
 }
 # Not supported by libfuse 3.14: the kernel answers EOPNOTSUPP for it.
 OPTIONAL = {"temporary_file": 95}
@@ -65,7 +69,9 @@ class PosixTable(clawfs_env.VolumeTest):
             os.chdir("/")
         host, mount = results
         self.maxDiff = None
-        self.assertEqual(mount, DIFFERENCES.get(name, host) if self.volume_of_all else host)
+        if self.volume_of_all and name in DIFFERENCES:
+            host = DIFFERENCES[name](host)
+        self.assertEqual(mount, host)
 
 
 class AfterTheTable(clawfs_env.VolumeTest):

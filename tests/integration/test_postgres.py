@@ -26,7 +26,7 @@ class Postgres(ProgramTest):
 
     def pg_quietly(self, program, *args):
         run("setpriv", "--reuid", str(self.user.pw_uid), "--regid", str(self.user.pw_gid), "--clear-groups", "--",
-                   os.path.join(BIN, program), *args, cwd="/",
+            os.path.join(BIN, program), *args, cwd="/",
             env={"PATH": BIN + ":/usr/bin:/bin", "PGHOST": self.sockets, "PGDATABASE": "postgres", "LC_ALL": "C"},
             stdout=self.log)
 
@@ -49,6 +49,9 @@ class Postgres(ProgramTest):
         """The postmaster and its children; told before it dies, for then its children have another parent."""
         postmaster = self.postmaster()
         try:
+            with open("/proc/%d/cmdline" % postmaster, encoding="utf-8") as f:
+                if self.data not in f.read():
+                    return []  # another process has this number by now
             with open("/proc/%d/task/%d/children" % (postmaster, postmaster), encoding="ascii") as f:
                 return [postmaster] + [int(pid) for pid in f.read().split()]
         except FileNotFoundError:

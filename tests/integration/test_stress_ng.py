@@ -24,7 +24,7 @@ class StressNg(ProgramTest):
             with self.subTest(stressor=name):
                 sized = {"hdd": ["--hdd-bytes", "16M"], "iomix": ["--iomix-bytes", "8M"], "fallocate": ["--fallocate-bytes", "16M"],
                          "mmap": ["--mmap-file", "--mmap-bytes", "8M"], "seek": ["--seek-size", "8M"], "filename": ["--filename-opts", "posix"],
-                         "copy-file": ["--copy-file-bytes", "8M"], "readahead": ["--readahead-bytes", "8M"],
+                         "copy-file": ["--copy-file-bytes", "128M"], "readahead": ["--readahead-bytes", "8M"],
                          "sync-file": ["--sync-file-bytes", "8M"]}.get(name, [])
                 r = run("stress-ng", "--temp-path", place, "--verify", "--timeout", "1", "--no-rand-seed", "--" + name, "2", *sized,
                         check=False, timeout=120, cwd=self.tmp)

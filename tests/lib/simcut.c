@@ -29,7 +29,7 @@ struct simcut {
 
 const char *simcut_variant_name(enum simcut_variant v)
 {
-	static const char *const names[] = {"lost", "kept", "torn", "reorder", "kill"};
+	static const char *const names[] = {"lost", "kept", "torn", "files", "reorder", "kill"};
 
 	return v < SIMCUT_VARIANTS ? names[v] : "?";
 }
@@ -300,7 +300,7 @@ static void image_file(const struct simcut *c, uint32_t file, enum simcut_varian
 
 	cow_free(&out->live);
 	out->live = cow_fork(&f->durable);
-	if (v == SIMCUT_KEPT)
+	if (v == SIMCUT_KEPT || (v == SIMCUT_FILES && rng_percent(rng, 50)))
 		for (size_t i = 0; i < n; i++)
 			apply(&out->live, &c->s->log[list[i]]);
 	else if (v == SIMCUT_TORN)

@@ -59,6 +59,7 @@ enum simcut_variant {
 	SIMCUT_LOST,    /* power loss, nothing unflushed survives */
 	SIMCUT_KEPT,    /* power loss, all of it does */
 	SIMCUT_TORN,    /* power loss, any subset, torn at 512 bytes */
+	SIMCUT_FILES,   /* power loss, all of it in some of the files, nothing in the others */
 	SIMCUT_REORDER, /* power loss, applied in another order, some of it */
 	SIMCUT_KILL,    /* kill -9: the host goes on; memory of the process is gone */
 	SIMCUT_VARIANTS,

@@ -142,10 +142,10 @@ static void pages_with_bits_past_the_end_are_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest cases[] = {
-		cmocka_unit_test(random_ranges_match_an_array),
-		cmocka_unit_test(whole_pages_are_stepped_over),
-		cmocka_unit_test(pages_go_out_and_come_back),
-		cmocka_unit_test(pages_with_bits_past_the_end_are_refused),
+	    cmocka_unit_test(random_ranges_match_an_array),
+	    cmocka_unit_test(whole_pages_are_stepped_over),
+	    cmocka_unit_test(pages_go_out_and_come_back),
+	    cmocka_unit_test(pages_with_bits_past_the_end_are_refused),
 	};
 
 	return cmocka_run_group_tests(cases, NULL, NULL);

@@ -33,19 +33,19 @@ static int make_volume(void **state)
 	v->sim = simstore_new();
 	v->index = kv_disk_new(v->sim);
 	const struct fs_config c = {
-		.store = simstore_open(v->sim),
-		.source = "/a/store",
-		.kv_open = kv_mem_open,
-		.kv_ctx = v->index,
-		.n_workers = 1,
-		.memory_bytes = 64 * MIB,
-		.no_threads = true,
+	    .store = simstore_open(v->sim),
+	    .source = "/a/store",
+	    .kv_open = kv_mem_open,
+	    .kv_ctx = v->index,
+	    .n_workers = 1,
+	    .memory_bytes = 64 * MIB,
+	    .no_threads = true,
 	};
 	const struct fs_format_options o = {
-		.journal = {.n_segments = 16, .segment_blocks = 512},
-		.chunk_bytes = 16 * MIB,
-		.root_uid = OWNER,
-		.root_mode = 0755,
+	    .journal = {.n_segments = 16, .segment_blocks = 512},
+	    .chunk_bytes = 16 * MIB,
+	    .root_uid = OWNER,
+	    .root_mode = 0755,
 	};
 	assert_int_equal(fs_format(&c, &o), 0);
 	assert_int_equal(fs_open(&c, &v->fs), 0);
@@ -161,13 +161,13 @@ static void a_sync_reaches_the_store(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_name_outside_the_namespace_is_not_ours),
-		cmocka_unit_test(an_unknown_name_is_unset_and_cannot_be_set),
-		cmocka_unit_test(size_0_asks_for_the_length_and_a_short_buffer_is_refused),
-		cmocka_unit_test(what_belongs_to_the_volume_lives_on_its_root_alone),
-		cmocka_unit_test(a_command_reads_as_unset_and_a_fact_cannot_be_set),
-		cmocka_unit_test(commands_are_for_root_and_the_owner_of_the_root_directory),
-		cmocka_unit_test(a_sync_reaches_the_store),
+	    cmocka_unit_test(a_name_outside_the_namespace_is_not_ours),
+	    cmocka_unit_test(an_unknown_name_is_unset_and_cannot_be_set),
+	    cmocka_unit_test(size_0_asks_for_the_length_and_a_short_buffer_is_refused),
+	    cmocka_unit_test(what_belongs_to_the_volume_lives_on_its_root_alone),
+	    cmocka_unit_test(a_command_reads_as_unset_and_a_fact_cannot_be_set),
+	    cmocka_unit_test(commands_are_for_root_and_the_owner_of_the_root_directory),
+	    cmocka_unit_test(a_sync_reaches_the_store),
 	};
 
 	return cmocka_run_group_tests(tests, make_volume, free_volume);

@@ -350,21 +350,21 @@ int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest cases[] = {
-		CASE(created_file_has_size_mode_and_reads_as_zeros),
-		CASE(create_refuses_a_taken_name),
-		CASE(open_refuses_a_wrong_size_and_takes_any_for_zero),
-		CASE(written_bytes_are_read_back),
-		CASE(vectors_longer_than_a_call_takes_are_written_in_order),
-		CASE(write_many_writes_all_of_it),
-		CASE(more_threads_than_rings_write_at_once),
-		CASE(io_past_the_end_is_refused),
-		CASE(read_only_disks_refuse_writes),
-		CASE(mapped_memory_is_the_file),
-		CASE(a_second_open_is_busy_in_this_process_and_another),
-		CASE(create_makes_the_directory_private),
-		CASE(symlinks_fifos_and_odd_names_are_refused),
-		CASE(file_size_limit_is_an_error_and_leaves_no_file),
-		CASE(space_and_sync_names_answer),
+	    CASE(created_file_has_size_mode_and_reads_as_zeros),
+	    CASE(create_refuses_a_taken_name),
+	    CASE(open_refuses_a_wrong_size_and_takes_any_for_zero),
+	    CASE(written_bytes_are_read_back),
+	    CASE(vectors_longer_than_a_call_takes_are_written_in_order),
+	    CASE(write_many_writes_all_of_it),
+	    CASE(more_threads_than_rings_write_at_once),
+	    CASE(io_past_the_end_is_refused),
+	    CASE(read_only_disks_refuse_writes),
+	    CASE(mapped_memory_is_the_file),
+	    CASE(a_second_open_is_busy_in_this_process_and_another),
+	    CASE(create_makes_the_directory_private),
+	    CASE(symlinks_fifos_and_odd_names_are_refused),
+	    CASE(file_size_limit_is_an_error_and_leaves_no_file),
+	    CASE(space_and_sync_names_answer),
 	};
 
 	log_setup(LOG_LEVEL_ERROR, false);

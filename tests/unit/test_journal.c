@@ -630,6 +630,70 @@ static void many_threads_share_commits_and_lose_nothing(void **state)
 	world_free(w);
 }
 
+/* Writers that outrun a slow disk and never commit fill batch after batch: they wait for room in the open batch, and go on
+ * while the full one is written. */
+#define STREAM_THREADS 4
+#define STREAM_BLOCKS  48u
+
+static void slow_write(void *ctx, const char *name, uint64_t off, unsigned flags)
+{
+	(void)ctx, (void)name, (void)off, (void)flags;
+	nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+}
+
+static void *stream_thread(void *arg)
+{
+	struct stress *s = arg;
+	uint8_t *data = malloc(STREAM_BLOCKS * BLOCK_SIZE);
+	uint32_t crc[STREAM_BLOCKS];
+	uint64_t seq;
+
+	for (uint32_t i = 0; i < STREAM_BLOCKS; i++) {
+		op_fill(s->number, i, data + i * BLOCK_SIZE);
+		crc[i] = crc32c(0, data + i * BLOCK_SIZE, BLOCK_SIZE);
+	}
+	for (int64_t i = 1; !s->error && i <= 100; i++) {
+		struct record r = sample_base(RECORD_WRITE);
+		r.pid = (uint32_t)s->number;
+		r.time_ns = i;
+		r.write.n_blocks = STREAM_BLOCKS;
+		r.write.crc = crc;
+		r.write.data[0] = (struct iovec){data, STREAM_BLOCKS * BLOCK_SIZE};
+		r.write.n_data = 1;
+		s->error = journal_wait_room(s->world->journal);
+		if (!s->error)
+			s->error = journal_append(s->world->journal, &r, 1, &seq);
+	}
+	free(data);
+	return NULL;
+}
+
+static void writers_that_outrun_the_disk_wait_for_room_in_the_batch(void **state)
+{
+	struct world *w = world_started();
+	struct stress stress[STREAM_THREADS];
+	pthread_t threads[STREAM_THREADS], homer;
+
+	(void)state;
+	w->store.on_write = slow_write;
+	atomic_store(&stop_homer, false);
+	assert_int_equal(pthread_create(&homer, NULL, homer_thread, w), 0);
+	for (unsigned i = 0; i < STREAM_THREADS; i++) {
+		stress[i] = (struct stress){.world = w, .number = i};
+		assert_int_equal(pthread_create(&threads[i], NULL, stream_thread, &stress[i]), 0);
+	}
+	for (unsigned i = 0; i < STREAM_THREADS; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(stress[i].error, 0);
+	}
+	atomic_store(&stop_homer, true);
+	pthread_join(homer, NULL);
+	assert_int_equal(status_of(w).operations, STREAM_THREADS * 100);
+	assert_int_equal(status_of(w).commits, STREAM_THREADS * 100 / (BATCH_PAYLOAD_MAX_BLOCKS / STREAM_BLOCKS));
+	assert_int_equal(journal_commit_all(w->journal, NULL), 0);
+	world_free(w);
+}
+
 /* Every thread that waits is told when the write fails, and no append slips in behind. */
 static void *commit_until_failure(void *arg)
 {
@@ -692,6 +756,7 @@ int main(void)
 		cmocka_unit_test(a_journal_that_was_not_started_takes_nothing),
 		cmocka_unit_test(sabotage_breaks_just_its_rule),
 		cmocka_unit_test(many_threads_share_commits_and_lose_nothing),
+		cmocka_unit_test(writers_that_outrun_the_disk_wait_for_room_in_the_batch),
 		cmocka_unit_test(a_failure_reaches_every_waiting_thread),
 	};
 

@@ -237,7 +237,33 @@ static void contradictions_are_refused(void **state)
 	refuse(homes + 8, 3);       /* a run over a slot that has one of its own */
 	refuse(homes + 8, 17);      /* a run past the end */
 	refuse(AT_FLAGS, 0);        /* births for each, but only one is there */
+	refuse(AT_FLAGS, 3);        /* a flag that is none */
 	refuse(staged + 1, 0);      /* no pointer */
+	refuse(homes, 1);           /* flags in a pointer */
+}
+
+/* The second block of a run that starts at the last one of its device would be the first one of the next, or no pointer. */
+static void a_run_stays_on_its_device(void **state)
+{
+	static const unsigned devices[] = {DEVICE_ARENA_FIRST, DEVICE_ARENA_LAST, 255};
+	const size_t homes = AT_CRCS + 16;
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf back;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
+		struct leaf l = sample();
+
+		l.slot[0].home = pointer_make(devices[i], POINTER_BLOCK_MAX - 1);
+		l.slot[1].home = pointer_make(devices[i], POINTER_BLOCK_MAX);
+		size_t len = encode(&l, p);
+		assert_int_equal(p[homes + 8], 2);
+		assert_int_equal(leaf_decode(p, len, &back), 0);
+		assert_true(same_leaf(&l, &back));
+		p[homes + 1]++; /* one block further on */
+		seal(p, len);
+		assert_int_equal(leaf_decode(p, len, &back), -EUCLEAN);
+	}
 }
 
 int main(void)
@@ -253,6 +279,7 @@ int main(void)
 	    cmocka_unit_test(every_bit_flip_is_a_wrong_checksum),
 	    cmocka_unit_test(damage_under_a_right_checksum_is_refused_or_a_leaf),
 	    cmocka_unit_test(contradictions_are_refused),
+	    cmocka_unit_test(a_run_stays_on_its_device),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,7 +64,9 @@ struct rule {
 
 static struct {
 	pthread_rwlock_t power;
-	bool dead; /* guarded by power */
+	/* guarded by power */
+	bool dead;
+	uint64_t era;
 	struct tree tree;
 	pthread_mutex_t rules_lock;
 	/* guarded by rules_lock */
@@ -77,14 +79,18 @@ static struct {
 } faultfs = {
     .power = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP, .rules_lock = PTHREAD_MUTEX_INITIALIZER, .dice = {.state = 1}};
 
+/*
+ * The kernel's number of a node: its address, with the era in the 16 bits above.  After a power cut every file has another
+ * number, so the kernel makes its inodes anew and remembers neither pages nor errors from before, as after a boot.
+ */
 static struct node *node_of(fuse_ino_t ino)
 {
-	return ino == FUSE_ROOT_ID ? faultfs.tree.root : (struct node *)(uintptr_t)ino;
+	return ino == FUSE_ROOT_ID ? faultfs.tree.root : (struct node *)(uintptr_t)(ino & ((UINT64_C(1) << 48) - 1));
 }
 
 static fuse_ino_t ino_of(const struct node *n)
 {
-	return n == faultfs.tree.root ? FUSE_ROOT_ID : (uintptr_t)n;
+	return n == faultfs.tree.root ? FUSE_ROOT_ID : (uintptr_t)n | faultfs.era << 48;
 }
 
 static uint64_t rule_dice(void)
@@ -133,9 +139,10 @@ static void power_restore(void)
 			inos[n_inos++] = ino_of(n);
 	pthread_mutex_unlock(&faultfs.tree.lock);
 	for (size_t i = 0; i < n_inos; i++)
-		fuse_lowlevel_notify_inval_inode(faultfs.session, inos[i], 0, 0);
+		(void)!fuse_lowlevel_notify_inval_inode(faultfs.session, inos[i], 0, 0);
 	pthread_rwlock_wrlock(&faultfs.power);
 	faultfs.dead = false;
+	faultfs.era = (faultfs.era + 1) & 0xffff;
 	pthread_rwlock_unlock(&faultfs.power);
 }
 
