@@ -103,7 +103,7 @@ def main():
         try:
             rounds.run(args.rounds)
         except Exception:
-            print("the daemon said:\n" + rounds.volume.messages()[-3000:], file=sys.stderr)
+            print("the daemon said:\n" + rounds.volume.messages()[-6000:], file=sys.stderr)
             raise
         finally:
             rounds.close()

@@ -72,7 +72,7 @@ class Rounds:
         if self.rng.random() < 0.3:
             time.sleep(0.2)  # the daemon sees the errors, and must neither ack nor die of them
             if self.volume.process.poll() is not None:
-                raise workload.Mismatch("the daemon died of a store that fails:\n" + self.volume.messages()[-3000:])
+                raise workload.Mismatch("the daemon died of a store that fails:\n" + self.volume.messages()[-6000:])
         self.volume.kill9()
         for w in self.workers:
             w.stop()
@@ -158,7 +158,7 @@ def main():
         except Exception:
             if args.keep:
                 keep(rounds)
-            print("the daemon said:\n" + rounds.volume.messages()[-3000:], file=sys.stderr)
+            print("the daemon said:\n" + rounds.volume.messages()[-6000:], file=sys.stderr)
             raise
         finally:
             rounds.close()

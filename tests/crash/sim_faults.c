@@ -1,8 +1,8 @@
 /*
  * sim_faults.c: guarantee G6: what a failed store operation may do, and what it must not.
  *
- * The same small workload runs once for every number n, with the n-th write, flush, create, remove or index flush failing,
- * once or from then on.  Then: a sync that succeeded covers all before it, failed ones notwithstanding; after a sync that
+ * The same small workload, from mount to unmount, runs once for every number n, with the n-th write, flush, create, remove
+ * or index flush failing, once or from then on.  Then: a sync that succeeded covers all before it, failed ones notwithstanding; after a sync that
  * failed no other succeeds, the volume says why it stopped, refuses changes and goes on reading; and whatever happens to
  * the host next, the next mount finds everything covered.  A second pass fails reads.
  */
@@ -99,40 +99,76 @@ static bool check_restart(struct fault *f)
 	return ok;
 }
 
-/* One run; n == 0 without a fault, to learn how many events and reads there are. */
-static bool run_once(struct fault *f, uint64_t *ret_first, uint64_t *ret_events, uint64_t *ret_first_read, uint64_t *ret_reads)
+/* Numbers of the first and the last event and read that a fault can hit: from the mount to the end. */
+struct span {
+	uint64_t first, last, first_read, last_read;
+};
+
+/* Every second seed ends with a clean unmount, so that faults hit that too. */
+static bool end_run(struct fault *f)
 {
 	struct sim_run *run = &f->run;
-	bool reads = f->kind == FAULT_READ_ONCE || f->kind == FAULT_READ_FOR_EVER;
-	bool ok = sim_format(run, f->seed, SIM_MIXED, 0) && sim_mount(run);
 
-	if (ret_first) {
-		*ret_first = simstore_count(run->image.store) + 1;
-		*ret_first_read = simstore_reads(run->image.store) + 1;
+	if (f->seed % 2 == 0) {
+		fs_abandon(run->fs);
+		run->fs = NULL;
+		return true;
 	}
+	char why[256];
+	fs_failure(run->fs, why, sizeof(why));
+	bool closed = sim_unmount(run);
+	if (closed && why[0])
+		return failed(f, "unmount", "is clean on a volume that stopped");
+	return closed || simstore_failures(run->image.store) > 0 || failed(f, "unmount", run->why);
+}
+
+static bool use_volume(struct fault *f)
+{
+	struct sim_run *run = &f->run;
+	bool reads = f->kind == FAULT_READ_ONCE || f->kind == FAULT_READ_FOR_EVER, ok = true;
+
+	for (uint64_t i = 0; ok && i < f->n_ops; i++)
+		ok = sim_step(run);
+	if (!ok)
+		return failed(f, "running", run->why);
+	if (f->seed % 2 == 0) {
+		ok = check_sync(f) && check_sync(f);
+		simstore_fail_reads(run->image.store, 0, 0, 0);
+		if (ok && !reads && !sim_compare(run, run->fs, run->model))
+			ok = failed(f, "reading on", run->why);
+		simstore_fail(run->image.store, 0, 0, 0); /* the store is well again; the volume is not, before a restart */
+		ok = ok && check_sync(f);
+	}
+	return end_run(f) && ok;
+}
+
+/* One run; n == 0 without a fault, to learn the span. */
+static bool run_once(struct fault *f, struct span *ret_span)
+{
+	struct sim_run *run = &f->run;
+	bool ok = sim_format(run, f->seed, SIM_MIXED, 0);
+
+	if (ret_span)
+		*ret_span = (struct span){.first = simstore_count(run->image.store) + 1, .first_read = simstore_reads(run->image.store) + 1};
 	f->sync_failed = false;
 	if (f->n)
 		inject(f);
-	for (uint64_t i = 0; ok && i < f->n_ops; i++)
-		ok = sim_step(run);
-	if (ret_events) {
-		*ret_events = simstore_count(run->image.store);
-		*ret_reads = simstore_reads(run->image.store);
+	/* A mount that a fault hits may fail; the next one is looked at below. */
+	if (ok && sim_mount(run))
+		ok = use_volume(f);
+	else
+		ok = ok && (simstore_failures(run->image.store) > 0 || failed(f, "mount", run->why));
+	if (ret_span) {
+		ret_span->last = simstore_count(run->image.store);
+		ret_span->last_read = simstore_reads(run->image.store);
 	}
-	if (!ok)
-		failed(f, "running", run->why);
-	for (size_t i = 0; simstore_trace && i < run->history.n; i++)
-		printf("%5zu event %6llu %s\n", i, (unsigned long long)run->history.step[i].mark, run->history.step[i].what);
-	ok = ok && check_sync(f) && check_sync(f);
-	simstore_fail_reads(run->image.store, 0, 0, 0);
-	if (ok && !reads && !sim_compare(run, run->fs, run->model))
-		ok = failed(f, "reading on", run->why);
-	simstore_fail(run->image.store, 0, 0, 0); /* the store is well again: the volume must not be, before a restart */
-	ok = ok && check_sync(f);
 	if (run->fs)
 		fs_abandon(run->fs);
 	run->fs = NULL;
 	ok = ok && check_restart(f);
+	if (simstore_trace)
+		for (size_t i = 0; i < run->history.n; i++)
+			printf("%5zu event %6llu %s\n", i, (unsigned long long)run->history.step[i].mark, run->history.step[i].what);
 	sim_free(run);
 	return ok;
 }
@@ -143,9 +179,9 @@ int sim_faults(uint64_t seed, uint64_t n_seeds, uint64_t n_ops, int64_t only)
 
 	for (uint64_t i = 0; i < n_seeds; i++) {
 		struct fault f = {.seed = seed + i, .n_ops = n_ops, .n_mounts = &n_mounts};
-		uint64_t first = 0, events = 0, first_read = 0, reads = 0;
+		struct span span;
 
-		if (!run_once(&f, &first, &events, &first_read, &reads)) {
+		if (!run_once(&f, &span)) {
 			n_failures++;
 			continue;
 		}
@@ -153,11 +189,12 @@ int sim_faults(uint64_t seed, uint64_t n_seeds, uint64_t n_ops, int64_t only)
 			bool of_reads = kind == FAULT_READ_ONCE || kind == FAULT_READ_FOR_EVER;
 
 			f.kind = (enum fault_kind)kind;
-			for (f.n = of_reads ? first_read : first; f.n <= (of_reads ? reads : events) && n_failures < 10; f.n++) {
+			uint64_t last = of_reads ? span.last_read : span.last;
+			for (f.n = of_reads ? span.first_read : span.first; f.n <= last && n_failures < 10; f.n++) {
 				if (only >= 0 && f.n != (uint64_t)only)
 					continue;
 				simstore_trace = only >= 0;
-				n_failures += !run_once(&f, NULL, NULL, NULL, NULL);
+				n_failures += !run_once(&f, NULL);
 				n_runs++;
 			}
 		}

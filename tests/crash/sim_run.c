@@ -53,7 +53,8 @@ static bool fail(struct sim_run *run, const char *fmt, ...)
 
 /* --- history --------------------------------------------------------------------------------------------------------------- */
 
-static void history_add(struct sim_run *run, const char *what, bool covers)
+/* `covers`: how many steps a durable point covers, this one excluded. */
+static void history_add(struct sim_run *run, const char *what, size_t covers)
 {
 	struct sim_history *h = &run->history;
 
@@ -77,11 +78,13 @@ void sim_bounds(const struct sim_history *h, uint64_t cut, bool killed, size_t *
 	for (size_t i = 0; i < h->n; i++) {
 		if (i == 0 || h->step[i - 1].mark <= cut)
 			hi = i;
-		if (h->step[i].mark > cut || i <= lo)
-			continue;
+		if (h->step[i].mark > cut)
+			break;
+		if (killed && cut >= h->mounted)
+			lo = max_u64(lo, i);
 		/* What earlier mounts covered is in h->covered: the last of their steps may not have been completed. */
-		if ((h->step[i].covers && h->step[i].mark > 0) || (killed && cut >= h->mounted))
-			lo = i;
+		else if (h->step[i].mark > 0 && h->step[i].covers > lo)
+			lo = h->step[i].covers - 1;
 	}
 	*ret_lo = lo;
 	*ret_hi = hi;
@@ -125,7 +128,10 @@ bool sim_format(struct sim_run *run, uint64_t seed, enum sim_profile profile, un
 	int r = fs_format(&c, &o);
 	store_close(c.store); /* format leaves it to the caller */
 	run->model = model_new(0755, 0, 0);
-	history_add(run, "format", true);
+	model_set_time(run->model, run->clock.now_ns);
+	const struct record_attr born = {.mask = ATTR_MTIME, .mtime_ns = run->clock.now_ns};
+	(void)!model_setattr(run->model, FS_ROOT_INO, &born);
+	history_add(run, "format", 1);
 	return r == 0 || fail(run, "format: %s", strerror(-r));
 }
 
@@ -149,7 +155,7 @@ bool sim_unmount(struct sim_run *run)
 	run->n_held = 0;
 	model_forget_orphans(run->model);
 	if (r == 0)
-		history_add(run, "close", true);
+		history_add(run, "close", run->history.n);
 	return r == 0 || fail(run, "fs_close: %s", strerror(-r));
 }
 
@@ -301,7 +307,7 @@ struct op {
 	struct rng *rng;
 	struct fs_cred cred;
 	char what[120];
-	bool covers;
+	size_t covers; /* as in struct sim_step */
 };
 
 static void say(struct op *op, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -394,7 +400,7 @@ static bool do_mknod(struct op *op, uint32_t type)
 		type = others[rng_below(op->rng, ARRAY_SIZE(others))];
 	if (type == S_IFCHR || type == S_IFBLK)
 		rdev = makedev(rng_between(op->rng, 1, 200), rng_below(op->rng, 200));
-	uint32_t mode = type | (uint32_t)rng_below(op->rng, 01000);
+	uint32_t mode = type | (uint32_t)rng_below(op->rng, 01000) | (type == S_IFDIR && rng_percent(op->rng, 20) ? S_ISGID : 0);
 	random_name(op, name);
 	say(op, "mknod %o %llu/%.60s", mode, (unsigned long long)dir, name);
 	int want = model_mknod(op->run->model, dir, name, mode, 0, 0, 0, NULL, 0);
@@ -600,10 +606,11 @@ static bool do_write(struct op *op)
 
 			memcpy(p + i, &x, min_u64(8, len - i));
 		}
+	bool kernel_times = rng_percent(op->rng, 20);
 	say(op, "write %llu off %llu len %zu", (unsigned long long)ino, (unsigned long long)off, len);
-	int r = fs_write(op->run->fs, &op->cred, ino, off, len, p, rng_percent(op->rng, 20));
+	int r = fs_write(op->run->fs, &op->cred, ino, off, len, p, kernel_times);
 	op->run->since_home += len;
-	return may_fail(op, r) || agree(op, r, model_write(op->run->model, ino, off, p, len));
+	return may_fail(op, r) || agree(op, r, model_write(op->run->model, ino, off, p, len, kernel_times));
 }
 
 static bool do_fallocate(struct op *op)
@@ -644,7 +651,7 @@ static bool do_copy(struct op *op)
 		return fail(op->run, "%s: copied %zu bytes", op->what, n);
 	CLEANUP_FREE uint8_t *copy = test_alloc(n);
 	memcpy(copy, model_bytes(m, from) + from_off, n);
-	return agree(op, 0, model_write(m, to, to_off, copy, n));
+	return agree(op, 0, model_write(m, to, to_off, copy, n, false));
 }
 
 static bool do_setxattr(struct op *op)
@@ -713,9 +720,13 @@ static bool do_forget(struct op *op)
 
 static bool do_sync(struct op *op)
 {
-	say(op, "sync");
+	size_t n = op->run->history.n; /* what is asked to be durable: not what happens while it is being made so */
+
+	op->run->in_sync = true;
 	int r = fs_sync(op->run->fs);
-	op->covers = r == 0;
+	op->run->in_sync = false;
+	say(op, "sync of %zu", n);
+	op->covers = r == 0 ? n : 0;
 	return agree(op, r, 0);
 }
 
@@ -841,24 +852,54 @@ static bool act(struct op *op, enum action a)
 	return true;
 }
 
-bool sim_step(struct sim_run *run)
+/* What can be done while a batch is being written, by one thread: nothing that waits for it. */
+static bool waits_for_commit(enum action a) { return a == SYNC || a == CHECKPOINT; }
+
+static bool step(struct sim_run *run, bool in_sync)
 {
 	struct op op = {.run = run, .rng = &run->rng};
 
 	run->clock.now_ns += 1000003;
+	model_set_time(run->model, run->clock.now_ns);
 	op.cred = (struct fs_cred){.uid = (uint32_t)rng_below(op.rng, 3),
 				   .gid = (uint32_t)rng_below(op.rng, 3),
 				   .pid = 100,
 				   .umask = rng_percent(op.rng, 50) ? 022 : 0,
 				   .unique = run->history.n};
-	if (!make_room(&op))
+	if (!in_sync && !make_room(&op))
 		return false;
-	op.covers = false; /* what make_room() synced ends before this operation */
+	op.covers = 0; /* what make_room() synced ends before this operation */
 	op.what[0] = 0;
 	bool ok = true;
-	while (ok && !op.what[0]) /* there may be nothing yet to do that with */
-		ok = act(&op, choose(&op));
-	if (ok || run->history.n == 0)
+	while (ok && !op.what[0]) { /* there may be nothing yet to do that with */
+		enum action a = choose(&op);
+
+		if (!in_sync || !waits_for_commit(a))
+			ok = act(&op, a);
+	}
+	if (ok)
 		history_add(run, op.what, op.covers);
 	return ok;
+}
+
+/* Before a batch is written: one or two operations go into the next one, as those of other threads would. */
+static void while_committing(void *ctx)
+{
+	struct sim_run *run = ctx;
+
+	/* Not on a full volume, where an operation may need a checkpoint. */
+	if (!run->in_sync || run->profile == SIM_FULL || !rng_percent(&run->rng, 30))
+		return;
+	run->in_sync = false;
+	for (unsigned i = 0, n = (unsigned)rng_between(&run->rng, 1, 2); i < n && !run->why[0]; i++)
+		step(run, true); /* what goes wrong is in run->why, for sim_step() */
+}
+
+bool sim_step(struct sim_run *run)
+{
+	run->why[0] = 0;
+	simstore_on_durable_write(run->image.store, while_committing, run);
+	bool ok = step(run, false);
+	simstore_on_durable_write(run->image.store, NULL, NULL);
+	return ok && !run->why[0];
 }

@@ -42,7 +42,7 @@ struct sim_step {
 	struct model *model; /* after it */
 	uint64_t hash;
 	uint64_t mark;       /* event at which it was answered; 0: before this mount */
-	bool covers;         /* a durable point: everything up to here is covered */
+	size_t covers;       /* a durable point: the steps before this one are covered; 0: it is none */
 	char what[120];
 };
 struct sim_history {
@@ -66,6 +66,7 @@ struct sim_run {
 	uint64_t *held; /* inodes a user keeps open */
 	size_t n_held, held_cap;
 	uint64_t since_home; /* bytes written inline since the journal was last emptied */
+	bool in_sync;        /* its batch is being written: other threads go on meanwhile */
 	bool expect_errors;  /* faults are being injected: operations may fail, and then change nothing */
 	uint8_t *bytes;      /* what is being written, and room for reads */
 	char why[1024];

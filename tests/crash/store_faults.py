@@ -71,7 +71,7 @@ class Trial:
                 failed = failed or code
             elif failed in (errno.EIO, errno.EROFS) and self.fault[1] != "ENOSPC":
                 raise Wrong("an fsync succeeded after one had failed")
-            must(self.volume.process.poll() is None, "the daemon died:\n" + self.volume.messages()[-3000:])
+            must(self.volume.process.poll() is None, "the daemon died:\n" + self.volume.messages()[-6000:])
         return failed
 
     def run(self):
@@ -86,7 +86,7 @@ class Trial:
         self.check("while stopped")
         if failed and self.fault[1] != "ENOSPC":
             must(hits > 0, "an error without a fault")
-            must(str(self.volume.status().get("failure") or ""), "status does not say why: %s" % self.volume.status())
+            must(self.volume.status()["health"]["reason"], "status does not say why")
             must(self.volume.messages().strip(), "the log is silent")
         self.faults.clear()
         if self.rng.random() < 0.5:
@@ -121,7 +121,7 @@ def main():
             try:
                 hits, failed = trial.run()
             except Exception:
-                print("the daemon said:\n" + trial.volume.messages()[-3000:], file=sys.stderr)
+                print("the daemon said:\n" + trial.volume.messages()[-6000:], file=sys.stderr)
                 raise
             finally:
                 trial.close()

@@ -97,7 +97,7 @@ class FullDisk(ProgramTest):
     def healthy(self):
         self.v.write("probe", b"")
         os.unlink(self.v.path("probe"))
-        self.assertFalse(self.v.status().get("failure"), "the volume stopped")
+        self.assertEqual(self.v.status()["health"]["reason"], "", "the volume stopped")
 
     def clean(self):
         self.v.umount()

@@ -38,6 +38,7 @@ struct inode {
 struct model {
 	struct inode *inodes;
 	size_t n, cap;
+	int64_t now_ns;
 	uint64_t hash; /* of the tree, valid when `hashed` */
 	bool hashed;
 };
@@ -176,11 +177,13 @@ struct model *model_new(uint32_t root_mode, uint32_t uid, uint32_t gid)
 	return m;
 }
 
+void model_set_time(struct model *m, int64_t now_ns) { m->now_ns = now_ns; }
+
 struct model *model_clone(const struct model *m)
 {
 	struct model *c = test_alloc(sizeof(*c));
 
-	*c = (struct model){.n = m->n, .cap = m->n, .hash = m->hash, .hashed = m->hashed};
+	*c = (struct model){.n = m->n, .cap = m->n, .now_ns = m->now_ns, .hash = m->hash, .hashed = m->hashed};
 	c->inodes = test_alloc(m->n * sizeof(*c->inodes));
 	for (size_t i = 0; i < m->n; i++) {
 		const struct inode *from = &m->inodes[i];
@@ -211,7 +214,8 @@ static void tree_of(const struct model *m, const struct inode *i, const char *pa
 			       .uid = i->i.uid,
 			       .gid = i->i.gid,
 			       .rdev = i->i.rdev,
-			       .size = i->i.size};
+			       .size = i->i.size,
+			       .mtime_ns = i->i.mtime_ns};
 
 	if (i->data)
 		e.data_hash = blob_hash(i->data);
@@ -332,14 +336,16 @@ uint64_t model_total_bytes(const struct model *m)
 
 /* --- names ------------------------------------------------------------------------------------------------------------------------- */
 
-static void dir_add(struct inode *d, const char *name, uint64_t ino)
+static void dir_add(struct model *m, struct inode *d, const char *name, uint64_t ino)
 {
+	d->i.mtime_ns = m->now_ns;
 	pairs_add(&d->entries, (struct pair){.name = blob_new(name, strlen(name)), .ino = ino});
 	d->i.n_entries = d->entries.n;
 }
 
-static void dir_remove(struct inode *d, struct pair *p)
+static void dir_remove(struct model *m, struct inode *d, struct pair *p)
 {
+	d->i.mtime_ns = m->now_ns;
 	pairs_remove(&d->entries, p);
 	d->i.n_entries = d->entries.n;
 }
@@ -366,10 +372,11 @@ int model_mknod(struct model *m, uint64_t dir, const char *name, uint32_t mode, 
 		gid = d->i.gid;
 		mode |= S_ISDIR(mode) ? S_ISGID : 0;
 	}
-	dir_add(d, name, ino);
+	dir_add(m, d, name, ino);
 	d->i.nlink += S_ISDIR(mode) ? 1 : 0;
 	struct inode *i = add(m, ino);
-	i->i = (struct model_inode){.ino = ino, .mode = mode, .nlink = S_ISDIR(mode) ? 2 : 1, .uid = uid, .gid = gid, .parent = dir};
+	i->i = (struct model_inode){.ino = ino, .mode = mode, .nlink = S_ISDIR(mode) ? 2 : 1, .uid = uid, .gid = gid, .parent = dir,
+				     .mtime_ns = m->now_ns};
 	if (S_ISCHR(mode) || S_ISBLK(mode))
 		i->i.rdev = rdev;
 	if (S_ISREG(mode) || S_ISLNK(mode)) {
@@ -393,7 +400,7 @@ int model_link(struct model *m, uint64_t ino, uint64_t dir, const char *name)
 		return -ENOENT;
 	if (pairs_find(&d->entries, name))
 		return -EEXIST;
-	dir_add(d, name, ino);
+	dir_add(m, d, name, ino);
 	i->i.nlink++;
 	m->hashed = false;
 	return 0;
@@ -410,7 +417,7 @@ int model_unlink(struct model *m, uint64_t dir, const char *name)
 	struct inode *i = find(m, p->ino);
 	if (S_ISDIR(i->i.mode))
 		return -EISDIR;
-	dir_remove(d, p);
+	dir_remove(m, d, p);
 	drop_link(i);
 	m->hashed = false;
 	return 0;
@@ -429,16 +436,15 @@ int model_rmdir(struct model *m, uint64_t dir, const char *name)
 		return -ENOTDIR;
 	if (i->entries.n)
 		return -ENOTEMPTY;
-	dir_remove(d, p);
+	dir_remove(m, d, p);
 	drop_link(i);
 	d->i.nlink--;
 	m->hashed = false;
 	return 0;
 }
 
-static void reparent(struct model *m, struct inode *i, struct inode *from, struct inode *to)
+static void reparent(struct inode *i, struct inode *from, struct inode *to)
 {
-	(void)m;
 	if (!S_ISDIR(i->i.mode))
 		return;
 	from->i.nlink--;
@@ -450,10 +456,11 @@ static int exchange(struct model *m, struct inode *d, struct pair *p, struct ino
 {
 	struct inode *a = find(m, p->ino), *b = find(m, np->ino);
 
-	reparent(m, a, d, nd);
-	reparent(m, b, nd, d);
+	reparent(a, d, nd);
+	reparent(b, nd, d);
 	p->ino = b->i.ino;
 	np->ino = a->i.ino;
+	d->i.mtime_ns = nd->i.mtime_ns = m->now_ns;
 	m->hashed = false;
 	return 0;
 }
@@ -492,12 +499,12 @@ int model_rename(struct model *m, uint64_t dir, const char *name, uint64_t new_d
 		if (S_ISDIR(old->i.mode))
 			nd->i.nlink--;
 		drop_link(old);
-		dir_remove(nd, np);
+		dir_remove(m, nd, np);
 		p = pairs_find(&d->entries, name); /* it may have moved */
 	}
-	dir_remove(d, p);
-	dir_add(nd, new_name, i->i.ino);
-	reparent(m, i, d, nd);
+	dir_remove(m, d, p);
+	dir_add(m, nd, new_name, i->i.ino);
+	reparent(i, d, nd);
 	m->hashed = false;
 	return 0;
 }
@@ -544,7 +551,10 @@ int model_setattr(struct model *m, uint64_t ino, const struct record_attr *a)
 		if (!S_ISREG(i->i.mode))
 			return S_ISDIR(i->i.mode) ? -EISDIR : -EINVAL;
 		own_bytes(m, i, a->size);
+		i->i.mtime_ns = m->now_ns;
 	}
+	if (a->mask & ATTR_MTIME)
+		i->i.mtime_ns = a->mtime_ns;
 	if (a->mask & ATTR_MODE)
 		i->i.mode = (i->i.mode & S_IFMT) | (a->mode & 07777);
 	if (a->mask & ATTR_UID)
@@ -555,14 +565,17 @@ int model_setattr(struct model *m, uint64_t ino, const struct record_attr *a)
 	return 0;
 }
 
-int model_write(struct model *m, uint64_t ino, uint64_t off, const void *p, size_t len)
+int model_write(struct model *m, uint64_t ino, uint64_t off, const void *p, size_t len, bool keep_mtime)
 {
 	int r;
 	struct inode *i = find_type(m, ino, S_IFREG, &r, -EINVAL);
 
-	if (i && len)
-		memcpy(own_bytes(m, i, max_u64(i->i.size, off + len)) + off, p, len);
-	return r;
+	if (!i || !len)
+		return r;
+	memcpy(own_bytes(m, i, max_u64(i->i.size, off + len)) + off, p, len);
+	if (!keep_mtime)
+		i->i.mtime_ns = m->now_ns;
+	return 0;
 }
 
 int model_fallocate(struct model *m, uint64_t ino, int mode, uint64_t off, uint64_t len)
@@ -576,6 +589,7 @@ int model_fallocate(struct model *m, uint64_t ino, int mode, uint64_t off, uint6
 	uint8_t *b = own_bytes(m, i, size);
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) && off < size)
 		memset(b + off, 0, min_u64(len, size - off));
+	i->i.mtime_ns = m->now_ns;
 	return 0;
 }
 

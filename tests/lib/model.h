@@ -15,6 +15,8 @@
 struct model;
 
 struct model *model_new(uint32_t root_mode, uint32_t uid, uint32_t gid);
+/* What operations from now on set mtime to; 0 at first. */
+void model_set_time(struct model *m, int64_t now_ns);
 struct model *model_clone(const struct model *m);
 void model_free(struct model *m);
 
@@ -28,6 +30,7 @@ struct model_inode {
 	uint32_t mode, nlink, uid, gid;
 	uint64_t rdev, size, parent; /* parent: of directories */
 	size_t n_entries;            /* of directories */
+	int64_t mtime_ns;
 };
 const struct model_inode *model_get(const struct model *m, uint64_t ino);
 uint64_t model_lookup(const struct model *m, uint64_t dir, const char *name); /* 0: none */
@@ -55,7 +58,7 @@ int model_unlink(struct model *m, uint64_t dir, const char *name);
 int model_rmdir(struct model *m, uint64_t dir, const char *name);
 int model_rename(struct model *m, uint64_t dir, const char *name, uint64_t new_dir, const char *new_name, unsigned flags);
 int model_setattr(struct model *m, uint64_t ino, const struct record_attr *a);
-int model_write(struct model *m, uint64_t ino, uint64_t off, const void *p, size_t len);
+int model_write(struct model *m, uint64_t ino, uint64_t off, const void *p, size_t len, bool keep_mtime);
 int model_fallocate(struct model *m, uint64_t ino, int mode, uint64_t off, uint64_t len);
 int model_setxattr(struct model *m, uint64_t ino, const char *name, const void *value, size_t len, int flags);
 int model_removexattr(struct model *m, uint64_t ino, const char *name);

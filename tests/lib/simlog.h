@@ -65,6 +65,8 @@ struct simstore {
 	uint64_t fail_index_count;
 	int fail_error, fail_reads_error, fail_index_error;
 	uint64_t space_total;
+	void (*on_durable_write)(void *ctx);
+	void *on_durable_write_ctx;
 	struct rng rng; /* what a failed write leaves */
 	struct sim_file *files;
 	size_t n_files, files_cap;

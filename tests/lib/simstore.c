@@ -248,6 +248,8 @@ static int sim_write(struct disk *disk, const struct iovec *iov, int n_iov, uint
 	}
 	if (d->readonly)
 		return -EBADF;
+	if (flags & DISK_DURABLE && d->s->on_durable_write)
+		d->s->on_durable_write(d->s->on_durable_write_ctx);
 	mutex_lock(&d->s->lock);
 	int r = event_begin(d->s);
 	for (int i = 0; i < n_iov; i++) {
@@ -534,6 +536,14 @@ void simstore_fail(struct simstore *s, uint64_t first, uint64_t count, int error
 	s->fail_first = first;
 	s->fail_count = count;
 	s->fail_error = error;
+	mutex_unlock(&s->lock);
+}
+
+void simstore_on_durable_write(struct simstore *s, void (*fn)(void *ctx), void *ctx)
+{
+	mutex_lock(&s->lock);
+	s->on_durable_write = fn;
+	s->on_durable_write_ctx = ctx;
 	mutex_unlock(&s->lock);
 }
 

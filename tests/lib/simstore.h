@@ -46,6 +46,8 @@ int simstore_index_event(struct simstore *s, uint64_t *ret_event);
  * subset of their sectors unless the error is -ENOSPC; a failed flush drops any subset of what it should have made durable,
  * which a later flush does not bring back. */
 void simstore_fail(struct simstore *s, uint64_t first, uint64_t count, int error);
+/* Called before each write with DISK_DURABLE, without locks: what other threads would do meanwhile.  NULL: nothing. */
+void simstore_on_durable_write(struct simstore *s, void (*fn)(void *ctx), void *ctx);
 /* The next `count` index flushes fail with `error`. */
 void simstore_fail_index(struct simstore *s, uint64_t count, int error);
 /* The same for reads, which have numbers of their own. */

@@ -54,8 +54,8 @@ uint64_t tree_hash(const struct tree *t)
 
 	for (size_t i = 0; i < t->n; i++) {
 		const struct tree_entry *e = &t->e[i];
-		const uint64_t facts[] = {h,      e->ino, e->size, e->rdev,      e->mode,
-					  e->nlink, e->uid, e->gid,  e->data_hash, e->xattr_hash};
+		const uint64_t facts[] = {h,      e->ino, e->size,      e->rdev,       e->mode,    e->nlink,
+					  e->uid, e->gid, e->data_hash, e->xattr_hash, (uint64_t)e->mtime_ns};
 
 		h = XXH64(e->path, strlen(e->path), XXH64(facts, sizeof(facts), 0));
 	}
@@ -73,6 +73,7 @@ static bool entry_diff(const struct tree_entry *got, const struct tree_entry *wa
 		{"gid", got->gid, want->gid},     {"device", got->rdev, want->rdev},
 		{"size", got->size, want->size},  {"hash of the bytes", got->data_hash, want->data_hash},
 		{"hash of the xattrs", got->xattr_hash, want->xattr_hash},
+		{"mtime", (uint64_t)got->mtime_ns, (uint64_t)want->mtime_ns},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(facts); i++) {

@@ -15,7 +15,7 @@ struct tree_entry {
 	uint32_t mode, nlink, uid, gid;
 	uint64_t data_hash;       /* bytes of a file, target of a symlink */
 	uint64_t xattr_hash;
-	int64_t mtime_ns;         /* not part of the hash */
+	int64_t mtime_ns;
 };
 struct tree {
 	struct tree_entry *e;
@@ -25,7 +25,7 @@ struct tree {
 void tree_add(struct tree *t, const char *path, const struct tree_entry *e); /* copies both */
 void tree_sort(struct tree *t);
 void tree_free(struct tree *t);
-/* Over everything but times. */
+/* Over everything. */
 uint64_t tree_hash(const struct tree *t);
 /* The first difference in words ("/a/b: size 3, expected 4"); false when there is none. */
 bool tree_diff(const struct tree *got, const struct tree *want, char *ret_text, size_t cap);

@@ -589,7 +589,7 @@ static void *homer_thread(void *arg)
 	while (!atomic_load(&stop_homer)) {
 		struct journal_status s = status_of(w);
 		if (s.used_blocks > RING_BLOCKS / 4)
-			journal_trim(w->journal, s.tail_seq + (s.durable_seq - s.tail_seq) / 2);
+			journal_trim(w->journal, s.tail_seq + (s.durable_seq - s.tail_seq + 1) / 2);
 		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 	}
 	return NULL;

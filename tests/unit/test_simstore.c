@@ -359,10 +359,10 @@ static void model_clone_keeps_what_it_was(void **state)
 
 	(void)state;
 	assert_int_equal(model_mknod(m, 1, "f", S_IFREG | 0644, 1, 2, 0, NULL, 10), 0);
-	assert_int_equal(model_write(m, 10, 3, "abc", 3), 0);
+	assert_int_equal(model_write(m, 10, 3, "abc", 3, false), 0);
 	old = model_clone(m);
 	assert_int_equal(model_hash(old), model_hash(m));
-	assert_int_equal(model_write(m, 10, 4, "X", 1), 0);
+	assert_int_equal(model_write(m, 10, 4, "X", 1, false), 0);
 	assert_true(model_hash(old) != model_hash(m));
 	assert_memory_equal(model_bytes(old, 10), "\0\0\0abc", 6);
 	assert_memory_equal(model_bytes(m, 10), "\0\0\0aXc", 6);
@@ -413,7 +413,7 @@ static void model_punches_and_truncates_to_the_byte(void **state)
 
 	(void)state;
 	assert_int_equal(model_mknod(m, 1, "f", S_IFREG | 0644, 0, 0, 0, NULL, 10), 0);
-	assert_int_equal(model_write(m, 10, 0, "abcdefgh", 8), 0);
+	assert_int_equal(model_write(m, 10, 0, "abcdefgh", 8, false), 0);
 	assert_int_equal(model_fallocate(m, 10, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2, 3), 0);
 	assert_memory_equal(model_bytes(m, 10), "ab\0\0\0fgh", 8);
 	assert_int_equal(model_setattr(m, 10, &a), 0);
