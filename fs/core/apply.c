@@ -287,7 +287,7 @@ static int drop_from(struct fs *fs, struct inode *in, uint64_t block, struct app
 {
 	struct drop d = {.fs = fs, .in = in, .leaf = block / LEAF_SLOTS, .from = block % LEAF_SLOTS, .applied = applied};
 
-	return extent_each(fs, in->ino, d.leaf, drop_leaf, &d);
+	return extent_each(fs, in, d.leaf, drop_leaf, &d);
 }
 
 static int apply_setattr(struct fs *fs, const struct record *r, struct applied *applied)
@@ -461,7 +461,7 @@ static int apply_zero(struct fs *fs, const struct record *r, struct applied *app
 			      .mode = r->zero.mode,
 			      .applied = applied};
 	if (z.mode == ZERO_PUNCH) { /* only what is there */
-		e = extent_each(fs, r->ino, z.block / LEAF_SLOTS, zero_leaf, &z);
+		e = extent_each(fs, in, z.block / LEAF_SLOTS, zero_leaf, &z);
 	} else {
 		for (uint64_t leaf = z.block / LEAF_SLOTS; leaf * LEAF_SLOTS < z.end && e == 0; leaf++) {
 			struct leaf l;

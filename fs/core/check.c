@@ -195,7 +195,7 @@ static int check_inode(struct check *c, struct inode *in)
 	c->used = 0;
 	c->res->inodes++;
 	if (S_ISREG(in->mode)) {
-		r = extent_each(c->fs, in->ino, 0, check_leaf, c);
+		r = extent_each(c->fs, in, 0, check_leaf, c);
 		if (r == 0 && c->used != in->blocks)
 			ACCOUNTING(c, in->ino, "says %llu blocks, has %llu", (unsigned long long)in->blocks,
 				   (unsigned long long)c->used);
@@ -308,6 +308,8 @@ static int check_all(struct check *c)
 {
 	int r = icache_save(c->fs->icache); /* the walk reads the index */
 
+	if (r == 0)
+		r = lcache_save(c->fs->lcache);
 	if (r == 0)
 		r = each_inode(c, check_inode);
 	if (r == 0)

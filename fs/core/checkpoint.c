@@ -56,6 +56,13 @@ static int put_anchor(struct fs *fs, uint64_t applied_seq, uint64_t *ret_homed)
 	return kv_write(fs->kv, b);
 }
 
+static int save_caches(struct fs *fs)
+{
+	int r = icache_save(fs->icache);
+
+	return r < 0 ? r : lcache_save(fs->lcache);
+}
+
 /* Rule R4, up to the freeze; the gate is held exclusive. */
 static int draw_line(struct fs *fs, struct line *ret)
 {
@@ -69,7 +76,7 @@ static int draw_line(struct fs *fs, struct line *ret)
 		fs_fail(fs, r, "flushing before a checkpoint");
 		return r;
 	}
-	r = icache_save(fs->icache);
+	r = save_caches(fs);
 	if (r == 0)
 		r = arena_save(fs->arena, put_page, fs);
 	if (r == 0)
@@ -97,6 +104,10 @@ static int checkpoint_locked(struct fs *fs)
 		fs_fail(fs, r, "flushing the arena");
 		return r;
 	}
+	/* The same for the caches: the index is not frozen yet, so it may see states that are no line. */
+	r = save_caches(fs);
+	if (r < 0)
+		return r;
 	mutex_lock(&fs->maint);
 	rwlock_wrlock(&fs->gate);
 	r = draw_line(fs, &line);

@@ -15,7 +15,7 @@
 #include "base/lock.h"
 #include "fs/core/fs.h"
 #include "fs/core/icache.h"
-#include "fs/core/leaf.h"
+#include "fs/core/lcache.h"
 #include "fs/core/refs.h"
 #include "fs/store/arena.h"
 #include "fs/store/kv.h"
@@ -72,6 +72,7 @@ struct fs {
 	struct mutex rename_lock; /* moves of directories between directories */
 
 	struct icache *icache;
+	struct lcache *lcache;
 	struct refs *refs;
 	struct homer homer;
 
@@ -131,9 +132,9 @@ MUST_CHECK int extent_get(struct fs *fs, uint64_t ino, uint64_t leaf, struct lea
 /* Replaces a leaf: frees homes that went, counts blocks of `in` (may be NULL: homer, counts unchanged) and reservations. */
 MUST_CHECK int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, const struct leaf *old, const struct leaf *new,
 			  struct applied *applied);
-/* Existing leaves from `leaf` on, in order; fn returns 0 to go on. */
+/* Leaves of `in` that exist, from `leaf` on, in order; fn returns 0 to go on, and may change the leaf it is given. */
 typedef int extent_fn(void *ctx, uint64_t leaf, const struct leaf *l);
-MUST_CHECK int extent_each(struct fs *fs, uint64_t ino, uint64_t leaf, extent_fn *fn, void *ctx);
+MUST_CHECK int extent_each(struct fs *fs, const struct inode *in, uint64_t leaf, extent_fn *fn, void *ctx);
 /* Whole blocks [block, block + n) of a file into p, verified; holes as zeros. */
 MUST_CHECK int extent_read(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, void *p);
 

@@ -181,6 +181,8 @@ int fs_dump_index(struct fs *fs, FILE *out, bool json)
 	int r = icache_save(fs->icache);
 
 	if (r == 0)
+		r = lcache_save(fs->lcache);
+	if (r == 0)
 		r = kv->ops->iter_open(kv, &it);
 	if (r < 0)
 		return r;

@@ -18,12 +18,8 @@
 
 int extent_get(struct fs *fs, uint64_t ino, uint64_t leaf, struct leaf *ret)
 {
-	int r = index_get_leaf(fs->kv, ino, leaf, ret);
+	int r = lcache_get(fs->lcache, ino, leaf, ret);
 
-	if (r == -ENOENT) {
-		memset(ret, 0, sizeof(*ret));
-		return 0;
-	}
 	if (r == -EBADMSG || r == -EUCLEAN)
 		return fs_damaged(fs, ino, leaf * LEAF_SLOTS * BLOCK_SIZE, "extent leaf");
 	return r;
@@ -42,10 +38,8 @@ static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
 int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, const struct leaf *old, const struct leaf *new,
 	       struct applied *applied)
 {
-	struct kv_batch *b = index_batch();
+	int r = lcache_put(fs->lcache, ino, leaf, new);
 
-	index_put_leaf(b, ino, leaf, new);
-	int r = kv_write(fs->kv, b);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
@@ -65,12 +59,37 @@ int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, con
 	return 0;
 }
 
-int extent_each(struct fs *fs, uint64_t ino, uint64_t leaf, extent_fn *fn, void *ctx)
+/* Files of up to this many leaves are walked leaf by leaf, without asking the index for what it has. */
+#define SMALL_LEAVES 16u
+
+/*
+ * A small file's leaves, all of them: true when they hold every block of the inode (space may be promised beyond the end of a
+ * file: then only the index can tell).
+ */
+static int small_leaves(struct fs *fs, const struct inode *in, struct leaf *ret, uint64_t n, bool *ret_all)
+{
+	uint64_t used = 0;
+
+	for (uint64_t no = 0; no < n; no++) {
+		int r = extent_get(fs, in->ino, no, &ret[no]);
+
+		if (r < 0)
+			return r;
+		for (unsigned i = 0; i < LEAF_SLOTS; i++)
+			used += slot_used(&ret[no].slot[i]);
+	}
+	*ret_all = used == in->blocks;
+	return 0;
+}
+
+static int each_stored(struct fs *fs, uint64_t ino, uint64_t leaf, extent_fn *fn, void *ctx)
 {
 	struct index_key k = key_pair(TABLE_EXTENT, ino, leaf);
 	struct kv_iter *it;
-	int r = fs->kv->ops->iter_open(fs->kv, &it);
+	int r = lcache_save_inode(fs->lcache, ino);
 
+	if (r == 0)
+		r = fs->kv->ops->iter_open(fs->kv, &it);
 	if (r < 0)
 		return r;
 	for (fs->kv->ops->iter_seek(it, key_slice(&k)); r == 0 && fs->kv->ops->iter_valid(it); fs->kv->ops->iter_next(it)) {
@@ -93,6 +112,23 @@ int extent_each(struct fs *fs, uint64_t ino, uint64_t leaf, extent_fn *fn, void 
 	if (r == 0)
 		r = fs->kv->ops->iter_error(it);
 	fs->kv->ops->iter_close(it);
+	return r;
+}
+
+int extent_each(struct fs *fs, const struct inode *in, uint64_t leaf, extent_fn *fn, void *ctx)
+{
+	struct leaf small[SMALL_LEAVES];
+	uint64_t n = div_round_up(in->size, LEAF_SLOTS * BLOCK_SIZE);
+	bool all = false;
+	int r = n <= SMALL_LEAVES ? small_leaves(fs, in, small, n, &all) : 0;
+
+	if (r < 0)
+		return r;
+	if (!all)
+		return each_stored(fs, in->ino, leaf, fn, ctx);
+	for (; leaf < n && r == 0; leaf++)
+		if (!leaf_empty(&small[leaf]))
+			r = fn(ctx, leaf, &small[leaf]);
 	return r;
 }
 

@@ -18,10 +18,12 @@
 #include "fs/core/index.h"
 #include "fs/store/super_format.h"
 
-#define MEMORY_DEFAULT (512 * MIB)
-#define STRIPES        4096u
-#define STRIPES_SMALL  64u /* without threads there is nobody to wait for */
-#define DRAIN_NS       (20 * NSEC_PER_SEC)
+#define MEMORY_DEFAULT   (512 * MIB)
+#define STRIPES          4096u
+#define LEAF_CACHE_SHARE 16 /* of memory_bytes */
+#define LEAVES_SMALL     512u
+#define STRIPES_SMALL    64u /* without threads there is nobody to wait for */
+#define DRAIN_NS         (20 * NSEC_PER_SEC)
 
 void fs_fail(struct fs *fs, int error, const char *fmt, ...)
 {
@@ -110,6 +112,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	fs->journal = journal_close(fs->journal);
 	fs->arena = arena_close(fs->arena);
 	fs->icache = icache_free(fs->icache);
+	fs->lcache = lcache_free(fs->lcache);
 	fs->kv = kv_close(fs->kv);
 	fs->refs = refs_free(fs->refs);
 	homer_destroy(&fs->homer);
@@ -143,9 +146,11 @@ static int open_arena(struct fs *fs, uint32_t n_chunks)
 
 static int open_caches(struct fs *fs)
 {
-	uint32_t stripes = fs->config.no_threads ? STRIPES_SMALL : STRIPES;
+	bool small = fs->config.no_threads;
+	uint32_t leaves = small ? LEAVES_SMALL : (uint32_t)(fs->config.memory_bytes / LEAF_CACHE_SHARE / sizeof(struct leaf));
+	int r = icache_new(fs->kv, small ? STRIPES_SMALL : STRIPES, &fs->icache);
 
-	return icache_new(fs->kv, stripes, &fs->icache);
+	return r < 0 ? r : lcache_new(fs->kv, leaves, &fs->lcache);
 }
 
 /* ---- format ---- */

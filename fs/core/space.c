@@ -169,7 +169,7 @@ static int seek_locked(struct fs *fs, const struct inode *in, uint64_t off, bool
 		return -EINVAL;
 	if (off >= in->size)
 		return -ENXIO;
-	int r = extent_each(fs, in->ino, s.block / LEAF_SLOTS, seek_leaf, &s);
+	int r = extent_each(fs, in, s.block / LEAF_SLOTS, seek_leaf, &s);
 	if (r < 0)
 		return r;
 	if (data && (!s.found || s.block * BLOCK_SIZE >= in->size))
