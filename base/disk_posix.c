@@ -5,7 +5,7 @@
  * sync_names() fsyncs every directory in which a name may have changed.  Names are resolved one component at a time with
  * O_NOFOLLOW, so nothing below the directory can redirect us elsewhere.
  *
- * A disk is one regular file of fixed size.  Creation: O_EXCL, fallocate (ftruncate where the host has no fallocate),
+ * A disk is one regular file of fixed size.  Creation: O_EXCL, fallocate (where the host has none: ftruncate and zeros),
  * zeros when asked, fdatasync; on any error the name goes again.  A crash in between leaves a file of the wrong size or an
  * unwritten one of the right size: opening the first is refused, the second reads as zeros and is as good as new.
  *
@@ -441,7 +441,8 @@ static int resolve(struct posix_store *s, const char *name, bool create, int *re
 	return 0;
 }
 
-static int allocate(int fd, uint64_t size)
+/* *ret_promised: the host keeps the space; else only zeros written over it do. */
+static int allocate(int fd, uint64_t size, bool *ret_promised)
 {
 	int r;
 
@@ -450,6 +451,7 @@ static int allocate(int fd, uint64_t size)
 	do
 		r = size ? fallocate(fd, 0, 0, (off_t)size) : 0;
 	while (r < 0 && errno == EINTR);
+	*ret_promised = r == 0;
 	if (r < 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
 		r = ftruncate(fd, (off_t)size);
 	return r < 0 ? -errno : 0;
@@ -479,11 +481,12 @@ static int fill_zeros(struct posix_disk *d)
 /* A new file gets its blocks, and zeros without going through the page cache whatever it is used for later. */
 static int fill_new(struct posix_disk *d, unsigned flags)
 {
-	int r = allocate(d->fd, d->base.size);
+	bool promised;
+	int r = allocate(d->fd, d->base.size, &promised);
 
 	if (r < 0)
 		return r;
-	if (flags & DISK_ZERO) {
+	if ((flags & DISK_ZERO) || !promised) {
 		if (!(flags & DISK_DIRECT) && d->base.size % DISK_BLOCK == 0)
 			atomic_store(&d->direct, set_direct(d->fd, true) == 0);
 		r = fill_zeros(d);

@@ -57,18 +57,20 @@ int batch_header_check(const struct batch_header *h, const uint8_t volume[16], s
 	    memcmp(h->volume, volume, sizeof(h->volume)) != 0 || crc32c(0, h, HEADER_CRC_BYTES) != le32_get(h->crc))
 		return -EBADMSG;
 	const struct batch_info info = {
-		.epoch = le64_get(h->epoch),
-		.incarnation = le64_get(h->incarnation),
-		.seq = le64_get(h->seq),
-		.pos = le64_get(h->pos),
-		.tail_seq = le64_get(h->tail_seq),
-		.commit_seq = le64_get(h->commit_seq),
-		.prev_hash = le64_get(h->prev_hash),
-		.hash = le64_get(h->hash),
-		.time_ns = (int64_t)le64_get(h->time_ns),
-		.n = {.n_records = le32_get(h->n_records), .n_payload = le32_get(h->n_payload_blocks),
-		      .logical_bytes = le32_get(h->logical_bytes), .local_bytes = le32_get(h->local_bytes)},
-		.local_crc = le32_get(h->local_crc),
+	    .epoch = le64_get(h->epoch),
+	    .incarnation = le64_get(h->incarnation),
+	    .seq = le64_get(h->seq),
+	    .pos = le64_get(h->pos),
+	    .tail_seq = le64_get(h->tail_seq),
+	    .commit_seq = le64_get(h->commit_seq),
+	    .prev_hash = le64_get(h->prev_hash),
+	    .hash = le64_get(h->hash),
+	    .time_ns = (int64_t)le64_get(h->time_ns),
+	    .n = {.n_records = le32_get(h->n_records),
+		  .n_payload = le32_get(h->n_payload_blocks),
+		  .logical_bytes = le32_get(h->logical_bytes),
+		  .local_bytes = le32_get(h->local_bytes)},
+	    .local_crc = le32_get(h->local_crc),
 	};
 	if (!counts_ok(&info.n))
 		return -EBADMSG;
@@ -148,7 +150,8 @@ int batch_next(struct batch_cursor *c, struct record *ret)
 
 	if (c->used.n_records == c->view.n.n_records)
 		return all_used(c) ? 0 : -EUCLEAN;
-	int r = record_decode(c->view.logical + c->used.logical_bytes, c->view.n.logical_bytes - c->used.logical_bytes, ret, &used);
+	int r =
+	    record_decode(c->view.logical + c->used.logical_bytes, c->view.n.logical_bytes - c->used.logical_bytes, ret, &used);
 	if (r)
 		return r;
 	c->used.logical_bytes += (uint32_t)used;
@@ -175,9 +178,13 @@ bool batch_payload_ok(const struct record *r)
 
 int batch_verify(const uint8_t *p, const struct batch_info *info, struct batch_view *ret_view)
 {
-	const uint8_t *sections = p + (1 + (size_t)info->n.n_payload) * BLOCK_SIZE, *end = p + (size_t)batch_blocks(&info->n) * BLOCK_SIZE;
-	const struct batch_view view = {
-		.pos = info->pos, .payload = p + BLOCK_SIZE, .logical = sections, .local = sections + info->n.logical_bytes, .n = info->n};
+	const uint8_t *sections = p + (1 + (size_t)info->n.n_payload) * BLOCK_SIZE,
+		      *end = p + (size_t)batch_blocks(&info->n) * BLOCK_SIZE;
+	const struct batch_view view = {.pos = info->pos,
+					.payload = p + BLOCK_SIZE,
+					.logical = sections,
+					.local = sections + info->n.logical_bytes,
+					.n = info->n};
 	struct batch_cursor c;
 	struct record record;
 	int r;

@@ -13,7 +13,9 @@
  * so everything appended while a batch is written goes out with the next write, and a woken thread whose batch is done
  * needs no lock to return.  Leadership is not handed over but offered: a thread that calls in between may take it, and
  * whoever was woken for it then finds its batch in flight and sleeps again.  That costs no wake-up, see state.h.
- * Waiters that do not sleep (journal_commit_async) cannot lead: the thread that committed last goes on for them.
+ * Waiters that do not sleep (journal_commit_async) cannot lead: the thread that committed last goes on for them.  When that
+ * one has an operation of its own to finish, the next to call journal_commit_async() sleeps after all and takes over, so
+ * nobody commits for others for longer than one more batch.
  *
  * Failure: the first error of a flush or a batch write is kept.  Nothing is sealed or appended any more, nothing is ever
  * written or flushed again; what was appended stays in the staging files for the next journal_open().
@@ -89,8 +91,8 @@ static bool wait_for(struct journal *j, uint64_t seq, int *ret_result) RELEASES(
 }
 
 /* Takes those out of the list that `pick` names, in order. */
-static struct journal_waiter *take_waiters(struct journal *j, bool (*pick)(const struct journal *j, const struct journal_waiter *w))
-    REQUIRES(j->lock)
+static struct journal_waiter *take_waiters(struct journal *j, bool (*pick)(const struct journal *j,
+									   const struct journal_waiter *w)) REQUIRES(j->lock)
 {
 	struct journal_waiter *taken = NULL, **end = &taken, **at = &j->waiters;
 
@@ -171,16 +173,16 @@ static void seal_locked(struct journal *j, struct staging *s, struct sealed *ret
 	ret->out_of_line = s->out_of_line;
 	staging_view(s, &ret->view);
 	ret->info = (struct batch_info){
-		.epoch = j->config.epoch,
-		.incarnation = j->config.incarnation,
-		.seq = after.seq,
-		.pos = s->prev.pos,
-		.tail_seq = j->tail_seq,
-		.commit_seq = j->durable_seq,
-		.prev_hash = s->prev.hash,
-		.hash = after.hash,
-		.n = s->n,
-		.local_crc = s->local_crc,
+	    .epoch = j->config.epoch,
+	    .incarnation = j->config.incarnation,
+	    .seq = after.seq,
+	    .pos = s->prev.pos,
+	    .tail_seq = j->tail_seq,
+	    .commit_seq = j->durable_seq,
+	    .prev_hash = s->prev.hash,
+	    .hash = after.hash,
+	    .n = s->n,
+	    .local_crc = s->local_crc,
 	};
 	journal_point_push_locked(j, &after);
 	j->committing = true;
@@ -209,8 +211,8 @@ static void write_sealed(struct journal *j, struct sealed *b, struct failure *re
 	batch_header_make(b->staging->header, j->config.volume, &b->info);
 	staging_gather(&b->view, b->staging, j->scratch, iov);
 	ret->in_write = true;
-	ret->error = ring_write(&j->ring, iov, STAGING_IOV, b->info.pos, hooks->sabotage & JOURNAL_SABOTAGE_NOT_DURABLE ? 0 : DISK_DURABLE,
-				&ret->segment);
+	ret->error = ring_write(&j->ring, iov, STAGING_IOV, b->info.pos,
+				hooks->sabotage & JOURNAL_SABOTAGE_NOT_DURABLE ? 0 : DISK_DURABLE, &ret->segment);
 }
 
 static void fail_locked(struct journal *j, const struct sealed *b, const struct failure *f) REQUIRES(j->lock)
@@ -218,7 +220,8 @@ static void fail_locked(struct journal *j, const struct sealed *b, const struct 
 	assert(!j->error); /* after the first nobody leads any more */
 	j->error = f->error;
 	if (f->in_write)
-		snprintf(j->failure, sizeof(j->failure), "journal: write of batch %llu at position %llu to journal/seg.%04u failed: %s",
+		snprintf(j->failure, sizeof(j->failure),
+			 "journal: write of batch %llu at position %llu to journal/seg.%04u failed: %s",
 			 (unsigned long long)b->info.seq, (unsigned long long)b->info.pos, f->segment, strerror(-f->error));
 	else
 		snprintf(j->failure, sizeof(j->failure), "journal: flush of file data before batch %llu failed: %s",
@@ -269,11 +272,12 @@ static int finish(struct journal *j, struct sealed *b, bool *ret_led_on) EXCLUDE
 	return f.error;
 }
 
-static int lead_once(struct journal *j, bool *ret_led_on) RELEASES(j->lock)
+static int lead_once(struct journal *j, bool relief_wanted, bool *ret_led_on) RELEASES(j->lock)
 {
 	struct sealed b;
 
 	assert(!j->committing && !j->error);
+	j->relief_wanted = relief_wanted;
 	seal_locked(j, open_staging(j), &b);
 	open_next_locked(j);
 	struct journal_waiter *appenders = take_waiters(j, wants_room);
@@ -288,15 +292,18 @@ static bool someone_needs_a_leader(struct journal *j) REQUIRES(j->lock)
 	return !j->committing && !j->error && j->waiters && open_staging(j)->n.n_records > 0;
 }
 
-/* Commits the open batch, which has records, as the one in flight; then more, while others wait and nobody leads. */
-static int lead(struct journal *j) RELEASES(j->lock)
+/*
+ * Commits the open batch, which has records, as the one in flight; then more, while others wait and nobody leads.  A `busy`
+ * thread has an operation of its own to finish and asks to be relieved by the next one that calls.
+ */
+static int lead(struct journal *j, bool busy) RELEASES(j->lock)
 {
 	bool led_on;
-	int r = lead_once(j, &led_on);
+	int r = lead_once(j, false, &led_on);
 
 	mutex_lock(&j->lock);
 	while (!led_on && someone_needs_a_leader(j)) {
-		int theirs = lead_once(j, &led_on); /* they are told */
+		int theirs = lead_once(j, busy, &led_on); /* they are told */
 		(void)theirs;
 		mutex_lock(&j->lock);
 	}
@@ -330,7 +337,7 @@ int journal_commit(struct journal *j, uint64_t seq)
 	/* an error that comes up after the batch became durable does not concern this caller */
 	while (!r && j->durable_seq < seq) {
 		if (!j->committing)
-			return lead(j);
+			return lead(j, true);
 		if (wait_for(j, seq, &r))
 			return r;
 		mutex_lock(&j->lock);
@@ -346,17 +353,22 @@ void journal_commit_async(struct journal *j, struct journal_waiter *w)
 
 	mutex_lock(&j->lock);
 	int r = j->error;
-	w->seq = newest_locked(j);
-	if (r || j->durable_seq >= w->seq) {
+	uint64_t seq = w->seq = newest_locked(j);
+	if (r || j->durable_seq >= seq) {
 		mutex_unlock(&j->lock);
 		w->done(w, r);
 		return;
 	}
 	push_locked(j, w);
-	if (j->committing)
+	if (!j->committing) {
+		ignored = lead(j, false);
+	} else if (j->relief_wanted && seq > j->sealed_seq) { /* wait for the next batch, to lead it in that thread's place */
+		j->relief_wanted = false;
+		if (!wait_for(j, seq, &ignored))
+			ignored = journal_commit(j, seq);
+	} else {
 		mutex_unlock(&j->lock);
-	else
-		ignored = lead(j);
+	}
 	(void)ignored;
 }
 
@@ -414,7 +426,9 @@ static int encode_operation(struct record *records, size_t n, struct buf *out, s
 		if (payload > BATCH_PAYLOAD_MAX_BLOCKS || out->len > BATCH_LOGICAL_MAX_BYTES || local > BATCH_LOCAL_MAX_BYTES)
 			return -E2BIG;
 	}
-	*ret = (struct batch_counts){.n_records = (uint32_t)n, .n_payload = (uint32_t)payload, .logical_bytes = (uint32_t)out->len,
+	*ret = (struct batch_counts){.n_records = (uint32_t)n,
+				     .n_payload = (uint32_t)payload,
+				     .logical_bytes = (uint32_t)out->len,
 				     .local_bytes = (uint32_t)local};
 	return 0;
 }
@@ -425,7 +439,7 @@ static int make_fit_locked(struct journal *j, const struct batch_counts *need) R
 	while (!j->error && !staging_fits(open_staging(j), need)) {
 		int ignored; /* an error is sticky, and looked at above */
 		if (!j->committing)
-			ignored = lead(j);
+			ignored = lead(j, true);
 		else
 			wait_for(j, 0, &ignored);
 		mutex_lock(&j->lock);

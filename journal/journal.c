@@ -129,7 +129,8 @@ bool journal_pressure_locked(struct journal *j)
  * Copies from a batch that is still in memory: returns how many of the n blocks from `pos` were; 0 when pos is not, then
  * *ret_on_disk of them lie before the first that is.
  */
-static uint32_t read_memory_locked(struct journal *j, uint64_t pos, uint32_t n, uint8_t *to, uint32_t *ret_on_disk) REQUIRES(j->lock)
+static uint32_t read_memory_locked(struct journal *j, uint64_t pos, uint32_t n, uint8_t *to, uint32_t *ret_on_disk)
+    REQUIRES(j->lock)
 {
 	*ret_on_disk = n;
 	for (unsigned i = 0; i < STAGING_FILES; i++) {
@@ -251,20 +252,20 @@ void journal_get_status(struct journal *j, struct journal_status *ret)
 	mutex_lock(&j->lock);
 	const struct staging *s = open_staging(j);
 	*ret = (struct journal_status){
-		.open_seq = j->sealed_seq + 1,
-		.sealed_seq = j->sealed_seq,
-		.durable_seq = j->durable_seq,
-		.tail_seq = j->tail_seq,
-		.ring_blocks = j->ring.n_blocks,
-		.used_blocks = journal_used_locked(j),
-		.open_bytes = s->n.n_payload * (uint64_t)BLOCK_SIZE + s->n.logical_bytes,
-		.open_since_ns = j->open_since_ns,
-		.commits = j->commits,
-		.commit_blocks = j->commit_blocks,
-		.commit_ns = j->commit_ns,
-		.operations = j->operations,
-		.throttled = j->throttled,
-		.error = j->error,
+	    .open_seq = j->sealed_seq + 1,
+	    .sealed_seq = j->sealed_seq,
+	    .durable_seq = j->durable_seq,
+	    .tail_seq = j->tail_seq,
+	    .ring_blocks = j->ring.n_blocks,
+	    .used_blocks = journal_used_locked(j),
+	    .open_bytes = s->n.n_payload * (uint64_t)BLOCK_SIZE + s->n.logical_bytes,
+	    .open_since_ns = j->open_since_ns,
+	    .commits = j->commits,
+	    .commit_blocks = j->commit_blocks,
+	    .commit_ns = j->commit_ns,
+	    .operations = j->operations,
+	    .throttled = j->throttled,
+	    .error = j->error,
 	};
 	mutex_unlock(&j->lock);
 }

@@ -91,7 +91,8 @@ static bool record_check(const struct record *r)
 	case RECORD_WRITE:
 		return write_ok(r);
 	case RECORD_ZERO:
-		return r->zero.mode <= ZERO_ALLOCATE && r->zero.n_blocks <= UINT64_MAX - r->zero.block && r->zero.size <= INT64_MAX;
+		return r->zero.mode <= ZERO_ALLOCATE && r->zero.n_blocks <= UINT64_MAX - r->zero.block &&
+		       r->zero.size <= INT64_MAX;
 	case RECORD_REAP:
 	case RECORD_EPOCH:
 		return true;
@@ -101,7 +102,6 @@ static bool record_check(const struct record *r)
 		return false; /* TIER, SNAP and SNAPDROP have no body in format version 1 */
 	}
 }
-
 
 static void put_body(struct buf *out, const void *fixed, size_t fixed_len, struct slice a, struct slice b)
 {
@@ -115,14 +115,14 @@ static const struct slice none;
 static void encode_mknode(const struct record *r, struct buf *out)
 {
 	const struct body_mknode b = {
-		.parent = le64_make(r->mknode.parent),
-		.cookie = le64_make(r->mknode.cookie),
-		.rdev = le64_make(r->mknode.rdev),
-		.mode = le32_make(r->mknode.mode),
-		.uid = le32_make(r->mknode.uid),
-		.gid = le32_make(r->mknode.gid),
-		.name_len = le16_make((uint16_t)r->mknode.name.len),
-		.target_len = le16_make((uint16_t)r->mknode.target.len),
+	    .parent = le64_make(r->mknode.parent),
+	    .cookie = le64_make(r->mknode.cookie),
+	    .rdev = le64_make(r->mknode.rdev),
+	    .mode = le32_make(r->mknode.mode),
+	    .uid = le32_make(r->mknode.uid),
+	    .gid = le32_make(r->mknode.gid),
+	    .name_len = le16_make((uint16_t)r->mknode.name.len),
+	    .target_len = le16_make((uint16_t)r->mknode.target.len),
 	};
 	put_body(out, &b, sizeof(b), r->mknode.name, r->mknode.target);
 }
@@ -130,14 +130,14 @@ static void encode_mknode(const struct record *r, struct buf *out)
 static void encode_rename(const struct record *r, struct buf *out)
 {
 	const struct body_rename b = {
-		.parent = le64_make(r->rename.parent),
-		.new_parent = le64_make(r->rename.new_parent),
-		.new_cookie = le64_make(r->rename.new_cookie),
-		.target = le64_make(r->rename.target),
-		.whiteout_ino = le64_make(r->rename.whiteout_ino),
-		.flags = le32_make(r->rename.flags),
-		.name_len = le16_make((uint16_t)r->rename.name.len),
-		.new_name_len = le16_make((uint16_t)r->rename.new_name.len),
+	    .parent = le64_make(r->rename.parent),
+	    .new_parent = le64_make(r->rename.new_parent),
+	    .new_cookie = le64_make(r->rename.new_cookie),
+	    .target = le64_make(r->rename.target),
+	    .whiteout_ino = le64_make(r->rename.whiteout_ino),
+	    .flags = le32_make(r->rename.flags),
+	    .name_len = le16_make((uint16_t)r->rename.name.len),
+	    .new_name_len = le16_make((uint16_t)r->rename.new_name.len),
 	};
 	put_body(out, &b, sizeof(b), r->rename.name, r->rename.new_name);
 }
@@ -145,14 +145,14 @@ static void encode_rename(const struct record *r, struct buf *out)
 static void encode_setattr(const struct record *r, struct buf *out)
 {
 	const struct body_setattr b = {
-		.mask = le32_make(r->attr.mask),
-		.mode = le32_make(r->attr.mode),
-		.uid = le32_make(r->attr.uid),
-		.gid = le32_make(r->attr.gid),
-		.size = le64_make(r->attr.size),
-		.atime_ns = le64_make((uint64_t)r->attr.atime_ns),
-		.mtime_ns = le64_make((uint64_t)r->attr.mtime_ns),
-		.ctime_ns = le64_make((uint64_t)r->attr.ctime_ns),
+	    .mask = le32_make(r->attr.mask),
+	    .mode = le32_make(r->attr.mode),
+	    .uid = le32_make(r->attr.uid),
+	    .gid = le32_make(r->attr.gid),
+	    .size = le64_make(r->attr.size),
+	    .atime_ns = le64_make((uint64_t)r->attr.atime_ns),
+	    .mtime_ns = le64_make((uint64_t)r->attr.mtime_ns),
+	    .ctime_ns = le64_make((uint64_t)r->attr.ctime_ns),
 	};
 	put_body(out, &b, sizeof(b), none, none);
 }
@@ -160,11 +160,11 @@ static void encode_setattr(const struct record *r, struct buf *out)
 static void encode_write(const struct record *r, struct buf *out)
 {
 	const struct body_write b = {
-		.block = le64_make(r->write.block),
-		.size = le64_make(r->write.size),
-		.mtime_ns = le64_make((uint64_t)r->write.mtime_ns),
-		.n_blocks = le32_make(r->write.n_blocks),
-		.out_of_line = r->write.out_of_line,
+	    .block = le64_make(r->write.block),
+	    .size = le64_make(r->write.size),
+	    .mtime_ns = le64_make((uint64_t)r->write.mtime_ns),
+	    .n_blocks = le32_make(r->write.n_blocks),
+	    .out_of_line = r->write.out_of_line,
 	};
 	/* le.h pins the host to little endian, so the array is the array on disk. */
 	put_body(out, &b, sizeof(b), (struct slice){r->write.crc, 4 * (size_t)r->write.n_blocks}, none);
@@ -174,7 +174,8 @@ static void encode_small(const struct record *r, struct buf *out)
 {
 	switch (r->type) {
 	case RECORD_LINK: {
-		const struct body_link b = {.parent = le64_make(r->link.parent), .cookie = le64_make(r->link.cookie),
+		const struct body_link b = {.parent = le64_make(r->link.parent),
+					    .cookie = le64_make(r->link.cookie),
 					    .name_len = le16_make((uint16_t)r->link.name.len)};
 		put_body(out, &b, sizeof(b), r->link.name, none);
 		break;
@@ -186,8 +187,10 @@ static void encode_small(const struct record *r, struct buf *out)
 		break;
 	}
 	case RECORD_ZERO: {
-		const struct body_zero b = {.block = le64_make(r->zero.block), .n_blocks = le64_make(r->zero.n_blocks),
-					    .size = le64_make(r->zero.size), .mode = r->zero.mode};
+		const struct body_zero b = {.block = le64_make(r->zero.block),
+					    .n_blocks = le64_make(r->zero.n_blocks),
+					    .size = le64_make(r->zero.size),
+					    .mode = r->zero.mode};
 		put_body(out, &b, sizeof(b), none, none);
 		break;
 	}
@@ -247,14 +250,14 @@ int record_encode(const struct record *r, struct buf *out)
 	if (!record_check(r))
 		return -EINVAL;
 	struct record_header h = {
-		.type = r->type,
-		.flags = r->flags,
-		.uid = le32_make(r->uid),
-		.gid = le32_make(r->gid),
-		.pid = le32_make(r->pid),
-		.unique = le64_make(r->unique),
-		.time_ns = le64_make((uint64_t)r->time_ns),
-		.ino = le64_make(r->ino),
+	    .type = r->type,
+	    .flags = r->flags,
+	    .uid = le32_make(r->uid),
+	    .gid = le32_make(r->gid),
+	    .pid = le32_make(r->pid),
+	    .unique = le64_make(r->unique),
+	    .time_ns = le64_make((uint64_t)r->time_ns),
+	    .ino = le64_make(r->ino),
 	};
 	buf_put(out, &h, sizeof(h));
 	encode_body(r, out);
@@ -493,14 +496,14 @@ int record_decode(const void *p, size_t len, struct record *ret_record, size_t *
 	if (crc32c(0, (const uint8_t *)p + sizeof(h.crc), bytes - sizeof(h.crc)) != le32_get(h.crc))
 		return -EUCLEAN;
 	struct record r = {
-		.type = h.type,
-		.flags = h.flags,
-		.uid = le32_get(h.uid),
-		.gid = le32_get(h.gid),
-		.pid = le32_get(h.pid),
-		.unique = le64_get(h.unique),
-		.time_ns = (int64_t)le64_get(h.time_ns),
-		.ino = le64_get(h.ino),
+	    .type = h.type,
+	    .flags = h.flags,
+	    .uid = le32_get(h.uid),
+	    .gid = le32_get(h.gid),
+	    .pid = le32_get(h.pid),
+	    .unique = le64_get(h.unique),
+	    .time_ns = (int64_t)le64_get(h.time_ns),
+	    .ino = le64_get(h.ino),
 	};
 	struct reader in = {(const uint8_t *)p + sizeof(h), bytes - sizeof(h), false};
 	decode_body(&in, &r);
@@ -514,11 +517,11 @@ int record_decode(const void *p, size_t len, struct record *ret_record, size_t *
 const char *record_type_name(unsigned type)
 {
 	static const char *const names[] = {
-		[RECORD_MKNODE] = "MKNODE",     [RECORD_LINK] = "LINK",       [RECORD_UNLINK] = "UNLINK",
-		[RECORD_RENAME] = "RENAME",     [RECORD_SETATTR] = "SETATTR", [RECORD_SETXATTR] = "SETXATTR",
-		[RECORD_RMXATTR] = "RMXATTR",   [RECORD_WRITE] = "WRITE",     [RECORD_ZERO] = "ZERO",
-		[RECORD_REAP] = "REAP",         [RECORD_TIER] = "TIER",       [RECORD_SNAP] = "SNAP",
-		[RECORD_SNAPDROP] = "SNAPDROP", [RECORD_CONFIG] = "CONFIG",   [RECORD_EPOCH] = "EPOCH",
+	    [RECORD_MKNODE] = "MKNODE",     [RECORD_LINK] = "LINK",       [RECORD_UNLINK] = "UNLINK",
+	    [RECORD_RENAME] = "RENAME",     [RECORD_SETATTR] = "SETATTR", [RECORD_SETXATTR] = "SETXATTR",
+	    [RECORD_RMXATTR] = "RMXATTR",   [RECORD_WRITE] = "WRITE",     [RECORD_ZERO] = "ZERO",
+	    [RECORD_REAP] = "REAP",         [RECORD_TIER] = "TIER",       [RECORD_SNAP] = "SNAP",
+	    [RECORD_SNAPDROP] = "SNAPDROP", [RECORD_CONFIG] = "CONFIG",   [RECORD_EPOCH] = "EPOCH",
 	};
 	return type < ARRAY_SIZE(names) && names[type] ? names[type] : "?";
 }

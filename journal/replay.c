@@ -33,9 +33,9 @@
 /* A part of the ring in memory, moving forward. */
 struct window {
 	const struct ring *ring;
-	uint8_t *p;          /* WINDOW_BLOCKS blocks */
-	uint64_t pos, end;   /* of the first block in it; first position that belongs to the lap before */
-	uint32_t n, piece;   /* blocks in it; to read next */
+	uint8_t *p;        /* WINDOW_BLOCKS blocks */
+	uint64_t pos, end; /* of the first block in it; first position that belongs to the lap before */
+	uint32_t n, piece; /* blocks in it; to read next */
 };
 
 struct replay {
@@ -334,10 +334,10 @@ int journal_replay(struct journal *j, const struct journal_point *from, const st
 	if (!memory)
 		return -ENOMEM;
 	struct replay rp = {
-		.journal = j,
-		.ops = ops,
-		.result = ret,
-		.window = {.ring = &j->ring, .p = memory, .pos = from->pos, .end = from->pos + j->ring.n_blocks, .piece = PIECE_MIN},
+	    .journal = j,
+	    .ops = ops,
+	    .result = ret,
+	    .window = {.ring = &j->ring, .p = memory, .pos = from->pos, .end = from->pos + j->ring.n_blocks, .piece = PIECE_MIN},
 	};
 	mutex_lock(&j->lock);
 	assert(!j->started);

@@ -15,9 +15,9 @@
 #include "base/log.h"
 #include "journal/journal_format.h"
 
-#define SEGMENTS_MAX 4096u
+#define SEGMENTS_MAX       4096u
 #define SEGMENT_BLOCKS_MIN 256u
-#define RING_BLOCKS_MAX (UINT64_C(1) << 40) /* keeps every product below in range */
+#define RING_BLOCKS_MAX    (UINT64_C(1) << 40) /* keeps every product below in range */
 
 struct segment_name {
 	char s[24];
@@ -34,7 +34,8 @@ static struct segment_name segment_name(uint32_t i)
 int ring_geometry_check(const struct journal_geometry *g)
 {
 	if (g->n_segments < 2 || g->n_segments > SEGMENTS_MAX || g->segment_blocks < SEGMENT_BLOCKS_MIN ||
-	    g->segment_blocks > RING_BLOCKS_MAX / g->n_segments || g->n_segments * g->segment_blocks < 2 * (uint64_t)BATCH_MAX_BLOCKS)
+	    g->segment_blocks > RING_BLOCKS_MAX / g->n_segments ||
+	    g->n_segments * g->segment_blocks < 2 * (uint64_t)BATCH_MAX_BLOCKS)
 		return -EINVAL;
 	return 0;
 }
@@ -45,7 +46,8 @@ int ring_format(struct store *store, const struct journal_geometry *g)
 
 	for (uint32_t i = 0; !r && i < g->n_segments; i++) {
 		struct disk *disk;
-		r = store_open(store, segment_name(i).s, DISK_CREATE | DISK_ZERO | DISK_DIRECT, g->segment_blocks * BLOCK_SIZE, &disk);
+		r = store_open(store, segment_name(i).s, DISK_CREATE | DISK_ZERO | DISK_DIRECT, g->segment_blocks * BLOCK_SIZE,
+			       &disk);
 		if (!r)
 			disk_close(disk);
 	}
@@ -62,8 +64,8 @@ static int segment_open(struct store *store, uint32_t i, uint64_t bytes, struct 
 		return r;
 	}
 	if (disk->size != bytes) {
-		log_error("journal: %s has %llu bytes, the superblock says %llu", segment_name(i).s, (unsigned long long)disk->size,
-			  (unsigned long long)bytes);
+		log_error("journal: %s has %llu bytes, the superblock says %llu", segment_name(i).s,
+			  (unsigned long long)disk->size, (unsigned long long)bytes);
 		disk_close(disk);
 		return -EUCLEAN;
 	}
@@ -109,9 +111,9 @@ static struct place ring_place(const struct ring *r, uint64_t pos, uint64_t n)
 	uint64_t block = pos % r->segment_blocks;
 
 	return (struct place){
-		.segment = (uint32_t)(pos / r->segment_blocks % r->n_segments),
-		.off = block * BLOCK_SIZE,
-		.n = min_u64(n, r->segment_blocks - block),
+	    .segment = (uint32_t)(pos / r->segment_blocks % r->n_segments),
+	    .off = block * BLOCK_SIZE,
+	    .n = min_u64(n, r->segment_blocks - block),
 	};
 }
 

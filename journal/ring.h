@@ -28,7 +28,8 @@ void ring_close(struct ring *r);
  * the DISK_ flags given.  On failure *ret_segment is the segment whose write failed; what reached the ring is undefined.
  */
 #define RING_IOV_MAX 4
-MUST_CHECK int ring_write(const struct ring *r, const struct iovec *iov, int n_iov, uint64_t pos, unsigned flags, uint32_t *ret_segment);
+MUST_CHECK int ring_write(const struct ring *r, const struct iovec *iov, int n_iov, uint64_t pos, unsigned flags,
+			  uint32_t *ret_segment);
 /* Reads n blocks from `pos` into aligned memory. */
 MUST_CHECK int ring_read(const struct ring *r, uint64_t pos, uint32_t n, void *p);
 /* Flushes the segments that hold n blocks from `pos`. */

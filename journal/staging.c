@@ -176,12 +176,12 @@ void staging_put_data(struct staging *s, struct record *r)
 static void put_mark(struct staging *s, uint64_t hash)
 {
 	s->head->mark[(s->published + 1) % 2] = (struct staging_mark){
-		.hash = le64_make(hash),
-		.n_records = le32_make(s->n.n_records),
-		.logical_bytes = le32_make(s->n.logical_bytes),
-		.n_payload_blocks = le32_make(s->n.n_payload),
-		.local_bytes = le32_make(s->n.local_bytes),
-		.local_crc = le32_make(s->local_crc),
+	    .hash = le64_make(hash),
+	    .n_records = le32_make(s->n.n_records),
+	    .logical_bytes = le32_make(s->n.logical_bytes),
+	    .n_payload_blocks = le32_make(s->n.n_payload),
+	    .local_bytes = le32_make(s->n.local_bytes),
+	    .local_crc = le32_make(s->local_crc),
 	};
 	store_published(s, s->published + 1);
 }
@@ -198,12 +198,13 @@ void staging_publish(struct staging *s, const void *logical, uint32_t bytes, uin
 void staging_point_after(const struct staging *s, struct journal_point *ret)
 {
 	*ret = (struct journal_point){
-		.seq = staging_seq(s), .pos = s->prev.pos + batch_blocks(&s->n), .hash = XXH64_digest(s->hasher)};
+	    .seq = staging_seq(s), .pos = s->prev.pos + batch_blocks(&s->n), .hash = XXH64_digest(s->hasher)};
 }
 
 void staging_view(const struct staging *s, struct batch_view *ret)
 {
-	*ret = (struct batch_view){.pos = s->prev.pos, .payload = s->payload, .logical = s->logical, .local = s->local, .n = s->n};
+	*ret =
+	    (struct batch_view){.pos = s->prev.pos, .payload = s->payload, .logical = s->logical, .local = s->local, .n = s->n};
 }
 
 void staging_gather(const struct batch_view *v, const struct staging *s, uint8_t *scratch, struct iovec ret_iov[STAGING_IOV])
@@ -242,8 +243,10 @@ uint64_t staging_floor(const struct staging *s, const uint8_t volume[16])
 /* The counts of a mark, bounded: nothing in it is used before. */
 static bool mark_counts(const struct staging_mark *m, struct batch_counts *ret)
 {
-	*ret = (struct batch_counts){.n_records = le32_get(m->n_records), .n_payload = le32_get(m->n_payload_blocks),
-				     .logical_bytes = le32_get(m->logical_bytes), .local_bytes = le32_get(m->local_bytes)};
+	*ret = (struct batch_counts){.n_records = le32_get(m->n_records),
+				     .n_payload = le32_get(m->n_payload_blocks),
+				     .logical_bytes = le32_get(m->logical_bytes),
+				     .local_bytes = le32_get(m->local_bytes)};
 	return ret->n_payload <= BATCH_PAYLOAD_MAX_BLOCKS && ret->logical_bytes <= BATCH_LOGICAL_MAX_BYTES &&
 	       ret->local_bytes <= BATCH_LOCAL_MAX_BYTES && ret->n_records >= 1 &&
 	       ret->n_records <= ret->logical_bytes / sizeof(struct record_header);

@@ -40,7 +40,10 @@ MUST_CHECK int staging_format(struct store *store);
 MUST_CHECK int staging_open(struct store *store, unsigned index, struct staging *ret);
 void staging_close(struct staging *s);
 
-static inline uint64_t staging_seq(const struct staging *s) { return s->prev.seq + 1; }
+static inline uint64_t staging_seq(const struct staging *s)
+{
+	return s->prev.seq + 1;
+}
 
 /* Starts an empty batch after `prev`, on behalf of a volume and a mount. */
 void staging_begin(struct staging *s, const uint8_t volume[16], uint64_t incarnation, const struct journal_point *prev,
@@ -81,7 +84,8 @@ uint64_t staging_floor(const struct staging *s, const uint8_t volume[16]);
  * Recovery.  Takes up what stands complete in the file when it continues the chain after `expect`: then s->n and the
  * rest describe it.  -ENOENT: nothing that belongs here; -EBADMSG: claims to, but the bytes are of another age.
  */
-MUST_CHECK int staging_load(struct staging *s, const uint8_t volume[16], uint64_t incarnation, const struct journal_point *expect);
+MUST_CHECK int staging_load(struct staging *s, const uint8_t volume[16], uint64_t incarnation,
+			    const struct journal_point *expect);
 /* Keeps only the first `n` of what was loaded, in memory; the file stays as it is. */
 void staging_cut(struct staging *s, const struct batch_counts *n);
 /* Writes the header anew for this mount: the batch in it goes on being built. */

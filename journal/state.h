@@ -20,7 +20,7 @@ struct journal {
 	uint64_t full_blocks;     /* used blocks at which writers wait */
 	uint64_t throttle_blocks; /* at which they begin to be slowed */
 	uint64_t points_cap;
-	uint8_t *scratch;         /* owned by the committing thread */
+	uint8_t *scratch; /* owned by the committing thread */
 
 	struct mutex lock;
 	struct cond trimmed; /* for journal_wait_room */
@@ -30,6 +30,7 @@ struct journal {
 	unsigned open;     /* the file of the batch being built; the other one's is in flight or durable */
 	unsigned n_staged; /* between replay and start: batches that the files hold; of two the first is in staging[!open] */
 	bool started, committing;
+	bool relief_wanted; /* while committing: the thread does so for others and has work of its own */
 	struct journal_waiter *waiters, **waiters_end;
 	struct journal_point *points; /* where each batch from tail to newest ends: seq s at points[s % points_cap] */
 	uint64_t tail_seq, sealed_seq, durable_seq;
@@ -41,7 +42,10 @@ struct journal {
 	char failure[256];
 };
 
-static inline struct staging *open_staging(struct journal *j) REQUIRES(j->lock) { return &j->staging[j->open]; }
+static inline struct staging *open_staging(struct journal *j) REQUIRES(j->lock)
+{
+	return &j->staging[j->open];
+}
 
 static inline struct journal_point *point_at(struct journal *j, uint64_t seq) REQUIRES(j->lock)
 {

@@ -78,7 +78,7 @@ static uint64_t memtable_trigger(const struct fs *fs)
 	return fs->config.memory_bytes / 8;
 }
 
-/* Freed blocks come back only with a checkpoint: soon, when there is little else. */
+/* Freed blocks come back only with a checkpoint: before the arena grows for want of them. */
 static bool space_is_short(struct fs *fs)
 {
 	struct arena_status as;
@@ -86,8 +86,7 @@ static bool space_is_short(struct fs *fs)
 	if (atomic_load(&fs->freed_since_ckpt) == 0)
 		return false;
 	arena_get_status(fs->arena, &as);
-	uint64_t available = as.free_blocks - min_u64(as.free_blocks, as.reserved_blocks) + as.growable_blocks;
-	return available < as.total_blocks / 8;
+	return as.free_blocks - min_u64(as.free_blocks, as.reserved_blocks) < as.total_blocks / 4;
 }
 
 static void checkpoint_step(struct fs *fs, struct service *s)

@@ -1,7 +1,7 @@
 /*
  * arena.h: the 4 KiB blocks of a volume: chunk files, the bitmap allocator, reservations, and the rule about reuse.
  *
- * A chunk is a file arena.1/chunk.NNNNN of chunk_blocks blocks: created, filled with zeros and flushed, its name made
+ * A chunk is a file arena.1/chunk.NNNNN of chunk_blocks blocks: created with its space allocated and flushed, its name made
  * durable, and only then used.  Device numbers are those of pointers (1-199); there is one device so far.
  *
  * States of a block: free -> used (arena_alloc) -> limbo (arena_free) -> free.  A block leaves limbo only when the

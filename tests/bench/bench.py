@@ -34,7 +34,6 @@ import sides
 
 
 def machine_facts(directory, clawfs):
-    mount = host_mount(directory)
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "kernel": platform.release(),
@@ -43,7 +42,7 @@ def machine_facts(directory, clawfs):
         "cores": len(os.sched_getaffinity(0)),
         "memory_kib": int(first_value("/proc/meminfo", "MemTotal").split()[0]),
         "load": os.getloadavg(),
-        "filesystem": mount,
+        "filesystem": host_filesystem(directory),
         "disk": disk_facts(directory),
         "versions": {
             "clawfs": version([clawfs, "--version"]) if clawfs else None,
@@ -65,8 +64,8 @@ def first_value(path, key):
     return ""
 
 
-def host_mount(directory):
-    """Type and options of the filesystem that holds `directory`."""
+def host_filesystem(directory):
+    """What holds `directory`: type, options, and whether an ext4 has its journal, without which it does and promises much less."""
     best = ("", "", "")
     with open("/proc/self/mounts") as f:
         for line in f:
@@ -74,15 +73,24 @@ def host_mount(directory):
             inside = directory == point or directory.startswith(point.rstrip("/") + "/")
             if inside and len(point) >= len(best[0]):
                 best = (point, kind, options)
-    return {"type": best[1], "options": best[2]}
+    facts = {"type": best[1], "options": best[2]}
+    if facts["type"] == "ext4":
+        device = os.path.basename(os.path.realpath(sys_block(directory)))
+        journals = os.listdir("/proc/fs/jbd2") if os.path.isdir("/proc/fs/jbd2") else []
+        facts["journal"] = any(name.startswith(device + "-") for name in journals)
+    return facts
+
+
+def sys_block(directory):
+    device = os.stat(directory).st_dev
+    return f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
 
 
 def disk_facts(directory):
     """Queue settings of the block device below `directory`; empty where there is none (tmpfs, btrfs)."""
-    device = os.stat(directory).st_dev
-    queue = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/queue"
+    queue = os.path.join(sys_block(directory), "queue")
     if not os.path.isdir(queue):
-        queue = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/../queue"
+        queue = os.path.join(sys_block(directory), "..", "queue")  # of a partition: its disk's
     facts = {}
     for name in ("write_cache", "fua", "scheduler", "rotational", "read_ahead_kb"):
         try:
@@ -148,6 +156,13 @@ def number(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
+def print_facts(facts):
+    host = facts["filesystem"]
+    journal = "" if host.get("journal", True) else " without a journal"
+    print(f"{facts['cores']} cores, {facts['cpu']}, Linux {facts['kernel']}, host {host['type']}{journal}, "
+          f"load {facts['load'][0]:.1f} at the start")
+
+
 def print_table(results, other_name):
     heads = ("row", "unit", "host", other_name, "ratio", "target", "", "spread")
     lines = [heads]
@@ -181,6 +196,7 @@ def compare(options, both, work):
             if type(group).remove is not rows.Group.remove:
                 alternate(group.remove, f"{type(group).__name__}, removing", both, options.runs, samples)
     results = [summarize(row, samples[row.name], both) for group in groups for row in group.rows if row.name in wanted]
+    print_facts(facts)
     print_table(results, both[1].name)
     return {"facts": facts, "sizes": sizes.as_dict(), "runs": options.runs, "sides": [side.name for side in both],
             "seconds": time.monotonic() - start, "rows": results}

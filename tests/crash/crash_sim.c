@@ -24,7 +24,7 @@
 #include "tests/crash/sim_run.h"
 #include "tests/crash/sim_sweeps.h"
 
-#define GENERATIONS 3u
+#define GENERATIONS    3u
 #define SEED_TIMEOUT_S 600u
 
 struct options {
@@ -80,11 +80,14 @@ static void trace_history(const struct sim *s, size_t lo, size_t hi)
 	const struct sim_history *h = &s->run.history;
 
 	for (size_t i = 0; s->o->trace && i < h->n && i <= hi + 1; i++)
-		printf("%c%5zu event %6llu hash %016llx %s\n", i == lo ? '[' : i == hi ? ']' : ' ', i, (unsigned long long)h->step[i].mark,
-		       (unsigned long long)h->step[i].hash, h->step[i].what);
+		printf("%c%5zu event %6llu hash %016llx %s\n",
+		       i == lo   ? '['
+		       : i == hi ? ']'
+				 : ' ',
+		       i, (unsigned long long)h->step[i].mark, (unsigned long long)h->step[i].hash, h->step[i].what);
 }
 
-/* --- one recovery ------------------------------------------------------------------------------------------------------------ */
+/* ---- one recovery ---- */
 
 /* A mount of `image`; false and reported when it is not what `where` allows. */
 static bool identify(struct sim *s, struct fs *fs, size_t lo, size_t hi, const char *where, size_t *ret_step)
@@ -100,6 +103,7 @@ static bool identify(struct sim *s, struct fs *fs, size_t lo, size_t hi, const c
 static bool live_on(struct sim *s, struct sim_image image, struct fs *fs, size_t step, uint64_t salt)
 {
 	struct sim_run sub = {.seed = s->run.seed, .profile = s->run.profile, .sabotage = s->run.sabotage, .clock = s->run.clock};
+	int64_t now_ns = s->run.clock->now_ns;
 	bool ok = true;
 
 	sub.rng = rng_derive(s->run.seed, salt, 77);
@@ -113,15 +117,20 @@ static bool live_on(struct sim *s, struct sim_image image, struct fs *fs, size_t
 		ok = sim_step(&sub);
 	ok = ok && sim_compare(&sub, sub.fs, sub.model) && sim_fsck(&sub, sub.fs) && sim_unmount(&sub) && sim_mount(&sub) &&
 	     sim_fsck(&sub, sub.fs);
-	if (!ok)
+	if (!ok) {
 		report(s, "going on after the recovery", sub.why);
+		for (size_t i = 0; s->o->trace && i < sub.history.n; i++)
+			printf("%5zu %s\n", i, sub.history.step[i].what);
+	}
+	s->run.clock->now_ns = now_ns;
 	atomic_fetch_add(&s->progress->n_deep, 1);
 	sim_free(&sub);
 	return ok;
 }
 
 /* Cuts the recovery that `image` went through, at each of its events: the second recovery finds no other tree. */
-static bool cut_recovery(struct sim *s, const struct sim_image *image, size_t lo, size_t kill_lo, size_t hi, bool formatting, struct rng *rng)
+static bool cut_recovery(struct sim *s, const struct sim_image *image, size_t lo, size_t kill_lo, size_t hi, bool formatting,
+			 struct rng *rng)
 {
 	struct simcut *c = simcut_new(image->store);
 	uint64_t n = simstore_count(image->store);
@@ -137,7 +146,8 @@ static bool cut_recovery(struct sim *s, const struct sim_image *image, size_t lo
 		struct sim_image again = {.store = simcut_image(c, v, rng, false)};
 		again.index = kv_disk_at(image->index, k, again.store);
 		int r = sim_open_image(&s->run, &again, &fs);
-		snprintf(where, sizeof(where), "recovery cut at its event %llu, %s", (unsigned long long)k, simcut_variant_name(v));
+		snprintf(where, sizeof(where), "recovery cut at its event %llu, %s", (unsigned long long)k,
+			 simcut_variant_name(v));
 		if (r) {
 			ok = formatting; /* a kill found names there that a power loss now takes */
 			if (!ok)
@@ -157,7 +167,8 @@ static bool cut_recovery(struct sim *s, const struct sim_image *image, size_t lo
 static bool recover(struct sim *s, const struct simcut *c, uint64_t cut, enum simcut_variant v)
 {
 	struct rng rng = rng_derive(s->run.seed, s->generation << 40 | cut, v);
-	bool killed = v == SIMCUT_KILL, nest = rng_percent(&rng, 4), deep = rng_percent(&rng, 12), check = rng_percent(&rng, 33), ok = true;
+	bool killed = v == SIMCUT_KILL, nest = rng_percent(&rng, 4), deep = rng_percent(&rng, 12), check = rng_percent(&rng, 33),
+	     ok = true;
 	bool formatting = s->generation == 0 && cut < s->run.history.step[0].mark;
 	size_t lo, hi, kill_lo, step = 0;
 	struct fs *fs;
@@ -198,7 +209,7 @@ static bool recover(struct sim *s, const struct simcut *c, uint64_t cut, enum si
 	return ok;
 }
 
-/* --- one seed ------------------------------------------------------------------------------------------------------------------ */
+/* ---- one seed ---- */
 
 /* The cuts of the generation that just ran. */
 static bool sweep_cuts(struct sim *s)
@@ -212,10 +223,12 @@ static bool sweep_cuts(struct sim *s)
 	atomic_fetch_add(&s->progress->n_events, n);
 	for (uint64_t k = 0; ok && k < n; k++) {
 		bool chosen = o->cuts >= n || rng_below(&rng, n) < o->cuts;
-		unsigned first = (unsigned)rng_below(&rng, SIMCUT_VARIANTS), step = rng_percent(&rng, 50) ? 1 : SIMCUT_VARIANTS - 1;
+		unsigned first = (unsigned)rng_below(&rng, SIMCUT_VARIANTS),
+			 step = rng_percent(&rng, 50) ? 1 : SIMCUT_VARIANTS - 1;
 
 		if (o->only_cut >= 0)
-			chosen = o->only_cut == (int64_t)k && (o->only_generation < 0 || o->only_generation == (int64_t)s->generation);
+			chosen =
+			    o->only_cut == (int64_t)k && (o->only_generation < 0 || o->only_generation == (int64_t)s->generation);
 		if (!chosen)
 			continue;
 		simcut_advance(c, k);
@@ -248,7 +261,8 @@ static bool next_generation(struct sim *s)
 	struct simcut *c = simcut_new(s->run.image.store);
 	simcut_advance(c, cut);
 	struct rng first_rng = rng, second_rng = rng;
-	struct sim_image look = sim_take_image(&s->run, c, cut, v, &first_rng, false), image = sim_take_image(&s->run, c, cut, v, &second_rng, true);
+	struct sim_image look = sim_take_image(&s->run, c, cut, v, &first_rng, false),
+			 image = sim_take_image(&s->run, c, cut, v, &second_rng, true);
 	simcut_free(c);
 	sim_bounds(&s->run.history, cut, v == SIMCUT_KILL, &lo, &hi);
 	int r = sim_open_image(&s->run, &look, &fs);
@@ -316,7 +330,7 @@ static bool run_seed(struct sim *s, uint64_t seed)
 	return ok;
 }
 
-/* --- workers --------------------------------------------------------------------------------------------------------------------- */
+/* ---- workers ---- */
 
 static void work(const struct options *o, struct progress *p, unsigned worker, int64_t end_ns)
 {
@@ -374,9 +388,10 @@ static int sweep(const struct options *o)
 		reap_worker(o, p, pids);
 	printf("seeds %llu from %llu, store events %llu, cut points %llu, recoveries %llu, recoveries of cut recoveries %llu, "
 	       "lived on %llu, failures %llu, %.1f s\n",
-	       (unsigned long long)p->n_seeds, (unsigned long long)o->seed, (unsigned long long)p->n_events, (unsigned long long)p->n_cuts,
-	       (unsigned long long)p->n_recoveries, (unsigned long long)p->n_nested, (unsigned long long)p->n_deep,
-	       (unsigned long long)p->n_failures, (double)(clock_mono_ns(&clock_system) - start) / 1e9);
+	       (unsigned long long)p->n_seeds, (unsigned long long)o->seed, (unsigned long long)p->n_events,
+	       (unsigned long long)p->n_cuts, (unsigned long long)p->n_recoveries, (unsigned long long)p->n_nested,
+	       (unsigned long long)p->n_deep, (unsigned long long)p->n_failures,
+	       (double)(clock_mono_ns(&clock_system) - start) / 1e9);
 	bool failed = p->n_failures > 0;
 	munmap(p, sizeof(*p));
 	if (o->expect_failure && !failed)
@@ -384,21 +399,20 @@ static int sweep(const struct options *o)
 	return failed == o->expect_failure ? 0 : 1;
 }
 
-static const char usage[] =
-	"clawfs-sim: crashes the filesystem code over a simulated store and checks what is left\n"
-	"  --seed N          first seed (1)\n"
-	"  --seeds N         how many (1)\n"
-	"  --seconds N       start no further seed after this long\n"
-	"  --ops N           most operations per generation (100)\n"
-	"  --cuts all|N      crash points per generation (all)\n"
-	"  --variants N      of 6 kinds of crash, how many at each (2)\n"
-	"  --profile NAME    mixed, ring, full, tree (by seed)\n"
-	"  --jobs N          processes (1)\n"
-	"  --generation N --cut K --variant V   only this one: repeats a failure\n"
-	"  --trace           the history of a failure; log lines\n"
-	"  --sabotage RULE   break R1, R2, R3, R4 or R5; exit 0 when that is noticed\n"
-	"  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
-	"  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
+static const char usage[] = "clawfs-sim: crashes the filesystem code over a simulated store and checks what is left\n"
+			    "  --seed N          first seed (1)\n"
+			    "  --seeds N         how many (1)\n"
+			    "  --seconds N       start no further seed after this long\n"
+			    "  --ops N           most operations per generation (100)\n"
+			    "  --cuts all|N      crash points per generation (all)\n"
+			    "  --variants N      of 6 kinds of crash, how many at each (2)\n"
+			    "  --profile NAME    mixed, ring, full, tree (by seed)\n"
+			    "  --jobs N          processes (1)\n"
+			    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
+			    "  --trace           the history of a failure; log lines\n"
+			    "  --sabotage RULE   break R1, R2, R3, R4 or R5; exit 0 when that is noticed\n"
+			    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
+			    "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
 
 static int find_name(const char *text, const char *(*name)(int), int n)
 {
@@ -409,8 +423,14 @@ static int find_name(const char *text, const char *(*name)(int), int n)
 	exit(2);
 }
 
-static const char *profile_at(int i) { return sim_profile_name((enum sim_profile)i); }
-static const char *variant_at(int i) { return simcut_variant_name((enum simcut_variant)i); }
+static const char *profile_at(int i)
+{
+	return sim_profile_name((enum sim_profile)i);
+}
+static const char *variant_at(int i)
+{
+	return simcut_variant_name((enum simcut_variant)i);
+}
 
 static unsigned sabotage_of(const char *rule)
 {
@@ -424,35 +444,90 @@ static unsigned sabotage_of(const char *rule)
 int main(int argc, char **argv)
 {
 	static const struct option long_options[] = {
-		{"seed", 1, NULL, 's'},   {"seeds", 1, NULL, 'S'},      {"seconds", 1, NULL, 't'}, {"ops", 1, NULL, 'o'},
-		{"cuts", 1, NULL, 'c'},   {"variants", 1, NULL, 'V'},   {"profile", 1, NULL, 'p'}, {"jobs", 1, NULL, 'j'},
-		{"cut", 1, NULL, 'k'},    {"generation", 1, NULL, 'g'}, {"variant", 1, NULL, 'v'}, {"trace", 0, NULL, 'T'},
-		{"sabotage", 1, NULL, 'b'}, {"faults", 0, NULL, 'F'},   {"damage", 0, NULL, 'D'},  {"help", 0, NULL, 'h'},
-		{0},
+	    {"seed", 1, NULL, 's'},
+	    {"seeds", 1, NULL, 'S'},
+	    {"seconds", 1, NULL, 't'},
+	    {"ops", 1, NULL, 'o'},
+	    {"cuts", 1, NULL, 'c'},
+	    {"variants", 1, NULL, 'V'},
+	    {"profile", 1, NULL, 'p'},
+	    {"jobs", 1, NULL, 'j'},
+	    {"cut", 1, NULL, 'k'},
+	    {"generation", 1, NULL, 'g'},
+	    {"variant", 1, NULL, 'v'},
+	    {"trace", 0, NULL, 'T'},
+	    {"sabotage", 1, NULL, 'b'},
+	    {"faults", 0, NULL, 'F'},
+	    {"damage", 0, NULL, 'D'},
+	    {"help", 0, NULL, 'h'},
+	    {0},
 	};
-	struct options o = {.seed = 1, .n_seeds = 1, .n_ops = 100, .cuts = UINT64_MAX, .profile = -1, .n_variants = 2, .jobs = 1,
-			    .only_generation = -1, .only_cut = -1, .only_variant = -1};
+	struct options o = {.seed = 1,
+			    .n_seeds = 1,
+			    .n_ops = 100,
+			    .cuts = UINT64_MAX,
+			    .profile = -1,
+			    .n_variants = 2,
+			    .jobs = 1,
+			    .only_generation = -1,
+			    .only_cut = -1,
+			    .only_variant = -1};
 	bool faults = false, damage = false;
 
 	for (int c; (c = getopt_long(argc, argv, "h", long_options, NULL)) >= 0;) {
 		switch (c) {
-		case 's': o.seed = strtoull(optarg, NULL, 10); break;
-		case 'S': o.n_seeds = strtoull(optarg, NULL, 10); break;
-		case 't': o.seconds = (unsigned)atoi(optarg); break;
-		case 'o': o.n_ops = strtoull(optarg, NULL, 10); break;
-		case 'c': o.cuts = strcmp(optarg, "all") ? strtoull(optarg, NULL, 10) : UINT64_MAX; break;
-		case 'V': o.n_variants = (unsigned)atoi(optarg); break;
-		case 'p': o.profile = find_name(optarg, profile_at, SIM_PROFILES); break;
-		case 'j': o.jobs = (unsigned)min_u64(max_u64((uint64_t)atoi(optarg), 1), 64); break;
-		case 'g': o.only_generation = atoll(optarg); break;
-		case 'k': o.only_cut = atoll(optarg); break;
-		case 'v': o.only_variant = find_name(optarg, variant_at, SIMCUT_VARIANTS); break;
-		case 'T': o.trace = true; break;
-		case 'b': o.sabotage = sabotage_of(optarg); o.expect_failure = true; break;
-		case 'F': faults = true; break;
-		case 'D': damage = true; break;
-		case 'h': fputs(usage, stdout); return 0;
-		default: fputs(usage, stderr); return 2;
+		case 's':
+			o.seed = strtoull(optarg, NULL, 10);
+			break;
+		case 'S':
+			o.n_seeds = strtoull(optarg, NULL, 10);
+			break;
+		case 't':
+			o.seconds = (unsigned)atoi(optarg);
+			break;
+		case 'o':
+			o.n_ops = strtoull(optarg, NULL, 10);
+			break;
+		case 'c':
+			o.cuts = strcmp(optarg, "all") ? strtoull(optarg, NULL, 10) : UINT64_MAX;
+			break;
+		case 'V':
+			o.n_variants = (unsigned)atoi(optarg);
+			break;
+		case 'p':
+			o.profile = find_name(optarg, profile_at, SIM_PROFILES);
+			break;
+		case 'j':
+			o.jobs = (unsigned)min_u64(max_u64((uint64_t)atoi(optarg), 1), 64);
+			break;
+		case 'g':
+			o.only_generation = atoll(optarg);
+			break;
+		case 'k':
+			o.only_cut = atoll(optarg);
+			break;
+		case 'v':
+			o.only_variant = find_name(optarg, variant_at, SIMCUT_VARIANTS);
+			break;
+		case 'T':
+			o.trace = true;
+			break;
+		case 'b':
+			o.sabotage = sabotage_of(optarg);
+			o.expect_failure = true;
+			break;
+		case 'F':
+			faults = true;
+			break;
+		case 'D':
+			damage = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		default:
+			fputs(usage, stderr);
+			return 2;
 		}
 	}
 	/* Each recovery takes and gives back tens of MiB: keep them, so that the kernel need not clear pages again and again. */

@@ -52,8 +52,9 @@ class Rounds:
     def cut(self, number):
         """Lets the workers run and cuts the power in their midst."""
         mode, seed = self.rng.choice(MODES), self.rng.randrange(1 << 30)
+        synced = self.rng.choice((1, 0.1, 0.01))
         self.workers = [workload.Worker(self.volume.path("w%d" % i), state, self.rng.randrange(1 << 40),
-                                        os.path.join(self.tmp, "ledger.%d.%d" % (number, i)), pause=0.003)
+                                        os.path.join(self.tmp, "ledger.%d.%d" % (number, i)), pause=0.003, synced=synced)
                         for i, state in enumerate(self.states)]
         wait = self.rng.uniform(0.1, 1.5)
         if self.rng.random() < 0.5:
@@ -72,7 +73,7 @@ class Rounds:
         if self.rng.random() < 0.3:
             time.sleep(0.2)  # the daemon sees the errors, and must neither ack nor die of them
             if self.volume.process.poll() is not None:
-                raise workload.Mismatch("the daemon died of a store that fails:\n" + self.volume.messages()[-6000:])
+                raise workload.Mismatch("a store that fails ended the daemon with %d" % self.volume.process.returncode)
         self.volume.kill9()
         for w in self.workers:
             w.stop()
@@ -138,7 +139,8 @@ def keep(rounds):
     kept = tempfile.mkdtemp(prefix="clawfs-power-loss-")
     try:
         rounds.volume.kill9()
-        os.system("cp -a %s %s/ && cp %s %s/" % (rounds.volume.store, kept, rounds.volume.log, kept))
+        rounds.faults.restore()
+        os.system("cp -a %s %s/; cp %s %s/" % (rounds.volume.store, kept, rounds.volume.log, kept))
     finally:
         print("kept: " + kept, file=sys.stderr)
 

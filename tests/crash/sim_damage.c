@@ -14,8 +14,8 @@
 #include "tests/crash/sim_sweeps.h"
 #include "tests/lib/cow.h"
 
-#define FILES_MAX 64u
-#define PAGES_MAX 8192u
+#define FILES_MAX         64u
+#define PAGES_MAX         8192u
 #define TRIALS_PER_VOLUME 24u
 
 enum damage { DAMAGE_BIT, DAMAGE_ZEROS, DAMAGE_MISPLACED, DAMAGE_STALE, DAMAGE_INDEX, DAMAGES };
@@ -95,7 +95,7 @@ static void do_damage(struct trial *t, struct sim_image *image, struct sim_image
 		 memcmp(block, was, sizeof(was)) ? "" : " (no change)");
 }
 
-/* --- comparing with errors allowed --------------------------------------------------------------------------------------------- */
+/* ---- comparing with errors allowed ---- */
 
 static bool wrong(struct trial *t, uint64_t ino, const char *what)
 {
@@ -103,7 +103,10 @@ static bool wrong(struct trial *t, uint64_t ino, const char *what)
 	return false;
 }
 
-static bool is_damage(int r) { return r == -EIO || r == -EBADMSG || r == -EUCLEAN; }
+static bool is_damage(int r)
+{
+	return r == -EIO || r == -EBADMSG || r == -EUCLEAN;
+}
 
 static bool check_bytes(struct trial *t, struct fs *fs, const struct model *m, const struct model_inode *i)
 {
@@ -139,7 +142,8 @@ static bool check_inode(struct trial *t, struct fs *fs, const struct model *m, u
 		return wrong(t, ino, strerror(-r));
 	if (!i)
 		return wrong(t, ino, "should not be there");
-	if (a.mode != i->mode || a.nlink != i->nlink || a.uid != i->uid || a.gid != i->gid || (!S_ISDIR(a.mode) && a.size != i->size))
+	if (a.mode != i->mode || a.nlink != i->nlink || a.uid != i->uid || a.gid != i->gid ||
+	    (!S_ISDIR(a.mode) && a.size != i->size))
 		return wrong(t, ino, "wrong attributes without an error");
 	if (S_ISREG(a.mode))
 		return check_bytes(t, fs, m, i);
@@ -237,7 +241,8 @@ static bool check_fsck(struct trial *t, struct fs *fs)
 	return true;
 }
 
-static bool run_trial(struct trial *t, struct sim_image image, struct sim_image *older, size_t lo, size_t hi, struct counts *counts)
+static bool run_trial(struct trial *t, struct sim_image image, struct sim_image *older, size_t lo, size_t hi,
+		      struct counts *counts)
 {
 	struct rng rng = rng_derive(t->seed, t->number, 9);
 	bool ok = true;
@@ -302,7 +307,8 @@ int sim_damage(uint64_t seed, uint64_t n_seeds)
 
 	for (uint64_t i = 0; i < n_seeds; i++)
 		c.failures += !run_volume(seed + i, &c);
-	printf("volumes %llu from seed %llu, damages %llu: mount refused %llu, errors where damaged %llu, unharmed %llu; failures %llu\n",
+	printf("volumes %llu from seed %llu, damages %llu: mount refused %llu, errors where damaged %llu, unharmed %llu; "
+	       "failures %llu\n",
 	       (unsigned long long)n_seeds, (unsigned long long)seed, (unsigned long long)c.trials, (unsigned long long)c.refused,
 	       (unsigned long long)c.with_errors, (unsigned long long)c.unharmed, (unsigned long long)c.failures);
 	return c.failures ? 1 : 0;

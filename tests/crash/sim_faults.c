@@ -2,9 +2,9 @@
  * sim_faults.c: guarantee G6: what a failed store operation may do, and what it must not.
  *
  * The same small workload, from mount to unmount, runs once for every number n, with the n-th write, flush, create, remove
- * or index flush failing, once or from then on.  Then: a sync that succeeded covers all before it, failed ones notwithstanding; after a sync that
- * failed no other succeeds, the volume says why it stopped, refuses changes and goes on reading; and whatever happens to
- * the host next, the next mount finds everything covered.  A second pass fails reads.
+ * or index flush failing, once or from then on.  Then: a sync that succeeded covers all before it, failed ones notwithstanding;
+ * after a sync that failed no other succeeds, the volume says why it stopped, refuses changes and goes on reading; and whatever
+ * happens to the host next, the next mount finds everything covered.  A second pass fails reads.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -26,8 +26,9 @@ struct fault {
 
 static bool failed(struct fault *f, const char *where, const char *why)
 {
-	printf("FAILED clawfs-sim --faults --seed %llu --ops %llu --cut %llu: the event fails %s: %s: %s\n", (unsigned long long)f->seed,
-	       (unsigned long long)f->n_ops, (unsigned long long)f->n, kind_names[f->kind], where, why);
+	printf("FAILED clawfs-sim --faults --seed %llu --ops %llu --cut %llu: the event fails %s: %s: %s\n",
+	       (unsigned long long)f->seed, (unsigned long long)f->n_ops, (unsigned long long)f->n, kind_names[f->kind], where,
+	       why);
 	return false;
 }
 
@@ -37,12 +38,23 @@ static void inject(struct fault *f)
 
 	f->run.expect_errors = true;
 	switch (f->kind) {
-	case FAULT_ONCE: simstore_fail(s, f->n, 1, -EIO); break;
-	case FAULT_FOR_EVER: simstore_fail(s, f->n, UINT64_MAX, -EIO); break;
-	case FAULT_NO_SPACE: simstore_fail(s, f->n, 1, -ENOSPC); break;
-	case FAULT_READ_ONCE: simstore_fail_reads(s, f->n, 1, -EIO); break;
-	case FAULT_READ_FOR_EVER: simstore_fail_reads(s, f->n, UINT64_MAX, -EIO); break;
-	case FAULT_KINDS: break;
+	case FAULT_ONCE:
+		simstore_fail(s, f->n, 1, -EIO);
+		break;
+	case FAULT_FOR_EVER:
+		simstore_fail(s, f->n, UINT64_MAX, -EIO);
+		break;
+	case FAULT_NO_SPACE:
+		simstore_fail(s, f->n, 1, -ENOSPC);
+		break;
+	case FAULT_READ_ONCE:
+		simstore_fail_reads(s, f->n, 1, -EIO);
+		break;
+	case FAULT_READ_FOR_EVER:
+		simstore_fail_reads(s, f->n, UINT64_MAX, -EIO);
+		break;
+	case FAULT_KINDS:
+		break;
 	}
 }
 
@@ -149,7 +161,8 @@ static bool run_once(struct fault *f, struct span *ret_span)
 	bool ok = sim_format(run, f->seed, SIM_MIXED, 0);
 
 	if (ret_span)
-		*ret_span = (struct span){.first = simstore_count(run->image.store) + 1, .first_read = simstore_reads(run->image.store) + 1};
+		*ret_span = (struct span){.first = simstore_count(run->image.store) + 1,
+					  .first_read = simstore_reads(run->image.store) + 1};
 	f->sync_failed = false;
 	if (f->n)
 		inject(f);
@@ -168,7 +181,8 @@ static bool run_once(struct fault *f, struct span *ret_span)
 	ok = ok && check_restart(f);
 	if (simstore_trace)
 		for (size_t i = 0; i < run->history.n; i++)
-			printf("%5zu event %6llu %s\n", i, (unsigned long long)run->history.step[i].mark, run->history.step[i].what);
+			printf("%5zu event %6llu %s\n", i, (unsigned long long)run->history.step[i].mark,
+			       run->history.step[i].what);
 	sim_free(run);
 	return ok;
 }
@@ -200,6 +214,7 @@ int sim_faults(uint64_t seed, uint64_t n_seeds, uint64_t n_ops, int64_t only)
 		}
 	}
 	printf("seeds %llu from %llu, runs with a fault %llu, mounts after it %llu, failures %llu\n", (unsigned long long)n_seeds,
-	       (unsigned long long)seed, (unsigned long long)n_runs, (unsigned long long)n_mounts, (unsigned long long)n_failures);
+	       (unsigned long long)seed, (unsigned long long)n_runs, (unsigned long long)n_mounts,
+	       (unsigned long long)n_failures);
 	return n_failures ? 1 : 0;
 }

@@ -41,8 +41,8 @@ struct sim_clock {
 struct sim_step {
 	struct model *model; /* after it */
 	uint64_t hash;
-	uint64_t mark;       /* event at which it was answered; 0: before this mount */
-	size_t covers;       /* a durable point: the steps before this one are covered; 0: it is none */
+	uint64_t mark; /* event at which it was answered; 0: before this mount */
+	size_t covers; /* a durable point: the steps before this one are covered; 0: it is none */
 	char what[120];
 };
 struct sim_history {
@@ -58,7 +58,7 @@ struct sim_run {
 	enum sim_profile profile;
 	unsigned sabotage;
 	struct rng rng;
-	struct sim_clock clock;
+	struct sim_clock own_clock, *clock; /* the volume's: of the run that mounted it */
 	struct sim_image image;
 	struct fs *fs;
 	struct model *model;
@@ -87,11 +87,16 @@ bool sim_unmount(struct sim_run *run);
 void sim_crash(struct sim_run *run, size_t p, struct sim_image image, uint64_t cut, bool killed);
 void sim_free(struct sim_run *run);
 
+/* Fills run->why; false, to be returned. */
+bool sim_fail(struct sim_run *run, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* The model as it is becomes the newest step.  `covers`: how many steps a durable point covers, this one excluded. */
+void sim_history_add(struct sim_run *run, const char *what, size_t covers);
+
 /* States allowed after a crash at `cut`: [*ret_lo, *ret_hi]. */
 void sim_bounds(const struct sim_history *h, uint64_t cut, bool killed, size_t *ret_lo, size_t *ret_hi);
 /* What a crash of run's last mount at the cut `c` leaves for the next mount. */
-struct sim_image sim_take_image(const struct sim_run *run, const struct simcut *c, uint64_t cut, enum simcut_variant v, struct rng *rng,
-				bool record);
+struct sim_image sim_take_image(const struct sim_run *run, const struct simcut *c, uint64_t cut, enum simcut_variant v,
+				struct rng *rng, bool record);
 int sim_open_image(struct sim_run *run, const struct sim_image *image, struct fs **ret_fs);
 /* The tree of `fs` must be that of a step in [lo, hi]: the newest such one. */
 bool sim_identify(struct sim_run *run, struct fs *fs, size_t lo, size_t hi, size_t *ret_step);

@@ -366,10 +366,12 @@ def _rename_arguments(rng, state, name):
     return (old, new)
 
 
-def choose(rng, state):
+def choose(rng, state, synced):
+    """An operation and its arguments; `synced` scales how often it is one that makes things durable."""
     names = list(OPERATIONS)
+    weights = [o.weight * (synced if o.durable else 1) for o in OPERATIONS.values()]
     while True:
-        name = rng.choices(names, [OPERATIONS[n].weight for n in names])[0]
+        name = rng.choices(names, weights)[0]
         args = _arguments(rng, state, name)
         if args:
             return name, list(args)
@@ -386,12 +388,12 @@ class Entry:
         self.ended = self.failed = self.error = None
 
 
-def _work(root, state, seed, ledger, pause):
+def _work(root, state, seed, ledger, pause, synced):
     rng = random.Random(seed)
     fd = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.umask(0)
     while True:
-        name, args = choose(rng, state)
+        name, args = choose(rng, state, synced)
         os.write(fd, (json.dumps(["start", time.monotonic(), name, args]) + "\n").encode())
         try:
             OPERATIONS[name].do(root, *args)
@@ -407,13 +409,13 @@ def _work(root, state, seed, ledger, pause):
 class Worker:
     """A child process at work in `root` (its directory, which must equal `state`)."""
 
-    def __init__(self, root, state, seed, ledger, pause=0):
+    def __init__(self, root, state, seed, ledger, pause=0, synced=1):
         self.root, self.state, self.ledger = root.rstrip("/") + "/", state, ledger
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-                _work(self.root, state, seed, ledger, pause)
+                _work(self.root, state, seed, ledger, pause, synced)
             finally:
                 os._exit(0)
 

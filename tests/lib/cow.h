@@ -8,9 +8,9 @@
 
 #include "base/util.h"
 
-#define COW_PAGE 4096u
-#define COW_SECTOR 512u
-#define COW_SECTORS (COW_PAGE / COW_SECTOR)
+#define COW_PAGE        4096u
+#define COW_SECTOR      512u
+#define COW_SECTORS     (COW_PAGE / COW_SECTOR)
 #define COW_ALL_SECTORS 0xffu
 
 struct cow_page {

@@ -93,8 +93,14 @@ static int key_compare(const void *a, size_t a_len, const void *b, size_t b_len)
 	return r ? r : (a_len > b_len) - (a_len < b_len);
 }
 
-static int entry_compare(struct slice key, const struct entry *e) { return key_compare(key.p, key.len, e->b, e->key_len); }
-static struct slice entry_key(const struct entry *e) { return (struct slice){e->b, e->key_len}; }
+static int entry_compare(struct slice key, const struct entry *e)
+{
+	return key_compare(key.p, key.len, e->b, e->key_len);
+}
+static struct slice entry_key(const struct entry *e)
+{
+	return (struct slice){e->b, e->key_len};
+}
 
 static struct node *rotate_right(struct node *n)
 {
@@ -190,9 +196,12 @@ static const struct entry *tree_seek(const struct node *n, struct slice key, boo
 	return best;
 }
 
-static uint64_t tree_count(const struct node *n) { return n ? 1 + tree_count(n->left) + tree_count(n->right) : 0; }
+static uint64_t tree_count(const struct node *n)
+{
+	return n ? 1 + tree_count(n->left) + tree_count(n->right) : 0;
+}
 
-/* --- the table ---------------------------------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 static int mem_get(struct kv *kv, struct slice key, void *p, size_t cap, size_t *ret_len)
 {
@@ -257,12 +266,30 @@ static int mem_iter_open(struct kv *kv, struct kv_iter **ret_iter)
 }
 
 /* Nodes an iterator holds are never changed in place, so it reads them without the lock. */
-static void mem_iter_seek(struct kv_iter *it, struct slice key) { it->at = tree_seek(it->root, key, false); }
-static void mem_iter_next(struct kv_iter *it) { it->at = tree_seek(it->root, entry_key(it->at), true); }
-static bool mem_iter_valid(struct kv_iter *it) { return it->at && !it->at->damaged; }
-static int mem_iter_error(struct kv_iter *it) { return it->at && it->at->damaged ? -EBADMSG : 0; }
-static struct slice mem_iter_key(struct kv_iter *it) { return entry_key(it->at); }
-static struct slice mem_iter_value(struct kv_iter *it) { return (struct slice){it->at->b + it->at->key_len, it->at->value_len}; }
+static void mem_iter_seek(struct kv_iter *it, struct slice key)
+{
+	it->at = tree_seek(it->root, key, false);
+}
+static void mem_iter_next(struct kv_iter *it)
+{
+	it->at = tree_seek(it->root, entry_key(it->at), true);
+}
+static bool mem_iter_valid(struct kv_iter *it)
+{
+	return it->at && !it->at->damaged;
+}
+static int mem_iter_error(struct kv_iter *it)
+{
+	return it->at && it->at->damaged ? -EBADMSG : 0;
+}
+static struct slice mem_iter_key(struct kv_iter *it)
+{
+	return entry_key(it->at);
+}
+static struct slice mem_iter_value(struct kv_iter *it)
+{
+	return (struct slice){it->at->b + it->at->key_len, it->at->value_len};
+}
 
 static void mem_iter_close(struct kv_iter *it)
 {
@@ -340,24 +367,24 @@ static void mem_close(struct kv *kv)
 }
 
 static const struct kv_ops mem_ops = {
-	.get = mem_get,
-	.write = mem_write,
-	.iter_open = mem_iter_open,
-	.iter_seek = mem_iter_seek,
-	.iter_next = mem_iter_next,
-	.iter_valid = mem_iter_valid,
-	.iter_key = mem_iter_key,
-	.iter_value = mem_iter_value,
-	.iter_error = mem_iter_error,
-	.iter_close = mem_iter_close,
-	.freeze = mem_freeze,
-	.flush_frozen = mem_flush_frozen,
-	.memory_bytes = mem_memory_bytes,
-	.describe = mem_describe,
-	.close = mem_close,
+    .get = mem_get,
+    .write = mem_write,
+    .iter_open = mem_iter_open,
+    .iter_seek = mem_iter_seek,
+    .iter_next = mem_iter_next,
+    .iter_valid = mem_iter_valid,
+    .iter_key = mem_iter_key,
+    .iter_value = mem_iter_value,
+    .iter_error = mem_iter_error,
+    .iter_close = mem_iter_close,
+    .freeze = mem_freeze,
+    .flush_frozen = mem_flush_frozen,
+    .memory_bytes = mem_memory_bytes,
+    .describe = mem_describe,
+    .close = mem_close,
 };
 
-/* --- what tests call -------------------------------------------------------------------------------------------------------- */
+/* ---- what tests call ---- */
 
 struct kv_disk *kv_disk_new(struct simstore *sim)
 {
@@ -408,7 +435,10 @@ int kv_mem_open(void *kv_disk, bool create, struct kv **ret_kv)
 	return 0;
 }
 
-uint64_t kv_disk_entries(const struct kv_disk *d) { return tree_count(d->versions[d->n_versions - 1].root); }
+uint64_t kv_disk_entries(const struct kv_disk *d)
+{
+	return tree_count(d->versions[d->n_versions - 1].root);
+}
 
 void kv_disk_damage(struct kv_disk *d, uint64_t n)
 {

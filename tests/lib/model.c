@@ -43,7 +43,7 @@ struct model {
 	bool hashed;
 };
 
-/* --- blobs and pairs -------------------------------------------------------------------------------------------------------- */
+/* ---- blobs and pairs ---- */
 
 static struct blob *blob_new(const void *p, size_t len)
 {
@@ -82,7 +82,10 @@ static uint64_t blob_hash(struct blob *b)
 	return b->hash;
 }
 
-static const char *blob_text(const struct blob *b) { return (const char *)b->b; }
+static const char *blob_text(const struct blob *b)
+{
+	return (const char *)b->b;
+}
 
 static struct pair *pairs_find(const struct pairs *s, const char *name)
 {
@@ -128,7 +131,7 @@ static void pairs_free(struct pairs *s)
 	free(s->p);
 }
 
-/* --- the table ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 static struct inode *find(const struct model *m, uint64_t ino)
 {
@@ -173,11 +176,14 @@ struct model *model_new(uint32_t root_mode, uint32_t uid, uint32_t gid)
 	struct inode *root = add(m, FS_ROOT_INO);
 
 	root->i = (struct model_inode){
-		.ino = FS_ROOT_INO, .mode = S_IFDIR | (root_mode & 07777), .nlink = 2, .uid = uid, .gid = gid, .parent = FS_ROOT_INO};
+	    .ino = FS_ROOT_INO, .mode = S_IFDIR | (root_mode & 07777), .nlink = 2, .uid = uid, .gid = gid, .parent = FS_ROOT_INO};
 	return m;
 }
 
-void model_set_time(struct model *m, int64_t now_ns) { m->now_ns = now_ns; }
+void model_set_time(struct model *m, int64_t now_ns)
+{
+	m->now_ns = now_ns;
+}
 
 struct model *model_clone(const struct model *m)
 {
@@ -221,7 +227,7 @@ static void tree_of(const struct model *m, const struct inode *i, const char *pa
 		e.data_hash = blob_hash(i->data);
 	for (size_t x = 0; x < i->xattrs.n; x++)
 		e.xattr_hash +=
-			tree_hash_xattr(blob_text(i->xattrs.p[x].name), i->xattrs.p[x].value->b, i->xattrs.p[x].value->len);
+		    tree_hash_xattr(blob_text(i->xattrs.p[x].name), i->xattrs.p[x].value->b, i->xattrs.p[x].value->len);
 	tree_add(t, path, &e);
 	for (size_t n = 0; n < i->entries.n; n++) {
 		char child[8192];
@@ -252,7 +258,7 @@ uint64_t model_hash(const struct model *m)
 	return m->hash;
 }
 
-/* --- questions -------------------------------------------------------------------------------------------------------------------- */
+/* ---- questions ---- */
 
 const struct model_inode *model_get(const struct model *m, uint64_t ino)
 {
@@ -276,7 +282,10 @@ bool model_is_above(const struct model *m, uint64_t dir, uint64_t other)
 	return other == dir;
 }
 
-const uint8_t *model_bytes(const struct model *m, uint64_t ino) { return find(m, ino)->data->b; }
+const uint8_t *model_bytes(const struct model *m, uint64_t ino)
+{
+	return find(m, ino)->data->b;
+}
 
 bool model_has_xattr(const struct model *m, uint64_t ino, const char *name)
 {
@@ -323,7 +332,10 @@ const char *model_pick_xattr(const struct model *m, struct rng *rng, uint64_t in
 	return i && i->xattrs.n ? blob_text(i->xattrs.p[rng_below(rng, i->xattrs.n)].name) : NULL;
 }
 
-size_t model_count(const struct model *m) { return m->n; }
+size_t model_count(const struct model *m)
+{
+	return m->n;
+}
 
 uint64_t model_total_bytes(const struct model *m)
 {
@@ -334,7 +346,7 @@ uint64_t model_total_bytes(const struct model *m)
 	return n;
 }
 
-/* --- names ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- names ---- */
 
 static void dir_add(struct model *m, struct inode *d, const char *name, uint64_t ino)
 {
@@ -375,8 +387,13 @@ int model_mknod(struct model *m, uint64_t dir, const char *name, uint32_t mode, 
 	dir_add(m, d, name, ino);
 	d->i.nlink += S_ISDIR(mode) ? 1 : 0;
 	struct inode *i = add(m, ino);
-	i->i = (struct model_inode){.ino = ino, .mode = mode, .nlink = S_ISDIR(mode) ? 2 : 1, .uid = uid, .gid = gid, .parent = dir,
-				     .mtime_ns = m->now_ns};
+	i->i = (struct model_inode){.ino = ino,
+				    .mode = mode,
+				    .nlink = S_ISDIR(mode) ? 2 : 1,
+				    .uid = uid,
+				    .gid = gid,
+				    .parent = dir,
+				    .mtime_ns = m->now_ns};
 	if (S_ISCHR(mode) || S_ISBLK(mode))
 		i->i.rdev = rdev;
 	if (S_ISREG(mode) || S_ISLNK(mode)) {
@@ -456,6 +473,8 @@ static int exchange(struct model *m, struct inode *d, struct pair *p, struct ino
 {
 	struct inode *a = find(m, p->ino), *b = find(m, np->ino);
 
+	if (a == b)
+		return 0;
 	reparent(a, d, nd);
 	reparent(b, nd, d);
 	p->ino = b->i.ino;
@@ -526,7 +545,7 @@ void model_forget_orphans(struct model *m)
 			model_forget(m, m->inodes[i].i.ino);
 }
 
-/* --- attributes and data ------------------------------------------------------------------------------------------------------------- */
+/* ---- attributes and data ---- */
 
 /* The bytes of `i`, `size` of them, ready to be changed. */
 static uint8_t *own_bytes(struct model *m, struct inode *i, uint64_t size)

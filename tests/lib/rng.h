@@ -21,10 +21,19 @@ static inline uint64_t rng_u64(struct rng *r)
 }
 
 /* 0 .. n-1; n > 0. */
-static inline uint64_t rng_below(struct rng *r, uint64_t n) { return rng_u64(r) % n; }
+static inline uint64_t rng_below(struct rng *r, uint64_t n)
+{
+	return rng_u64(r) % n;
+}
 /* lo .. hi, both included. */
-static inline uint64_t rng_between(struct rng *r, uint64_t lo, uint64_t hi) { return lo + rng_below(r, hi - lo + 1); }
-static inline bool rng_percent(struct rng *r, unsigned percent) { return rng_below(r, 100) < percent; }
+static inline uint64_t rng_between(struct rng *r, uint64_t lo, uint64_t hi)
+{
+	return lo + rng_below(r, hi - lo + 1);
+}
+static inline bool rng_percent(struct rng *r, unsigned percent)
+{
+	return rng_below(r, 100) < percent;
+}
 /* A generator for one purpose, independent of how much the others drew. */
 static inline struct rng rng_derive(uint64_t seed, uint64_t a, uint64_t b)
 {

@@ -14,10 +14,10 @@
 #include <string.h>
 
 struct cut_file {
-	bool exists, named;          /* seen by the running host; name durable */
+	bool exists, named; /* seen by the running host; name durable */
 	bool remove_pending;
 	struct cow durable;
-	size_t *pending;             /* indices into the log, in order */
+	size_t *pending; /* indices into the log, in order */
 	size_t n_pending, pending_cap;
 };
 struct simcut {
@@ -45,7 +45,10 @@ static void apply_masked(struct cow *c, const struct sim_entry *e, struct rng *t
 	}
 }
 
-static void apply(struct cow *c, const struct sim_entry *e) { apply_masked(c, e, NULL); }
+static void apply(struct cow *c, const struct sim_entry *e)
+{
+	apply_masked(c, e, NULL);
+}
 
 static bool overlap(const struct sim_entry *a, const struct sim_entry *b)
 {
@@ -183,7 +186,7 @@ bool simcut_in_index_flush(const struct simcut *c)
 	return false;
 }
 
-/* --- images -------------------------------------------------------------------------------------------------------------- */
+/* ---- images ---- */
 
 /* Entries of `file` whose fate is open at this cut: the pending ones, and those of the event under way. */
 static size_t *open_entries(const struct simcut *c, uint32_t file, bool with_next, size_t *ret_n)

@@ -27,7 +27,10 @@ struct sim_entry {
 	uint64_t first_sector, n_sectors; /* WRITE, MAPPED */
 	struct cow_page **pages;          /* those the sectors lie in, as they were afterwards; NULL: zeros */
 };
-static inline uint64_t sim_first_page(const struct sim_entry *e) { return e->first_sector / COW_SECTORS; }
+static inline uint64_t sim_first_page(const struct sim_entry *e)
+{
+	return e->first_sector / COW_SECTORS;
+}
 static inline uint64_t sim_end_page(const struct sim_entry *e)
 {
 	return div_round_up(e->first_sector + e->n_sectors, COW_SECTORS);

@@ -27,7 +27,7 @@ struct sim_handle {
 	struct simstore *s;
 };
 
-/* --- files and the log --------------------------------------------------------------------------------------------- */
+/* ---- files and the log ---- */
 
 uint32_t sim_file_add(struct simstore *s, const char *name, uint64_t size)
 {
@@ -88,7 +88,7 @@ static struct sim_entry *log_sectors(struct simstore *s, enum sim_kind kind, uin
 	return e;
 }
 
-/* --- mapped memory --------------------------------------------------------------------------------------------------- */
+/* ---- mapped memory ---- */
 
 static bool page_is_zero(const uint8_t *p)
 {
@@ -130,7 +130,7 @@ static void file_unmap(struct simstore *s, uint32_t file)
 	f->map = NULL;
 }
 
-/* --- events ---------------------------------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 /* Takes the next number; the error it is to fail with, or 0. */
 static int event_begin(struct simstore *s)
@@ -148,8 +148,9 @@ static int event_begin(struct simstore *s)
 static void trace(const struct simstore *s, const char *what, uint32_t file, uint64_t off, uint64_t len, int error)
 {
 	if (simstore_trace)
-		printf("  event %llu: %s %s %llu+%llu%s\n", (unsigned long long)s->n_events, what, s->n_files ? s->files[file].name : "",
-		       (unsigned long long)off, (unsigned long long)len, error ? " fails" : "");
+		printf("  event %llu: %s %s %llu+%llu%s\n", (unsigned long long)s->n_events, what,
+		       s->n_files ? s->files[file].name : "", (unsigned long long)off, (unsigned long long)len,
+		       error ? " fails" : "");
 }
 
 static bool range_ok(const struct sim_disk *d, const void *p, uint64_t len, uint64_t off)
@@ -210,7 +211,7 @@ static void write_one(struct sim_disk *d, const void *p, size_t len, uint64_t of
 	e->failed = error != 0;
 }
 
-/* --- the disk table ---------------------------------------------------------------------------------------------------- */
+/* ---- the disk table ---- */
 
 static int sim_read(struct disk *disk, void *p, size_t len, uint64_t off)
 {
@@ -343,15 +344,15 @@ static void sim_close(struct disk *disk)
 }
 
 static const struct disk_ops sim_disk_ops = {
-	.read = sim_read,
-	.write = sim_write,
-	.write_many = sim_write_many,
-	.flush = sim_flush,
-	.map = sim_map,
-	.close = sim_close,
+    .read = sim_read,
+    .write = sim_write,
+    .write_many = sim_write_many,
+    .flush = sim_flush,
+    .map = sim_map,
+    .close = sim_close,
 };
 
-/* --- the store table ----------------------------------------------------------------------------------------------------- */
+/* ---- the store table ---- */
 
 static int sim_create_locked(struct simstore *s, const char *name, uint64_t size, uint32_t *ret_file) REQUIRES(&s->lock)
 {
@@ -436,11 +437,11 @@ static void sim_store_close(struct store *store)
 }
 
 static const struct store_ops sim_store_ops = {
-	.open = sim_open,
-	.remove = sim_remove,
-	.sync_names = sim_sync_names,
-	.space = sim_space,
-	.close = sim_store_close,
+    .open = sim_open,
+    .remove = sim_remove,
+    .sync_names = sim_sync_names,
+    .space = sim_space,
+    .close = sim_store_close,
 };
 
 struct store *simstore_open(struct simstore *s)
@@ -452,7 +453,7 @@ struct store *simstore_open(struct simstore *s)
 	return &h->store;
 }
 
-/* --- what tests call --------------------------------------------------------------------------------------------------------- */
+/* ---- what tests call ---- */
 
 struct simstore *simstore_new(void)
 {
@@ -528,7 +529,10 @@ uint64_t simstore_mark(struct simstore *s)
 	return n;
 }
 
-int simstore_index_event(struct simstore *s, uint64_t *ret_event) { return event_plain(s, SIM_INDEX, 0, ret_event); }
+int simstore_index_event(struct simstore *s, uint64_t *ret_event)
+{
+	return event_plain(s, SIM_INDEX, 0, ret_event);
+}
 
 void simstore_fail(struct simstore *s, uint64_t first, uint64_t count, int error)
 {

@@ -14,7 +14,10 @@
 
 #define READ_STEP (256 * KIB)
 
-uint64_t tree_hash_bytes(const void *p, size_t len) { return XXH64(p, len, 0); }
+uint64_t tree_hash_bytes(const void *p, size_t len)
+{
+	return XXH64(p, len, 0);
+}
 
 uint64_t tree_hash_xattr(const char *name, const void *value, size_t len)
 {
@@ -54,8 +57,17 @@ uint64_t tree_hash(const struct tree *t)
 
 	for (size_t i = 0; i < t->n; i++) {
 		const struct tree_entry *e = &t->e[i];
-		const uint64_t facts[] = {h,      e->ino, e->size,      e->rdev,       e->mode,    e->nlink,
-					  e->uid, e->gid, e->data_hash, e->xattr_hash, (uint64_t)e->mtime_ns};
+		const uint64_t facts[] = {h,
+					  e->ino,
+					  e->size,
+					  e->rdev,
+					  e->mode,
+					  e->nlink,
+					  e->uid,
+					  e->gid,
+					  e->data_hash,
+					  e->xattr_hash,
+					  (uint64_t)e->mtime_ns};
 
 		h = XXH64(e->path, strlen(e->path), XXH64(facts, sizeof(facts), 0));
 	}
@@ -68,19 +80,23 @@ static bool entry_diff(const struct tree_entry *got, const struct tree_entry *wa
 		const char *what;
 		uint64_t got, want;
 	} facts[] = {
-		{"inode", got->ino, want->ino},   {"mode (octal shown as decimal)", got->mode, want->mode},
-		{"links", got->nlink, want->nlink}, {"uid", got->uid, want->uid},
-		{"gid", got->gid, want->gid},     {"device", got->rdev, want->rdev},
-		{"size", got->size, want->size},  {"hash of the bytes", got->data_hash, want->data_hash},
-		{"hash of the xattrs", got->xattr_hash, want->xattr_hash},
-		{"mtime", (uint64_t)got->mtime_ns, (uint64_t)want->mtime_ns},
+	    {"inode", got->ino, want->ino},
+	    {"mode (octal shown as decimal)", got->mode, want->mode},
+	    {"links", got->nlink, want->nlink},
+	    {"uid", got->uid, want->uid},
+	    {"gid", got->gid, want->gid},
+	    {"device", got->rdev, want->rdev},
+	    {"size", got->size, want->size},
+	    {"hash of the bytes", got->data_hash, want->data_hash},
+	    {"hash of the xattrs", got->xattr_hash, want->xattr_hash},
+	    {"mtime", (uint64_t)got->mtime_ns, (uint64_t)want->mtime_ns},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(facts); i++) {
 		if (facts[i].got == facts[i].want)
 			continue;
-		snprintf(text, cap, "%s (inode %llu): %s is %llu, expected %llu", want->path, (unsigned long long)want->ino, facts[i].what,
-			 (unsigned long long)facts[i].got, (unsigned long long)facts[i].want);
+		snprintf(text, cap, "%s (inode %llu): %s is %llu, expected %llu", want->path, (unsigned long long)want->ino,
+			 facts[i].what, (unsigned long long)facts[i].got, (unsigned long long)facts[i].want);
 		return true;
 	}
 	return false;
@@ -94,7 +110,8 @@ bool tree_diff(const struct tree *got, const struct tree *want, char *text, size
 		int c = i == got->n ? 1 : j == want->n ? -1 : strcmp(got->e[i].path, want->e[j].path);
 
 		if (c) {
-			snprintf(text, cap, c < 0 ? "%s is there, unexpected" : "%s is missing", c < 0 ? got->e[i].path : want->e[j].path);
+			snprintf(text, cap, c < 0 ? "%s is there, unexpected" : "%s is missing",
+				 c < 0 ? got->e[i].path : want->e[j].path);
 			return true;
 		}
 		if (entry_diff(&got->e[i++], &want->e[j++], text, cap))
@@ -103,7 +120,7 @@ bool tree_diff(const struct tree *got, const struct tree *want, char *text, size
 	return false;
 }
 
-/* --- from a volume ---------------------------------------------------------------------------------------------------- */
+/* ---- from a volume ---- */
 
 struct names {
 	struct fs_dirent *e;
@@ -190,7 +207,8 @@ static int read_inode(struct fs *fs, uint64_t ino, const char *path, struct tree
 	int r = fs_getattr(fs, ino, &a);
 
 	if (r == 0) {
-		struct tree_entry e = {.ino = a.ino, .mode = a.mode, .nlink = a.nlink, .uid = a.uid, .gid = a.gid, .mtime_ns = a.mtime_ns};
+		struct tree_entry e = {
+		    .ino = a.ino, .mode = a.mode, .nlink = a.nlink, .uid = a.uid, .gid = a.gid, .mtime_ns = a.mtime_ns};
 
 		if (S_ISREG(a.mode) || S_ISLNK(a.mode)) {
 			e.size = a.size;

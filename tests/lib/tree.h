@@ -13,7 +13,7 @@ struct tree_entry {
 	char *path;
 	uint64_t ino, size, rdev; /* size: of regular files and symlinks; 0 otherwise */
 	uint32_t mode, nlink, uid, gid;
-	uint64_t data_hash;       /* bytes of a file, target of a symlink */
+	uint64_t data_hash; /* bytes of a file, target of a symlink */
 	uint64_t xattr_hash;
 	int64_t mtime_ns;
 };

@@ -125,7 +125,10 @@ static inline void op_make(struct op *op, uint64_t id)
 		op->records[i].unique = id;
 }
 
-static inline void op_free(struct op *op) { free(op->data); }
+static inline void op_free(struct op *op)
+{
+	free(op->data);
+}
 
 /* Appends operation `id`. */
 static inline int world_append(struct world *w, uint64_t id, uint64_t *ret_seq)
@@ -146,7 +149,10 @@ static inline int world_flush_data(void *ctx)
 	return w->flush_error;
 }
 
-static inline void world_pressure(void *ctx) { atomic_fetch_add(&((struct world *)ctx)->pressures, 1); }
+static inline void world_pressure(void *ctx)
+{
+	atomic_fetch_add(&((struct world *)ctx)->pressures, 1);
+}
 
 static inline void world_failed(void *ctx, int error, const char *what)
 {
@@ -166,12 +172,12 @@ static inline struct world *world_new(void)
 	w->verify_until = UINT64_MAX;
 	w->first_expected = 1;
 	w->config = (struct journal_config){
-		.store = &w->store.base,
-		.clock = &clock_system,
-		.epoch = 1,
-		.geometry = {.n_segments = SEGMENTS, .segment_blocks = SEGMENT_BLOCKS},
-		.hooks = {.ctx = w, .flush_data = world_flush_data, .pressure = world_pressure, .failed = world_failed},
-		.n_writers = 4,
+	    .store = &w->store.base,
+	    .clock = &clock_system,
+	    .epoch = 1,
+	    .geometry = {.n_segments = SEGMENTS, .segment_blocks = SEGMENT_BLOCKS},
+	    .hooks = {.ctx = w, .flush_data = world_flush_data, .pressure = world_pressure, .failed = world_failed},
+	    .n_writers = 4,
 	};
 	memcpy(w->config.volume, test_volume, sizeof(test_volume));
 	assert_int_equal(journal_format(&w->store.base, &w->config.geometry), 0);
@@ -254,7 +260,8 @@ static inline int world_batch_end(void *ctx, uint64_t seq)
 /* Opens the journal as the next mount does and replays it; operations before `first` are taken as known. */
 static inline int world_replay(struct world *w, const struct journal_point *from, uint64_t first)
 {
-	const struct journal_replay_ops ops = {.ctx = w, .apply = world_apply, .batch_end = world_batch_end, .verify = world_verify};
+	const struct journal_replay_ops ops = {
+	    .ctx = w, .apply = world_apply, .batch_end = world_batch_end, .verify = world_verify};
 
 	w->journal = journal_close(w->journal);
 	w->config.incarnation++;

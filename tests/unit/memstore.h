@@ -100,15 +100,18 @@ static inline int memdisk_map(struct disk *d, size_t len, void **ret_p)
 	return 0;
 }
 
-static inline void memdisk_close(struct disk *d) { free(d); }
+static inline void memdisk_close(struct disk *d)
+{
+	free(d);
+}
 
 static const struct disk_ops memdisk_ops = {
-	.read = memdisk_read,
-	.write = memdisk_write,
-	.write_many = memdisk_write_many,
-	.flush = memdisk_flush,
-	.map = memdisk_map,
-	.close = memdisk_close,
+    .read = memdisk_read,
+    .write = memdisk_write,
+    .write_many = memdisk_write_many,
+    .flush = memdisk_flush,
+    .map = memdisk_map,
+    .close = memdisk_close,
 };
 
 static inline struct memfile *memstore_file(struct memstore *s, const char *name)
@@ -161,16 +164,22 @@ static inline int memstore_op_sync_names(struct store *base)
 	return 0;
 }
 
-static inline void memstore_op_close(struct store *base) { (void)base; }
+static inline void memstore_op_close(struct store *base)
+{
+	(void)base;
+}
 
 static const struct store_ops memstore_ops = {
-	.open = memstore_op_open,
-	.remove = memstore_op_remove,
-	.sync_names = memstore_op_sync_names,
-	.close = memstore_op_close,
+    .open = memstore_op_open,
+    .remove = memstore_op_remove,
+    .sync_names = memstore_op_sync_names,
+    .close = memstore_op_close,
 };
 
-static inline void memstore_init(struct memstore *s) { *s = (struct memstore){.base = {&memstore_ops}, .fail_error = -EIO}; }
+static inline void memstore_init(struct memstore *s)
+{
+	*s = (struct memstore){.base = {&memstore_ops}, .fail_error = -EIO};
+}
 
 static inline void memstore_free(struct memstore *s)
 {

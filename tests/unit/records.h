@@ -12,11 +12,19 @@
 #include "journal/record.h"
 #include "tests/lib/rng.h"
 
-static inline struct slice sample_text(const char *s) { return (struct slice){s, strlen(s)}; }
+static inline struct slice sample_text(const char *s)
+{
+	return (struct slice){s, strlen(s)};
+}
 
 static inline struct record sample_base(uint8_t type)
 {
-	return (struct record){.type = type, .uid = 1000, .gid = 100, .pid = 4711, .unique = 0x1122334455667788, .time_ns = 1700000000000000001,
+	return (struct record){.type = type,
+			       .uid = 1000,
+			       .gid = 100,
+			       .pid = 4711,
+			       .unique = 0x1122334455667788,
+			       .time_ns = 1700000000000000001,
 			       .ino = type == RECORD_CONFIG || type == RECORD_EPOCH ? 0 : 42};
 }
 
@@ -30,36 +38,45 @@ static inline size_t sample_records(struct record *out, size_t cap)
 
 	memset(longest, 'x', sizeof(longest));
 	memset(value, 0, sizeof(value));
-#define SAMPLE(type_, ...)                                       \
-	do {                                                     \
-		if (n < cap) {                                   \
-			out[n] = sample_base(type_);             \
-			struct record *r = &out[n++];            \
-			__VA_ARGS__;                             \
-		}                                                \
+#define SAMPLE(type_, ...)                                                                                                       \
+	do {                                                                                                                     \
+		if (n < cap) {                                                                                                   \
+			out[n] = sample_base(type_);                                                                             \
+			struct record *r = &out[n++];                                                                            \
+			__VA_ARGS__;                                                                                             \
+		}                                                                                                                \
 	} while (0)
-	SAMPLE(RECORD_MKNODE, r->mknode.parent = 1, r->mknode.cookie = 3, r->mknode.name = sample_text("file"), r->mknode.mode = S_IFREG | 0644,
-	       r->mknode.uid = 1, r->mknode.gid = 2);
-	SAMPLE(RECORD_MKNODE, r->mknode.parent = 1, r->mknode.cookie = 4, r->mknode.name = sample_text("link"), r->mknode.mode = S_IFLNK | 0777,
-	       r->mknode.target = (struct slice){longest, RECORD_TARGET_MAX});
-	SAMPLE(RECORD_MKNODE, r->mknode.parent = 1, r->mknode.cookie = 5, r->mknode.name = (struct slice){longest, RECORD_NAME_MAX},
-	       r->mknode.mode = S_IFCHR | 0600, r->mknode.rdev = 0x10003);
+	SAMPLE(RECORD_MKNODE, r->mknode.parent = 1, r->mknode.cookie = 3, r->mknode.name = sample_text("file"),
+	       r->mknode.mode = S_IFREG | 0644, r->mknode.uid = 1, r->mknode.gid = 2);
+	SAMPLE(RECORD_MKNODE, r->mknode.parent = 1, r->mknode.cookie = 4, r->mknode.name = sample_text("link"),
+	       r->mknode.mode = S_IFLNK | 0777, r->mknode.target = (struct slice){longest, RECORD_TARGET_MAX});
+	SAMPLE(RECORD_MKNODE, r->mknode.parent = 1, r->mknode.cookie = 5,
+	       r->mknode.name = (struct slice){longest, RECORD_NAME_MAX}, r->mknode.mode = S_IFCHR | 0600,
+	       r->mknode.rdev = 0x10003);
 	SAMPLE(RECORD_LINK, r->link.parent = 7, r->link.cookie = 9, r->link.name = sample_text("..."));
 	SAMPLE(RECORD_UNLINK, r->unlink.parent = 7, r->unlink.name = sample_text("a"));
 	SAMPLE(RECORD_RENAME, r->rename.parent = 7, r->rename.new_parent = 8, r->rename.new_cookie = 10, r->rename.target = 11,
 	       r->rename.whiteout_ino = 12, r->rename.flags = RENAME_F_WHITEOUT, r->rename.name = sample_text("old name"),
 	       r->rename.new_name = sample_text("new\xff"));
-	SAMPLE(RECORD_SETATTR, r->attr = (struct record_attr){.mask = ATTR_ALL, .mode = 04755, .uid = 5, .gid = 6, .size = 123456789,
-							      .atime_ns = -1, .mtime_ns = 2, .ctime_ns = 3});
+	SAMPLE(RECORD_SETATTR, r->attr = (struct record_attr){.mask = ATTR_ALL,
+							      .mode = 04755,
+							      .uid = 5,
+							      .gid = 6,
+							      .size = 123456789,
+							      .atime_ns = -1,
+							      .mtime_ns = 2,
+							      .ctime_ns = 3});
 	SAMPLE(RECORD_SETXATTR, r->xattr.name = sample_text("user.a"), r->xattr.value = sample_text("value"));
-	SAMPLE(RECORD_SETXATTR, r->xattr.name = sample_text("trusted.a/b"), r->xattr.value = (struct slice){value, RECORD_VALUE_MAX});
+	SAMPLE(RECORD_SETXATTR, r->xattr.name = sample_text("trusted.a/b"),
+	       r->xattr.value = (struct slice){value, RECORD_VALUE_MAX});
 	SAMPLE(RECORD_SETXATTR, r->xattr.name = sample_text("user.empty"));
 	SAMPLE(RECORD_RMXATTR, r->xattr.name = sample_text("user.a"));
 	SAMPLE(RECORD_WRITE, r->write.block = 17, r->write.n_blocks = 3, r->write.size = 20 * 4096, r->write.mtime_ns = INT64_MIN,
 	       r->write.crc = sample_crcs);
 	SAMPLE(RECORD_WRITE, r->write.block = 0, r->write.n_blocks = RECORD_WRITE_BLOCKS_MAX, r->write.size = INT64_MAX,
 	       r->write.out_of_line = true, r->write.crc = sample_crcs);
-	SAMPLE(RECORD_ZERO, r->zero.block = 5, r->zero.n_blocks = UINT64_C(1) << 40, r->zero.mode = ZERO_RANGE, r->zero.size = 4096);
+	SAMPLE(RECORD_ZERO, r->zero.block = 5, r->zero.n_blocks = UINT64_C(1) << 40, r->zero.mode = ZERO_RANGE,
+	       r->zero.size = 4096);
 	SAMPLE(RECORD_REAP, r->reap.from_leaf = 99);
 	SAMPLE(RECORD_CONFIG, r->config.key = sample_text("compression"), r->config.value = sample_text("zstd"));
 	SAMPLE(RECORD_EPOCH, r->epoch.epoch = 3, r->epoch.incarnation = 4);

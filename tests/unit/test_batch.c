@@ -32,7 +32,13 @@ static struct built build(void)
 	size_t n = sample_records(samples, 32);
 	static uint8_t payload[INLINE_BLOCKS * BLOCK_SIZE];
 	uint32_t crcs[INLINE_BLOCKS];
-	struct built b = {.info = {.epoch = 2, .incarnation = 3, .seq = 17, .pos = first_pos, .tail_seq = 4, .commit_seq = 16, .time_ns = 5,
+	struct built b = {.info = {.epoch = 2,
+				   .incarnation = 3,
+				   .seq = 17,
+				   .pos = first_pos,
+				   .tail_seq = 4,
+				   .commit_seq = 16,
+				   .time_ns = 5,
 				   .prev_hash = prev_hash}};
 
 	for (uint32_t i = 0; i < INLINE_BLOCKS; i++) {
@@ -208,12 +214,12 @@ static void headers_with_counts_out_of_bounds_are_refused(void **state)
 	struct batch_info info;
 
 	(void)state;
-#define REFUSED(field, value)                                                                    \
-	do {                                                                                     \
-		struct batch_header h = *(struct batch_header *)b.p;                             \
-		h.field = value;                                                                 \
-		h.crc = le32_make(crc32c(0, &h, sizeof(h) - sizeof(h.crc)));                     \
-		assert_int_equal(batch_header_check(&h, volume, &info), -EBADMSG);               \
+#define REFUSED(field, value)                                                                                                    \
+	do {                                                                                                                     \
+		struct batch_header h = *(struct batch_header *)b.p;                                                             \
+		h.field = value;                                                                                                 \
+		h.crc = le32_make(crc32c(0, &h, sizeof(h) - sizeof(h.crc)));                                                     \
+		assert_int_equal(batch_header_check(&h, volume, &info), -EBADMSG);                                               \
 	} while (0)
 	REFUSED(n_records, le32_make(0));
 	REFUSED(n_records, le32_make(UINT32_MAX));
@@ -283,7 +289,8 @@ static void an_operation_cut_off_by_the_end_of_its_batch_is_refused(void **state
 	(void)state;
 	r.flags = RECORD_MORE;
 	assert_int_equal(record_encode(&r, &logical), 0);
-	const struct batch_view view = {.pos = 1, .logical = logical.p, .n = {.n_records = 1, .logical_bytes = (uint32_t)logical.len}};
+	const struct batch_view view = {
+	    .pos = 1, .logical = logical.p, .n = {.n_records = 1, .logical_bytes = (uint32_t)logical.len}};
 	batch_cursor_start(&c, &view);
 	assert_int_equal(batch_next(&c, &r), -EUCLEAN);
 }
@@ -291,14 +298,14 @@ static void an_operation_cut_off_by_the_end_of_its_batch_is_refused(void **state
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_batch_comes_back_as_it_was),
-		cmocka_unit_test(records_can_be_walked_without_the_payload),
-		cmocka_unit_test(every_bit_of_a_batch_is_covered),
-		cmocka_unit_test(every_truncation_of_a_batch_is_refused),
-		cmocka_unit_test(records_in_another_order_are_refused),
-		cmocka_unit_test(headers_with_counts_out_of_bounds_are_refused),
-		cmocka_unit_test(sections_that_disagree_are_refused),
-		cmocka_unit_test(an_operation_cut_off_by_the_end_of_its_batch_is_refused),
+	    cmocka_unit_test(a_batch_comes_back_as_it_was),
+	    cmocka_unit_test(records_can_be_walked_without_the_payload),
+	    cmocka_unit_test(every_bit_of_a_batch_is_covered),
+	    cmocka_unit_test(every_truncation_of_a_batch_is_refused),
+	    cmocka_unit_test(records_in_another_order_are_refused),
+	    cmocka_unit_test(headers_with_counts_out_of_bounds_are_refused),
+	    cmocka_unit_test(sections_that_disagree_are_refused),
+	    cmocka_unit_test(an_operation_cut_off_by_the_end_of_its_batch_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -129,7 +129,8 @@ static void payload_is_read_from_memory_and_from_the_ring(void **state)
 			for (int age = 0; age < 4; age++) {
 				uint8_t *to = memory + (age == 3 ? 8 : 0);
 				memset(to, 0, len);
-				assert_int_equal(journal_read(w->journal, pointer_block(r->write.staged), r->write.n_blocks, to), 0);
+				assert_int_equal(journal_read(w->journal, pointer_block(r->write.staged), r->write.n_blocks, to),
+						 0);
 				assert_memory_equal(to, op.data, len);
 				assert_int_equal(journal_commit_all(w->journal, NULL), 0);
 				if (age == 1)
@@ -630,8 +631,10 @@ static void many_threads_share_commits_and_lose_nothing(void **state)
 	world_free(w);
 }
 
-/* Writers that outrun a slow disk and never commit fill batch after batch: they wait for room in the open batch, and go on
- * while the full one is written. */
+/*
+ * Writers that outrun a slow disk and never commit fill batch after batch: they wait for room in the open batch, and go on
+ * while the full one is written.  They do not call journal_wait_room(), which would slow them.
+ */
 #define STREAM_THREADS 4
 #define STREAM_BLOCKS  48u
 
@@ -660,9 +663,8 @@ static void *stream_thread(void *arg)
 		r.write.crc = crc;
 		r.write.data[0] = (struct iovec){data, STREAM_BLOCKS * BLOCK_SIZE};
 		r.write.n_data = 1;
-		s->error = journal_wait_room(s->world->journal);
-		if (!s->error)
-			s->error = journal_append(s->world->journal, &r, 1, &seq);
+		while ((s->error = journal_append(s->world->journal, &r, 1, &seq)) == -ENOSPC)
+			nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 	}
 	free(data);
 	return NULL;
@@ -691,6 +693,119 @@ static void writers_that_outrun_the_disk_wait_for_room_in_the_batch(void **state
 	assert_int_equal(status_of(w).operations, STREAM_THREADS * 100);
 	assert_int_equal(status_of(w).commits, STREAM_THREADS * 100 / (BATCH_PAYLOAD_MAX_BLOCKS / STREAM_BLOCKS));
 	assert_int_equal(journal_commit_all(w->journal, NULL), 0);
+	world_free(w);
+}
+
+/* Commits without waiting. */
+
+struct async {
+	struct journal_waiter base;
+	struct world *world;
+	atomic_uint *told; /* counts answers; borrowed */
+	int want;
+};
+
+static void async_done(struct journal_waiter *w, int result)
+{
+	struct async *a = (struct async *)w;
+
+	assert_int_equal(result, a->want);
+	if (!result)
+		assert_true(status_of(a->world).durable_seq >= w->seq);
+	atomic_fetch_add(a->told, 1);
+	free(a);
+}
+
+static void async_commit(struct world *w, atomic_uint *told, int want)
+{
+	struct async *a = calloc(1, sizeof(*a));
+
+	*a = (struct async){.base = {.done = async_done}, .world = w, .told = told, .want = want};
+	journal_commit_async(w->journal, &a->base);
+}
+
+static void a_commit_without_waiting_is_answered_once(void **state)
+{
+	struct world *w = world_started();
+	atomic_uint told = 0;
+	uint64_t seq;
+
+	(void)state;
+	async_commit(w, &told, 0); /* nothing to do */
+	assert_int_equal(told, 1);
+	assert_int_equal(world_append(w, 1, &seq), 0);
+	async_commit(w, &told, 0);
+	assert_int_equal(told, 2);
+	assert_int_equal(status_of(w).durable_seq, seq);
+	async_commit(w, &told, 0);
+	assert_int_equal(told, 3);
+	assert_int_equal(world_append(w, 2, &seq), 0);
+	w->store.fail_write_from = w->store.writes + 1;
+	async_commit(w, &told, -EIO);
+	async_commit(w, &told, -EIO);
+	assert_int_equal(told, 5);
+	world_free(w);
+}
+
+/* Threads that never wait, while one that does is to get away in time. */
+#define ASYNC_THREADS 3
+#define ASYNC_WAITS   100
+
+static atomic_bool stop_async;
+static atomic_uint async_asked, async_told;
+static pthread_t waiting_thread;
+static unsigned written_by_waiting_thread; /* used by that thread only */
+
+static void note_writer(void *ctx, const char *name, uint64_t off, unsigned flags)
+{
+	(void)ctx, (void)name, (void)off, (void)flags;
+	if (pthread_equal(pthread_self(), waiting_thread))
+		written_by_waiting_thread++;
+	nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+}
+
+static void *async_thread(void *arg)
+{
+	struct world *w = arg;
+	uint64_t seq;
+
+	while (!atomic_load(&stop_async)) {
+		struct record r = sample_base(RECORD_REAP);
+		assert_int_equal(journal_wait_room(w->journal), 0);
+		assert_int_equal(journal_append(w->journal, &r, 1, &seq), 0);
+		atomic_fetch_add(&async_asked, 1);
+		async_commit(w, &async_told, 0);
+	}
+	return NULL;
+}
+
+static void a_thread_that_waits_does_not_commit_for_others_for_long(void **state)
+{
+	struct world *w = world_started();
+	pthread_t threads[ASYNC_THREADS], homer;
+	uint64_t seq;
+
+	(void)state;
+	waiting_thread = pthread_self();
+	w->store.on_write = note_writer;
+	atomic_store(&stop_homer, false);
+	atomic_store(&stop_async, false);
+	assert_int_equal(pthread_create(&homer, NULL, homer_thread, w), 0);
+	for (unsigned i = 0; i < ASYNC_THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, async_thread, w), 0);
+	for (int i = 0; i < ASYNC_WAITS; i++) {
+		struct record r = sample_base(RECORD_REAP);
+		written_by_waiting_thread = 0;
+		assert_int_equal(journal_append(w->journal, &r, 1, &seq), 0);
+		assert_int_equal(journal_commit(w->journal, seq), 0);
+		assert_in_range(written_by_waiting_thread, 0, 4); /* two batches, each perhaps across segments */
+	}
+	atomic_store(&stop_async, true);
+	for (unsigned i = 0; i < ASYNC_THREADS; i++)
+		pthread_join(threads[i], NULL);
+	atomic_store(&stop_homer, true);
+	pthread_join(homer, NULL);
+	assert_int_equal(async_told, async_asked);
 	world_free(w);
 }
 
@@ -736,28 +851,30 @@ static void a_failure_reaches_every_waiting_thread(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_fresh_journal_is_empty),
-		cmocka_unit_test(committed_operations_come_back),
-		cmocka_unit_test(every_batch_write_is_durable_and_commits_once),
-		cmocka_unit_test(out_of_line_data_is_flushed_before_its_batch_is_written),
-		cmocka_unit_test(payload_is_read_from_memory_and_from_the_ring),
-		cmocka_unit_test(positions_that_hold_nothing_are_refused),
-		cmocka_unit_test(the_ring_wraps_and_replays_from_any_point_in_it),
-		cmocka_unit_test(points_are_known_from_tail_to_newest),
-		cmocka_unit_test(an_operation_too_large_for_any_batch_is_refused),
-		cmocka_unit_test(a_full_batch_commits_itself),
-		cmocka_unit_test(pressure_is_told_at_a_quarter_and_at_one_mebibyte),
-		cmocka_unit_test(the_ring_never_overwrites_what_is_still_needed),
-		cmocka_unit_test(trim_keeps_what_is_not_durable),
-		cmocka_unit_test(writers_are_slowed_then_stopped_until_the_tail_moves),
-		cmocka_unit_test(a_failed_write_is_for_ever_and_says_why),
-		cmocka_unit_test(a_failed_flush_of_data_keeps_its_batch_from_the_ring),
-		cmocka_unit_test(missing_or_short_files_refuse_to_open),
-		cmocka_unit_test(a_journal_that_was_not_started_takes_nothing),
-		cmocka_unit_test(sabotage_breaks_just_its_rule),
-		cmocka_unit_test(many_threads_share_commits_and_lose_nothing),
-		cmocka_unit_test(writers_that_outrun_the_disk_wait_for_room_in_the_batch),
-		cmocka_unit_test(a_failure_reaches_every_waiting_thread),
+	    cmocka_unit_test(a_fresh_journal_is_empty),
+	    cmocka_unit_test(committed_operations_come_back),
+	    cmocka_unit_test(every_batch_write_is_durable_and_commits_once),
+	    cmocka_unit_test(out_of_line_data_is_flushed_before_its_batch_is_written),
+	    cmocka_unit_test(payload_is_read_from_memory_and_from_the_ring),
+	    cmocka_unit_test(positions_that_hold_nothing_are_refused),
+	    cmocka_unit_test(the_ring_wraps_and_replays_from_any_point_in_it),
+	    cmocka_unit_test(points_are_known_from_tail_to_newest),
+	    cmocka_unit_test(an_operation_too_large_for_any_batch_is_refused),
+	    cmocka_unit_test(a_full_batch_commits_itself),
+	    cmocka_unit_test(pressure_is_told_at_a_quarter_and_at_one_mebibyte),
+	    cmocka_unit_test(the_ring_never_overwrites_what_is_still_needed),
+	    cmocka_unit_test(trim_keeps_what_is_not_durable),
+	    cmocka_unit_test(writers_are_slowed_then_stopped_until_the_tail_moves),
+	    cmocka_unit_test(a_failed_write_is_for_ever_and_says_why),
+	    cmocka_unit_test(a_failed_flush_of_data_keeps_its_batch_from_the_ring),
+	    cmocka_unit_test(missing_or_short_files_refuse_to_open),
+	    cmocka_unit_test(a_journal_that_was_not_started_takes_nothing),
+	    cmocka_unit_test(sabotage_breaks_just_its_rule),
+	    cmocka_unit_test(many_threads_share_commits_and_lose_nothing),
+	    cmocka_unit_test(writers_that_outrun_the_disk_wait_for_room_in_the_batch),
+	    cmocka_unit_test(a_commit_without_waiting_is_answered_once),
+	    cmocka_unit_test(a_thread_that_waits_does_not_commit_for_others_for_long),
+	    cmocka_unit_test(a_failure_reaches_every_waiting_thread),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

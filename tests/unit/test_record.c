@@ -13,17 +13,22 @@
 
 #define SAMPLES_MAX 32
 
-static bool same_slice(struct slice a, struct slice b) { return a.len == b.len && (!a.len || memcmp(a.p, b.p, a.len) == 0); }
+static bool same_slice(struct slice a, struct slice b)
+{
+	return a.len == b.len && (!a.len || memcmp(a.p, b.p, a.len) == 0);
+}
 
 static bool same_body(const struct record *a, const struct record *b)
 {
 	switch (a->type) {
 	case RECORD_MKNODE:
-		return a->mknode.parent == b->mknode.parent && a->mknode.cookie == b->mknode.cookie && a->mknode.mode == b->mknode.mode &&
-		       a->mknode.uid == b->mknode.uid && a->mknode.gid == b->mknode.gid && a->mknode.rdev == b->mknode.rdev &&
-		       same_slice(a->mknode.name, b->mknode.name) && same_slice(a->mknode.target, b->mknode.target);
+		return a->mknode.parent == b->mknode.parent && a->mknode.cookie == b->mknode.cookie &&
+		       a->mknode.mode == b->mknode.mode && a->mknode.uid == b->mknode.uid && a->mknode.gid == b->mknode.gid &&
+		       a->mknode.rdev == b->mknode.rdev && same_slice(a->mknode.name, b->mknode.name) &&
+		       same_slice(a->mknode.target, b->mknode.target);
 	case RECORD_LINK:
-		return a->link.parent == b->link.parent && a->link.cookie == b->link.cookie && same_slice(a->link.name, b->link.name);
+		return a->link.parent == b->link.parent && a->link.cookie == b->link.cookie &&
+		       same_slice(a->link.name, b->link.name);
 	case RECORD_UNLINK:
 		return a->unlink.parent == b->unlink.parent && same_slice(a->unlink.name, b->unlink.name);
 	case RECORD_RENAME:
@@ -37,8 +42,9 @@ static bool same_body(const struct record *a, const struct record *b)
 	case RECORD_RMXATTR:
 		return same_slice(a->xattr.name, b->xattr.name) && same_slice(a->xattr.value, b->xattr.value);
 	case RECORD_WRITE:
-		return a->write.block == b->write.block && a->write.n_blocks == b->write.n_blocks && a->write.size == b->write.size &&
-		       a->write.out_of_line == b->write.out_of_line && a->write.mtime_ns == b->write.mtime_ns &&
+		return a->write.block == b->write.block && a->write.n_blocks == b->write.n_blocks &&
+		       a->write.size == b->write.size && a->write.out_of_line == b->write.out_of_line &&
+		       a->write.mtime_ns == b->write.mtime_ns &&
 		       memcmp(a->write.crc, b->write.crc, 4 * (size_t)a->write.n_blocks) == 0;
 	case RECORD_ZERO:
 		return a->zero.block == b->zero.block && a->zero.n_blocks == b->zero.n_blocks && a->zero.mode == b->zero.mode &&
@@ -105,7 +111,7 @@ static void every_truncation_is_refused(void **state)
 	for (size_t i = 0; i < n; i++) {
 		CLEANUP_BUF struct buf buf = {0};
 		assert_int_equal(record_encode(&samples[i], &buf), 0);
-		for (size_t len = 0; len < buf.len; len += buf.len > 8192 ? 61 : 1) {
+		for (size_t len = 0; len<buf.len; len += buf.len> 8192 ? 61 : 1) {
 			/* a copy of just that length, so that a sanitizer sees a read behind it */
 			CLEANUP_FREE uint8_t *copy = malloc(len ? len : 1);
 			memcpy(copy, buf.p, len);
@@ -123,7 +129,7 @@ static void every_bit_flip_is_refused(void **state)
 	for (size_t i = 0; i < n; i++) {
 		CLEANUP_BUF struct buf buf = {0};
 		assert_int_equal(record_encode(&samples[i], &buf), 0);
-		for (size_t bit = 0; bit < buf.len * 8; bit += buf.len > 4096 ? 509 : 1) {
+		for (size_t bit = 0; bit<buf.len * 8; bit += buf.len> 4096 ? 509 : 1) {
 			buf.p[bit / 8] ^= (uint8_t)(1 << bit % 8);
 			assert_int_equal(record_decode(buf.p, buf.len, &back, &used), -EUCLEAN);
 			buf.p[bit / 8] ^= (uint8_t)(1 << bit % 8);
@@ -169,7 +175,8 @@ static void damage_under_a_right_crc_is_refused_or_harmless(void **state)
 static void names_that_are_none_are_refused(void **state)
 {
 	static const char too_long[RECORD_NAME_MAX + 1] = {[0 ... RECORD_NAME_MAX] = 'n'};
-	const struct slice bad[] = {{"", 0}, {".", 1}, {"..", 2}, {"a/b", 3}, {"/", 1}, {"a\0b", 3}, {too_long, sizeof(too_long)}};
+	const struct slice bad[] = {
+	    {"", 0}, {".", 1}, {"..", 2}, {"a/b", 3}, {"/", 1}, {"a\0b", 3}, {too_long, sizeof(too_long)}};
 	CLEANUP_BUF struct buf buf = {0};
 
 	(void)state;
@@ -192,11 +199,11 @@ static void fields_out_of_bounds_are_refused(void **state)
 	struct record r;
 
 	(void)state;
-#define REFUSED(type_, ...)                                          \
-	do {                                                         \
-		r = sample_base(type_);                              \
-		__VA_ARGS__;                                         \
-		assert_int_equal(record_encode(&r, &buf), -EINVAL);  \
+#define REFUSED(type_, ...)                                                                                                      \
+	do {                                                                                                                     \
+		r = sample_base(type_);                                                                                          \
+		__VA_ARGS__;                                                                                                     \
+		assert_int_equal(record_encode(&r, &buf), -EINVAL);                                                              \
 	} while (0)
 	REFUSED(0, (void)0);
 	REFUSED(RECORD_TIER, (void)0);
@@ -215,7 +222,8 @@ static void fields_out_of_bounds_are_refused(void **state)
 	REFUSED(RECORD_RMXATTR, r.xattr.name = sample_text("a"), r.xattr.value = sample_text("b"));
 	REFUSED(RECORD_MKNODE, r.mknode.parent = 1, r.mknode.name = sample_text("a"), r.mknode.mode = S_IFLNK | 0777);
 	REFUSED(RECORD_MKNODE, r.mknode.parent = 1, r.mknode.name = sample_text("a"), r.mknode.mode = 0644);
-	REFUSED(RECORD_MKNODE, r.mknode.parent = 1, r.mknode.name = sample_text("a"), r.mknode.mode = S_IFREG, r.mknode.target = sample_text("t"));
+	REFUSED(RECORD_MKNODE, r.mknode.parent = 1, r.mknode.name = sample_text("a"), r.mknode.mode = S_IFREG,
+		r.mknode.target = sample_text("t"));
 #undef REFUSED
 	assert_int_equal(buf.len, 0);
 }
@@ -232,14 +240,14 @@ static void every_type_has_a_name(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_type_comes_back_as_it_was),
-		cmocka_unit_test(records_follow_one_another),
-		cmocka_unit_test(every_truncation_is_refused),
-		cmocka_unit_test(every_bit_flip_is_refused),
-		cmocka_unit_test(damage_under_a_right_crc_is_refused_or_harmless),
-		cmocka_unit_test(names_that_are_none_are_refused),
-		cmocka_unit_test(fields_out_of_bounds_are_refused),
-		cmocka_unit_test(every_type_has_a_name),
+	    cmocka_unit_test(every_type_comes_back_as_it_was),
+	    cmocka_unit_test(records_follow_one_another),
+	    cmocka_unit_test(every_truncation_is_refused),
+	    cmocka_unit_test(every_bit_flip_is_refused),
+	    cmocka_unit_test(damage_under_a_right_crc_is_refused_or_harmless),
+	    cmocka_unit_test(names_that_are_none_are_refused),
+	    cmocka_unit_test(fields_out_of_bounds_are_refused),
+	    cmocka_unit_test(every_type_has_a_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -294,6 +294,33 @@ static void a_point_that_is_no_point_is_refused(void **state)
 	world_free(w);
 }
 
+static void a_batch_that_does_not_continue_the_chain_is_damage(void **state)
+{
+	struct world *w = world_started();
+
+	(void)state;
+	fill(w, 1, 12, 6, true);
+	world_lose_staging(w);
+	struct journal_point p = point_after(w, 1);
+	p.hash ^= 1;
+	assert_int_equal(world_replay(w, &p, 7), -EBADMSG);
+	assert_int_equal(w->result.bad_seq, 2);
+	world_free(w);
+}
+
+static void a_batch_of_an_earlier_lap_is_not_taken(void **state)
+{
+	struct world *w = world_started();
+	const struct journal_point next_lap = {0, 1 + RING_BLOCKS, 0};
+
+	(void)state;
+	fill(w, 1, 12, 6, true);
+	world_lose_staging(w);
+	assert_int_equal(world_replay(w, &next_lap, 1), 0);
+	assert_int_equal(w->replayed, 0);
+	world_free(w);
+}
+
 static int refuse_apply(void *ctx, const struct record *r, uint64_t seq)
 {
 	(void)ctx, (void)r, (void)seq;
@@ -602,7 +629,8 @@ static void a_staged_local_section_of_another_age_is_refused(void **state)
 	memcpy(&h, world_staging(w, open)->p, sizeof(h));
 	uint32_t bytes = le32_get(h.mark[le64_get(h.published) % 2].local_bytes);
 	assert_true(bytes > sizeof(le32) + sizeof(struct local_run));
-	uint8_t *local = world_staging(w, open)->p + (2 + BATCH_PAYLOAD_MAX_BLOCKS) * (size_t)BLOCK_SIZE + BATCH_LOGICAL_MAX_BYTES;
+	uint8_t *local =
+	    world_staging(w, open)->p + (2 + BATCH_PAYLOAD_MAX_BLOCKS) * (size_t)BLOCK_SIZE + BATCH_LOGICAL_MAX_BYTES;
 	/* the first run: another block of the same arena */
 	le64 start;
 	memcpy(&start, local + sizeof(le32), sizeof(start));
@@ -677,27 +705,29 @@ static void an_operation_of_two_records_is_recovered_whole_or_not_at_all(void **
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_tail_torn_at_any_sector_is_dropped),
-		cmocka_unit_test(a_tail_with_any_subset_of_sectors_is_dropped),
-		cmocka_unit_test(the_journal_goes_on_over_a_torn_tail),
-		cmocka_unit_test(a_torn_batch_that_was_acked_is_damage),
-		cmocka_unit_test(a_flipped_bit_in_any_block_before_the_last_batch_is_named),
-		cmocka_unit_test(a_batch_lost_or_misplaced_as_a_whole_is_named),
-		cmocka_unit_test(an_index_older_than_the_ring_is_named),
-		cmocka_unit_test(an_unreadable_block_is_an_error_only_where_it_is_needed),
-		cmocka_unit_test(another_volume_s_batches_are_not_ours),
-		cmocka_unit_test(a_point_that_is_no_point_is_refused),
-		cmocka_unit_test(a_callback_s_error_stops_the_replay),
-		cmocka_unit_test(kill_at_any_moment_loses_nothing_appended),
-		cmocka_unit_test(kill_with_a_batch_in_flight_loses_nothing_appended),
-		cmocka_unit_test(both_staged_batches_come_back_in_order),
-		cmocka_unit_test(start_flushes_the_newest_batch),
-		cmocka_unit_test(a_power_loss_leaves_a_prefix_that_holds_all_that_was_durable),
-		cmocka_unit_test(staging_files_of_random_bytes_are_ignored),
-		cmocka_unit_test(staging_headers_with_random_counts_are_refused),
-		cmocka_unit_test(a_staged_local_section_of_another_age_is_refused),
-		cmocka_unit_test(lost_out_of_line_data_ends_the_staged_operations),
-		cmocka_unit_test(an_operation_of_two_records_is_recovered_whole_or_not_at_all),
+	    cmocka_unit_test(a_tail_torn_at_any_sector_is_dropped),
+	    cmocka_unit_test(a_tail_with_any_subset_of_sectors_is_dropped),
+	    cmocka_unit_test(the_journal_goes_on_over_a_torn_tail),
+	    cmocka_unit_test(a_torn_batch_that_was_acked_is_damage),
+	    cmocka_unit_test(a_flipped_bit_in_any_block_before_the_last_batch_is_named),
+	    cmocka_unit_test(a_batch_lost_or_misplaced_as_a_whole_is_named),
+	    cmocka_unit_test(an_index_older_than_the_ring_is_named),
+	    cmocka_unit_test(an_unreadable_block_is_an_error_only_where_it_is_needed),
+	    cmocka_unit_test(another_volume_s_batches_are_not_ours),
+	    cmocka_unit_test(a_point_that_is_no_point_is_refused),
+	    cmocka_unit_test(a_batch_that_does_not_continue_the_chain_is_damage),
+	    cmocka_unit_test(a_batch_of_an_earlier_lap_is_not_taken),
+	    cmocka_unit_test(a_callback_s_error_stops_the_replay),
+	    cmocka_unit_test(kill_at_any_moment_loses_nothing_appended),
+	    cmocka_unit_test(kill_with_a_batch_in_flight_loses_nothing_appended),
+	    cmocka_unit_test(both_staged_batches_come_back_in_order),
+	    cmocka_unit_test(start_flushes_the_newest_batch),
+	    cmocka_unit_test(a_power_loss_leaves_a_prefix_that_holds_all_that_was_durable),
+	    cmocka_unit_test(staging_files_of_random_bytes_are_ignored),
+	    cmocka_unit_test(staging_headers_with_random_counts_are_refused),
+	    cmocka_unit_test(a_staged_local_section_of_another_age_is_refused),
+	    cmocka_unit_test(lost_out_of_line_data_ends_the_staged_operations),
+	    cmocka_unit_test(an_operation_of_two_records_is_recovered_whole_or_not_at_all),
 	};
 
 	log_setup(LOG_LEVEL_ERROR, false);

@@ -51,7 +51,7 @@ static void unflushed_write_is_lost_and_flushed_write_is_kept(void **state)
 	struct disk *d = open_file(store, "a", DISK_CREATE); /* event 1 */
 
 	(void)state;
-	assert_int_equal(store_sync_names(store), 0);            /* 2 */
+	assert_int_equal(store_sync_names(store), 0);              /* 2 */
 	assert_int_equal(disk_write(d, page_a, 4096, 4096, 0), 0); /* 3 */
 	assert_int_equal(disk_flush(d), 0);                        /* 4 */
 	assert_int_equal(byte_at(s, 1, SIMCUT_LOST, "a", 0), -1);
@@ -244,9 +244,12 @@ static void direct_disk_refuses_what_the_host_would(void **state)
 	simstore_free(s);
 }
 
-/* --- the index --------------------------------------------------------------------------------------------------------------- */
+/* ---- the index ---- */
 
-static struct slice text(const char *s) { return (struct slice){s, strlen(s)}; }
+static struct slice text(const char *s)
+{
+	return (struct slice){s, strlen(s)};
+}
 
 static void put(struct kv *kv, const char *key, const char *value)
 {
@@ -349,7 +352,7 @@ static void iterator_sees_the_index_as_it_was_and_in_order(void **state)
 	kv_disk_free(d);
 }
 
-/* --- the model ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the model ---- */
 
 static void model_clone_keeps_what_it_was(void **state)
 {
@@ -428,19 +431,19 @@ int main(void)
 	memset(page_a, 'a', sizeof(page_a));
 	memset(page_b, 'b', sizeof(page_b));
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(unflushed_write_is_lost_and_flushed_write_is_kept),
-		cmocka_unit_test(durable_write_is_torn_by_sectors_only_while_under_way),
-		cmocka_unit_test(durable_write_leaves_other_pending_writes_pending),
-		cmocka_unit_test(mapped_memory_survives_kill_but_not_power_loss),
-		cmocka_unit_test(image_of_a_kill_can_still_lose_what_the_host_held),
-		cmocka_unit_test(removed_file_may_come_back_until_names_are_synced),
-		cmocka_unit_test(failed_flush_makes_nothing_durable_and_the_nth_event_fails),
-		cmocka_unit_test(direct_disk_refuses_what_the_host_would),
-		cmocka_unit_test(index_holds_exactly_what_was_frozen_and_flushed),
-		cmocka_unit_test(iterator_sees_the_index_as_it_was_and_in_order),
-		cmocka_unit_test(model_clone_keeps_what_it_was),
-		cmocka_unit_test(model_renames_as_posix_says),
-		cmocka_unit_test(model_punches_and_truncates_to_the_byte),
+	    cmocka_unit_test(unflushed_write_is_lost_and_flushed_write_is_kept),
+	    cmocka_unit_test(durable_write_is_torn_by_sectors_only_while_under_way),
+	    cmocka_unit_test(durable_write_leaves_other_pending_writes_pending),
+	    cmocka_unit_test(mapped_memory_survives_kill_but_not_power_loss),
+	    cmocka_unit_test(image_of_a_kill_can_still_lose_what_the_host_held),
+	    cmocka_unit_test(removed_file_may_come_back_until_names_are_synced),
+	    cmocka_unit_test(failed_flush_makes_nothing_durable_and_the_nth_event_fails),
+	    cmocka_unit_test(direct_disk_refuses_what_the_host_would),
+	    cmocka_unit_test(index_holds_exactly_what_was_frozen_and_flushed),
+	    cmocka_unit_test(iterator_sees_the_index_as_it_was_and_in_order),
+	    cmocka_unit_test(model_clone_keeps_what_it_was),
+	    cmocka_unit_test(model_renames_as_posix_says),
+	    cmocka_unit_test(model_punches_and_truncates_to_the_byte),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
