@@ -137,6 +137,11 @@ int fs_checkpoint(struct fs *fs)
 		return -EROFS;
 	mutex_lock(&fs->ckpt_lock);
 	int r = checkpoint_locked(fs);
+	if (r == -ENOSPC && ballast_drop(fs))
+		r = checkpoint_locked(fs);
+	if (r == 0)
+		ballast_lay(fs);
+	atomic_store(&fs->index_full, r == -ENOSPC);
 	mutex_unlock(&fs->ckpt_lock);
 	return r;
 }

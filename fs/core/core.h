@@ -88,6 +88,8 @@ struct fs {
 	_Atomic uint64_t last_ckpt_seq;
 	_Atomic uint64_t checkpoints;
 	_Atomic bool closing;
+	_Atomic bool index_full; /* the last checkpoint found no room on the host */
+	bool ballast_laid;       /* guarded by ckpt_lock */
 
 	_Atomic int failed; /* sticky errno: the volume is read-only */
 	struct mutex failure_lock; /* guards the next two */
@@ -148,6 +150,10 @@ MUST_CHECK int homer_queue(struct fs *fs, const struct staged_write *w);
 void homer_point(struct fs *fs, uint64_t applied_seq, uint64_t *ret_seq);
 uint64_t homer_backlog(struct fs *fs);
 void homer_destroy(struct homer *h);
+
+/* ballast.c; ckpt_lock is held */
+void ballast_lay(struct fs *fs);
+bool ballast_drop(struct fs *fs); /* true when space was given back */
 
 /* reaper.c */
 void reap_push(struct fs *fs, uint64_t ino);

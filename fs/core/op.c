@@ -18,16 +18,34 @@ static int wait_memory(struct fs *fs)
 	while (fs->services_started && fs->kv->ops->memory_bytes(fs->kv) > memtable_limit(fs)) {
 		if (atomic_load(&fs->failed))
 			return -EROFS;
+		if (atomic_load(&fs->index_full))
+			return -ENOSPC;
 		service_wake(&fs->checkpointer);
 		usleep(1000);
 	}
 	return 0;
 }
 
+/*
+ * While the index has no room on the host, changes are refused before the ring is full of what no checkpoint can take over:
+ * an error now instead of a wait without end.  What was acked is safe, and fsync of it works.
+ */
+static bool index_has_no_room(struct fs *fs)
+{
+	struct journal_status js;
+
+	if (!atomic_load_explicit(&fs->index_full, memory_order_relaxed))
+		return false;
+	journal_get_status(fs->journal, &js);
+	return js.used_blocks > js.ring_blocks / 2;
+}
+
 int op_begin(struct fs *fs) NO_THREAD_SAFETY
 {
 	if (fs->config.read_only || atomic_load_explicit(&fs->failed, memory_order_relaxed))
 		return -EROFS;
+	if (index_has_no_room(fs))
+		return -ENOSPC;
 	int r = journal_wait_room(fs->journal);
 	if (r == 0)
 		r = wait_memory(fs);

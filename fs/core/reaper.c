@@ -89,7 +89,9 @@ int fs_reap_step(struct fs *fs, bool *ret_more)
 	int r = reap_slice(fs, ino, &done);
 	if (r == -ENOENT)
 		return 0; /* reaped already */
-	if (r < 0)
+	if (r == -ENOSPC) /* the index has no room: later */
+		reap_push(fs, ino);
+	else if (r < 0)
 		log_warn("inode %llu could not be reaped: %d; the next mount tries again", (unsigned long long)ino, r);
 	else if (!done) {
 		reap_push(fs, ino);

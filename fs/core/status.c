@@ -139,7 +139,10 @@ static json_t *health_json(struct fs *fs)
 	memcpy(damage, fs->damage, sizeof(damage));
 	mutex_unlock(&fs->failure_lock);
 	log_last_error(last, sizeof(last));
-	const char *state = atomic_load(&fs->failed) ? "failed" : fs->config.read_only ? "read-only" : "ok";
+	const char *state = atomic_load(&fs->failed)       ? "failed"
+			    : atomic_load(&fs->index_full) ? "host full"
+			    : fs->config.read_only         ? "read-only"
+							   : "ok";
 	return json_pack("{s:s, s:s, s:s, s:I, s:s}", "state", state, "reason", failure, "last_damage", damage, "damaged_reads",
 			 (json_int_t)atomic_load(&fs->damaged_reads), "last_error_line", last);
 }

@@ -619,7 +619,7 @@ def case_fallocate(d):
     fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, 1000 * K)
     os.fsync(fd)
     assert os.pread(fd, 200 * K, 0) == bytes(110 * K)
-    out.append([os.fstat(fd).st_blocks <= 8, err(fallocate, fd, PUNCH_HOLE, 0, 4096), err(fallocate, fd, 0, 0, 0),
+    out.append([err(fallocate, fd, PUNCH_HOLE, 0, 4096), err(fallocate, fd, 0, 0, 0),
                 err(fallocate, fd, 0, -1, 10), err(fallocate, os.open(d + "/f", os.O_RDONLY), 0, 0, 10)])
     os.close(fd)
     return out
