@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Benchmarks: clawfs and the plain host directory beside it, the same work on both in one run.
 
-  bench.py --clawfs BUILD/fs/cli/clawfs --dir DIR             all rows, about 8 minutes
-  bench.py --clawfs ... --dir DIR --quick                     smaller, about 2 minutes
+  bench.py --clawfs BUILD/fs/cli/clawfs --dir DIR             all rows, about 10 minutes
+  bench.py --clawfs ... --dir DIR --quick                     smaller, about 3 minutes
   bench.py --clawfs ... --dir DIR --rows untar,rm-rf          only these (names: --list)
   bench.py --clawfs ... --dir DIR --memory                    resident memory with a million files in use
   bench.py --against OTHER --dir DIR                          two plain directories: the noise of this machine
@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sqlite3
 import statistics
 import subprocess
@@ -65,7 +66,7 @@ def first_value(path, key):
 
 
 def host_filesystem(directory):
-    """What holds `directory`: type, options, and whether an ext4 has its journal, without which it does and promises much less."""
+    """Its type, options, and whether an ext4 has its journal, without which it does and promises much less."""
     best = ("", "", "")
     with open("/proc/self/mounts") as f:
         for line in f:
@@ -275,6 +276,7 @@ def main():
             for row in group.rows:
                 print(f"{row.name:26}{row.title}")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the mount goes too
     os.makedirs(options.dir, exist_ok=True)
     work = tempfile.mkdtemp(prefix="clawfs-bench-", dir=os.path.abspath(options.dir))
     both = make_sides(options, work)

@@ -38,7 +38,7 @@ def measure(side, tools, n_files, say):
 
     step("mounted", lambda: None)
     step(f"{n_files:,} files created", lambda: rows.run([tool, "create", *shape]))
-    step("stat of each, cached by the kernel", lambda: rows.run([tool, "stat", *shape]))
+    step("stat of each", lambda: rows.run([tool, "stat", *shape]))
     step("caches dropped", lambda: (side.settle(), sides.drop_caches()))
     step("ls -lR of all, cold", lambda: list_all(directory))
     step("stat of each again", lambda: rows.run([tool, "stat", *shape]))

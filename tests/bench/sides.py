@@ -100,7 +100,7 @@ class ClawfsSide:
 
     def mount(self):
         self._run("mount", self.volume, self.mountpoint)
-        wait_until(lambda: os.path.ismount(self.mountpoint), MOUNT_TIMEOUT_SECONDS, "the mount to appear")
+        wait_until(lambda: is_mounted(self.mountpoint), MOUNT_TIMEOUT_SECONDS, "the mount to appear")
 
     def unmount(self):
         """Ends with a checkpoint; returns once the daemon let go of the volume, so that mount() can take it."""
@@ -139,7 +139,7 @@ class ClawfsSide:
         exe = os.path.realpath(self.clawfs)
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/exe") != exe:
+                if os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)") != exe:  # rebuilt meanwhile
                     continue
                 with open(f"/proc/{pid}/cmdline", "rb") as f:
                     if os.fsencode(self.mountpoint) in f.read().split(b"\0"):
@@ -147,8 +147,11 @@ class ClawfsSide:
         raise RuntimeError(f"no running {exe} serves {self.mountpoint}")
 
     def stop(self):
-        if os.path.ismount(self.mountpoint):
-            self.unmount()
+        if is_mounted(self.mountpoint):
+            try:
+                self.unmount()
+            except RuntimeError:  # a daemon that died or hangs must not leave its mount behind
+                subprocess.run(["umount", "--lazy", self.mountpoint], check=False)
         shutil.rmtree(self.volume, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.rmdir(self.mountpoint)
@@ -158,6 +161,12 @@ class ClawfsSide:
         if done.returncode != 0:
             raise RuntimeError(f"clawfs {' '.join(arguments)}: exit {done.returncode}: {done.stderr.strip()}")
         return done.stdout
+
+
+def is_mounted(path):
+    """Without asking what is mounted there: it may be dead."""
+    with open("/proc/self/mounts") as f:
+        return any(line.split()[1] == path for line in f)
 
 
 def wait_until(condition, seconds, what):

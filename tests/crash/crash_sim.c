@@ -163,6 +163,29 @@ static bool cut_recovery(struct sim *s, const struct sim_image *image, size_t lo
 	return ok;
 }
 
+/* A read-only mount shows the same and writes nothing. */
+static bool look_only(struct sim *s, const struct sim_image *image, size_t lo, size_t hi)
+{
+	struct fs_config c = sim_config(&s->run, image);
+	struct fs *fs;
+	size_t step;
+
+	c.read_only = true;
+	int r = fs_open(&c, &fs);
+	if (r) {
+		store_close(c.store);
+		report(s, "read-only mount", strerror(-r));
+		return false;
+	}
+	bool ok = identify(s, fs, lo, hi, "mounted read-only", &step);
+	fs_abandon(fs);
+	if (ok && simstore_count(image->store) > 0) {
+		report(s, "read-only mount", "it writes");
+		ok = false;
+	}
+	return ok;
+}
+
 /* One cut in one variant.  `salt` decides how far the recovered volume is looked into. */
 static bool recover(struct sim *s, const struct simcut *c, uint64_t cut, enum simcut_variant v)
 {
@@ -178,6 +201,10 @@ static bool recover(struct sim *s, const struct simcut *c, uint64_t cut, enum si
 	struct sim_image image = sim_take_image(&s->run, c, cut, v, &rng, nest);
 	sim_bounds(&s->run.history, cut, true, &kill_lo, &hi);
 	sim_bounds(&s->run.history, cut, killed, &lo, &hi);
+	if (!formatting && rng_percent(&rng, 5) && !look_only(s, &image, lo, hi)) {
+		sim_image_free(&image);
+		return false;
+	}
 	int r = sim_open_image(&s->run, &image, &fs);
 	atomic_fetch_add(&s->progress->n_recoveries, 1);
 	if (r) {

@@ -511,11 +511,12 @@ static bool make_room(struct op *op)
 	if (used < 20)
 		return true;
 	if (used < 27 && run->profile == SIM_RING && !run->expect_errors) {
-		simstore_fail_index(run->image.store, 1, -ENOSPC);
-		if (!do_sync(op) || !do_home(op, false))
-			return false;
-		int r = fs_checkpoint(run->fs);
-		return r == 0 || agree(op, r, -ENOSPC); /* 0: the ballast made room */
+		/* Once, and the ballast makes room; twice, and it does not. */
+		simstore_fail_index(run->image.store, rng_between(op->rng, 1, 3), -ENOSPC);
+		bool ok = do_sync(op) && do_home(op, false);
+		int r = ok ? fs_checkpoint(run->fs) : 0;
+		simstore_fail_index(run->image.store, 0, 0);
+		return ok && (r == 0 || agree(op, r, -ENOSPC));
 	}
 	return do_sync(op) && do_home(op, true) && do_checkpoint(op);
 }
