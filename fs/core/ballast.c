@@ -10,13 +10,16 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 
-#define BALLAST_NAME "ballast"
 /* Laid down only where the host has this many times as much. */
 #define PLENTY 8u
+/* What opening the index takes: a manifest and a few tables of what replay adds. */
+#define OPENING_BYTES (4 * MIB)
 
-static uint64_t ballast_bytes(const struct fs *fs)
+static const char *const names[] = {"ballast", "ballast.open"};
+
+static uint64_t ballast_bytes(const struct fs *fs, size_t i)
 {
-	return min_u64(64 * MIB, (uint64_t)fs->super.chunk_kib * KIB);
+	return i == 0 ? min_u64(64 * MIB, (uint64_t)fs->super.chunk_kib * KIB) : OPENING_BYTES;
 }
 
 void ballast_lay(struct fs *fs)
@@ -24,21 +27,28 @@ void ballast_lay(struct fs *fs)
 	uint64_t free_bytes, total;
 	struct disk *d;
 
-	if (fs->ballast_laid || store_space(fs->store, &free_bytes, &total) < 0 || free_bytes < PLENTY * ballast_bytes(fs))
+	if (fs->ballast_laid || store_space(fs->store, &free_bytes, &total) < 0 || free_bytes < PLENTY * ballast_bytes(fs, 0))
 		return;
-	int r = store_open(fs->store, BALLAST_NAME, DISK_CREATE, ballast_bytes(fs), &d);
-	if (r == 0)
-		disk_close(d);
-	fs->ballast_laid = r == 0 || r == -EEXIST;
+	fs->ballast_laid = true;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		int r = store_open(fs->store, names[i], DISK_CREATE, ballast_bytes(fs, i), &d);
+
+		if (r == 0)
+			disk_close(d);
+		else if (r != -EEXIST)
+			fs->ballast_laid = false;
+	}
 }
 
-bool ballast_drop(struct fs *fs)
+bool ballast_drop(struct fs *fs, bool opening)
 {
-	int r = store_remove(fs->store, BALLAST_NAME);
-
-	fs->ballast_laid = false;
-	if (r == 0)
+	for (size_t i = 0; i < (opening ? ARRAY_SIZE(names) : 1); i++) {
+		if (store_remove(fs->store, names[i]) < 0)
+			continue;
+		fs->ballast_laid = false;
 		log_warn("the host is full: %llu MiB of ballast were given up for the index; make room on the host",
-			 (unsigned long long)(ballast_bytes(fs) / MIB));
-	return r == 0;
+			 (unsigned long long)(ballast_bytes(fs, i) / MIB));
+		return true;
+	}
+	return false;
 }

@@ -137,7 +137,7 @@ int fs_checkpoint(struct fs *fs)
 		return -EROFS;
 	mutex_lock(&fs->ckpt_lock);
 	int r = checkpoint_locked(fs);
-	if (r == -ENOSPC && ballast_drop(fs))
+	if (r == -ENOSPC && ballast_drop(fs, false))
 		r = checkpoint_locked(fs);
 	if (r == 0)
 		ballast_lay(fs);

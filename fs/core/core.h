@@ -153,7 +153,8 @@ void homer_destroy(struct homer *h);
 
 /* ballast.c; ckpt_lock is held */
 void ballast_lay(struct fs *fs);
-bool ballast_drop(struct fs *fs); /* true when space was given back */
+/* True when space was given back.  `opening`: the last of it, which is kept so that a mount always has its room. */
+bool ballast_drop(struct fs *fs, bool opening);
 
 /* reaper.c */
 void reap_push(struct fs *fs, uint64_t ino);

@@ -290,6 +290,8 @@ static int open_index(struct fs *fs, struct anchor *ret)
 {
 	int r = fs->config.kv_open(fs->config.kv_ctx, false, &fs->kv);
 
+	while (r == -ENOSPC && !fs->config.read_only && ballast_drop(fs, true))
+		r = fs->config.kv_open(fs->config.kv_ctx, false, &fs->kv);
 	if (r < 0) {
 		log_error("the index cannot be opened: %s", strerror(-r));
 		return r;

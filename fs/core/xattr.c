@@ -21,6 +21,17 @@ static int check_name(const char *name)
 	return len == 0 ? -EINVAL : len > RECORD_NAME_MAX ? -ERANGE : 0;
 }
 
+/* What may be set: the namespaces the kernel knows, and a name within. */
+static int check_namespace(const char *name)
+{
+	static const char *const spaces[] = {"user.", "trusted.", "security."};
+
+	for (size_t i = 0; i < ARRAY_SIZE(spaces); i++)
+		if (strncmp(name, spaces[i], strlen(spaces[i])) == 0)
+			return name[strlen(spaces[i])] ? 0 : -EINVAL;
+	return strcmp(name, ACL_ACCESS) == 0 || strcmp(name, ACL_DEFAULT) == 0 ? 0 : -EOPNOTSUPP;
+}
+
 int xattr_read(struct fs *fs, uint64_t ino, const char *name, void *value, size_t cap, size_t *ret_len)
 {
 	struct index_key k = key_name(TABLE_XATTR, ino, slice_of(name));
@@ -122,6 +133,8 @@ int fs_setxattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const c
 	struct lockset ls;
 	int r = check_name(name);
 
+	if (r == 0)
+		r = check_namespace(name);
 	if (r == 0 && len > RECORD_VALUE_MAX)
 		r = -E2BIG;
 	if (r == 0)

@@ -68,8 +68,15 @@ static int error_number(const char *text)
 		const char *words;
 		int error;
 	} table[] = {
-	    {"Corruption", -EBADMSG},  {"No space left", -ENOSPC}, {"NoSpace", -ENOSPC}, {"does not exist", -ENOENT},
-	    {"Resource busy", -EBUSY}, {"lock ", -EBUSY},          {"IO error", -EIO},   {"Memory limit", -ENOMEM},
+	    {"No such file or directory", -EBADMSG},
+	    {"Corruption", -EBADMSG},
+	    {"No space left", -ENOSPC},
+	    {"NoSpace", -ENOSPC},
+	    {"does not exist", -ENOENT},
+	    {"Resource busy", -EBUSY},
+	    {"lock ", -EBUSY},
+	    {"IO error", -EIO},
+	    {"Memory limit", -ENOMEM},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
