@@ -368,6 +368,13 @@ static int posix_map(struct disk *disk, size_t len, void **ret_p)
 	void *p = mmap(NULL, len, d->read_only ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, d->fd, 0);
 	if (p == MAP_FAILED)
 		return -errno;
+	/* Every page now: a first touch later, of a store that meanwhile fails, would be SIGBUS instead of an error. */
+	if (madvise(p, len, d->read_only ? MADV_POPULATE_READ : MADV_POPULATE_WRITE) < 0 && errno != EINVAL) {
+		int r = -errno; /* EINVAL: a kernel before 5.14 */
+
+		munmap(p, len);
+		return r;
+	}
 	d->map = p;
 	d->map_len = len;
 	*ret_p = p;

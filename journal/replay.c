@@ -380,16 +380,12 @@ static void open_batch_locked(struct journal *j) REQUIRES(j->lock)
 }
 
 /* On disk too, so that no header of an earlier mount is ever found again beside records of this one. */
-static int flush_staging(struct journal *j)
+static int flush_staging(struct journal *j) NO_THREAD_SAFETY /* nobody else uses the journal yet */
 {
 	int r = 0;
 
-	for (unsigned i = 0; !r && i < STAGING_FILES; i++) {
-		mutex_lock(&j->lock);
-		struct disk *disk = j->staging[i].disk;
-		mutex_unlock(&j->lock);
-		r = disk_flush(disk);
-	}
+	for (unsigned i = 0; !r && i < STAGING_FILES; i++)
+		r = staging_flush(&j->staging[i]);
 	if (r)
 		log_error("journal: flush of the staging files failed: %s", strerror(-r));
 	return r;

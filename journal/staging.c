@@ -68,6 +68,22 @@ static int map_file(struct staging *s, const char *name)
 	return 0;
 }
 
+int staging_flush(struct staging *s)
+{
+	int r = disk_flush(s->disk);
+
+	if (r == 0)
+		return 0;
+	/*
+	 * It may be the error of the process before us, told late, and its pages may be lost.  A flush is never asked again on
+	 * the same pages (guarantee G6): every one is written again first.
+	 */
+	volatile uint8_t *p = (volatile uint8_t *)s->head;
+	for (uint64_t at = 0; at < s->disk->size; at += BLOCK_SIZE)
+		p[at] = p[at];
+	return disk_flush(s->disk);
+}
+
 int staging_open(struct store *store, unsigned index, struct staging *ret)
 {
 	struct staging s = {0};

@@ -39,6 +39,8 @@ struct staging {
 MUST_CHECK int staging_format(struct store *store);
 MUST_CHECK int staging_open(struct store *store, unsigned index, struct staging *ret);
 void staging_close(struct staging *s);
+/* Makes the whole file durable, for journal_start(). */
+MUST_CHECK int staging_flush(struct staging *s);
 
 static inline uint64_t staging_seq(const struct staging *s)
 {

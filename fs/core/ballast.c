@@ -27,11 +27,12 @@ void ballast_lay(struct fs *fs)
 	uint64_t free_bytes, total;
 	struct disk *d;
 
-	if (fs->ballast_laid || store_space(fs->store, &free_bytes, &total) < 0 || free_bytes < PLENTY * ballast_bytes(fs, 0))
+	if (fs->ballast_laid || store_space(fs->store, &free_bytes, &total) < 0)
 		return;
 	fs->ballast_laid = true;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		int r = store_open(fs->store, names[i], DISK_CREATE, ballast_bytes(fs, i), &d);
+		bool plenty = free_bytes >= PLENTY * ballast_bytes(fs, i);
+		int r = plenty ? store_open(fs->store, names[i], DISK_CREATE, ballast_bytes(fs, i), &d) : -ENOSPC;
 
 		if (r == 0)
 			disk_close(d);

@@ -7,6 +7,7 @@
 #include "fs/face/face_internal.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "fs/face/control.h"
 
@@ -45,11 +46,32 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	reply_value(req, r, size, len);
 }
 
+/* As the host's filesystems do: trusted.* is shown to root only.  Returns the length of what is left. */
+static size_t hide_trusted(char *list, size_t len)
+{
+	size_t kept = 0;
+
+	for (size_t at = 0, n; at < len; at += n) {
+		n = strlen(list + at) + 1;
+		if (strncmp(list + at, "trusted.", 8) == 0)
+			continue;
+		memmove(list + kept, list + at, n);
+		kept += n;
+	}
+	return kept;
+}
+
+/* Always the whole list: what the caller may see of it, and whether that fits, is known only then. */
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
+	char *list = (char *)worker_self->reply;
 	size_t len = 0;
-	int r = fs_listxattr(request_fs(req), ino, (char *)worker_self->reply, min_u64(size, FACE_IO_MAX), &len);
+	int r = fs_listxattr(request_fs(req), ino, list, FACE_IO_MAX, &len);
 
+	if (r == 0 && fuse_req_ctx(req)->uid != 0)
+		len = hide_trusted(list, len);
+	if (r == 0 && size && len > size)
+		r = -ERANGE;
 	reply_value(req, r, size, len);
 }
 

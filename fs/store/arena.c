@@ -25,6 +25,11 @@
 
 _Static_assert(ARENA_PAGE_BLOCKS == BITMAP_PAGE_BITS && ARENA_PAGE_BYTES == BITMAP_PAGE_BYTES, "");
 
+static uint64_t reserved_now(const struct arena *a) REQUIRES(&a->lock)
+{
+	return a->reserved > 0 ? (uint64_t)a->reserved : 0;
+}
+
 static uint64_t free_locked(struct arena *a) REQUIRES(&a->lock)
 {
 	return a->busy.n_bits - a->busy.n_set;
@@ -35,7 +40,7 @@ static uint64_t spare_locked(struct arena *a) REQUIRES(&a->lock)
 {
 	uint64_t n = free_locked(a);
 
-	return n - min_u64(n, a->reserved);
+	return n - min_u64(n, reserved_now(a));
 }
 
 /* ---- growth ---- */
@@ -133,7 +138,7 @@ static int make_room_locked(struct arena *a, uint64_t n, bool from_reserved) REQ
 	if (n > POINTER_BLOCK_MAX)
 		return -ENOSPC;
 	for (;;) {
-		uint64_t need = from_reserved ? max_u64(n, a->reserved) : n + a->reserved, have = free_locked(a);
+		uint64_t need = from_reserved ? max_u64(n, reserved_now(a)) : n + reserved_now(a), have = free_locked(a);
 		if (have >= need)
 			return 0;
 		int r = grow_locked(a, div_round_up(need - have, a->c.chunk_blocks));
@@ -413,7 +418,7 @@ static int alloc_locked(struct arena *a, uint64_t n, pointer_t hint, bool from_r
 	for (uint32_t i = 0; i < s->n; i++)
 		take_locked(a, pointer_block(s->runs[i].start), s->runs[i].n_blocks);
 	if (from_reserved)
-		a->reserved -= min_u64(n, a->reserved);
+		a->reserved -= (int64_t)n;
 	if (!hinted)
 		a->cursor = pointer_block(s->runs[s->n - 1].start) + s->runs[s->n - 1].n_blocks;
 	wake_if_low_locked(a);
@@ -597,17 +602,14 @@ int arena_reserve(struct arena *a, uint64_t n)
 void arena_unreserve(struct arena *a, uint64_t n)
 {
 	mutex_lock(&a->lock);
-	if (n > a->reserved)
-		log_error("arena: %llu reserved blocks were given back and only %llu are reserved", (unsigned long long)n,
-			  (unsigned long long)a->reserved);
-	a->reserved -= min_u64(n, a->reserved);
+	a->reserved -= (int64_t)n;
 	mutex_unlock(&a->lock);
 }
 
 void arena_set_reserved(struct arena *a, uint64_t n)
 {
 	mutex_lock(&a->lock);
-	a->reserved = n;
+	a->reserved = (int64_t)n;
 	mutex_unlock(&a->lock);
 }
 
@@ -657,7 +659,7 @@ void arena_get_status(struct arena *a, struct arena_status *ret)
 	    .total_blocks = a->used.n_bits,
 	    .used_blocks = a->used.n_set,
 	    .limbo_blocks = a->limbo_blocks,
-	    .reserved_blocks = a->reserved,
+	    .reserved_blocks = reserved_now(a),
 	    .free_blocks = free_locked(a),
 	    .growable_blocks = r < 0 ? 0 : growable_chunks(a, host_free) * a->c.chunk_blocks,
 	    .blocks_read = atomic_load(&a->blocks_read),

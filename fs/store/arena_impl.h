@@ -41,7 +41,7 @@ struct arena {
 	struct bitmap used, busy; /* busy = used or limbo: what arena_alloc() must not give out */
 	bool *page_dirty;         /* of `used`, since the last save */
 	uint64_t n_pages;
-	uint64_t reserved;
+	int64_t reserved;
 	uint64_t cursor; /* where the next search without a hint begins */
 	struct limbo *limbo_oldest, *limbo_newest;
 	uint64_t limbo_blocks;

@@ -189,7 +189,13 @@ int super_write(struct store *store, struct super *s)
 
 	assert(s->generation < UINT64_MAX);
 	if (r == 0) {
-		r = write_copy(d, s, s->generation + 1);
+		if (d->size < COPIES * SUPER_BYTES) {
+			log_error("the file '" SUPER_NAME "' was cut short: make it %u bytes long again (truncate -s)",
+				  COPIES * SUPER_BYTES);
+			r = -EUCLEAN;
+		}
+		if (r == 0)
+			r = write_copy(d, s, s->generation + 1);
 		if (r == 0)
 			r = disk_flush(d);
 		disk_close(d);
