@@ -151,7 +151,7 @@ void homer_point(struct fs *fs, uint64_t applied_seq, uint64_t *ret_seq);
 uint64_t homer_backlog(struct fs *fs);
 void homer_destroy(struct homer *h);
 
-/* ballast.c; ckpt_lock is held */
+/* ballast.c; ckpt_lock is held, or nobody else uses the volume yet */
 void ballast_lay(struct fs *fs);
 /* True when space was given back.  `opening`: the last of it, which is kept so that a mount always has its room. */
 bool ballast_drop(struct fs *fs, bool opening);

@@ -231,6 +231,8 @@ int fs_format(const struct fs_config *c, const struct fs_format_options *o)
 	if (r == 0)
 		r = format_index(fs, o);
 	if (r == 0)
+		ballast_lay(fs);
+	if (r == 0)
 		r = store_sync_names(fs->store);
 	if (r == 0) /* last: without it there is no volume here */
 		r = super_create(fs->store, &fs->super);
@@ -471,6 +473,8 @@ static int open_all(struct fs *fs)
 		r = queue_orphans(fs);
 	if (r == 0 && !fs->config.read_only)
 		r = begin_writing(fs);
+	if (r == 0 && !fs->config.read_only)
+		ballast_lay(fs);
 	atomic_store(&fs->last_ckpt_ns, clock_mono_ns(fs->clock));
 	if (r == 0 && !fs->config.read_only && !fs->config.no_threads)
 		r = services_start(fs);
