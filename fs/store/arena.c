@@ -25,6 +25,9 @@
 
 _Static_assert(ARENA_PAGE_BLOCKS == BITMAP_PAGE_BITS && ARENA_PAGE_BYTES == BITMAP_PAGE_BYTES, "");
 
+/* So many released at once make the search start again where the lowest of them lies. */
+#define REUSE_BLOCKS 256u
+
 static uint64_t reserved_now(const struct arena *a) REQUIRES(&a->lock)
 {
 	return a->reserved > 0 ? (uint64_t)a->reserved : 0;
@@ -570,18 +573,26 @@ uint64_t arena_rotate(struct arena *a)
 
 void arena_release(struct arena *a, uint64_t generation)
 {
+	uint64_t lowest = UINT64_MAX, released = 0;
+
 	mutex_lock(&a->lock);
 	assert(generation < a->generation); /* R3: the open generation's frees are in no checkpoint yet */
 	while (a->limbo_oldest && a->limbo_oldest->generation <= generation) {
 		struct limbo *l = a->limbo_oldest;
-		for (size_t i = 0; i < l->n; i++)
+		for (size_t i = 0; i < l->n; i++) {
 			bitmap_clear(&a->busy, pointer_block(l->runs[i].start), l->runs[i].n_blocks);
+			lowest = min_u64(lowest, pointer_block(l->runs[i].start));
+		}
+		released += l->n_blocks;
 		a->limbo_blocks -= l->n_blocks;
 		a->limbo_oldest = l->next;
 		if (!l->next)
 			a->limbo_newest = NULL;
 		limbo_free(l);
 	}
+	/* Blocks that were written before are faster than fresh ones on a thin or sparse host: back to them, when it pays. */
+	if (released >= REUSE_BLOCKS)
+		a->cursor = min_u64(a->cursor, lowest);
 	mutex_unlock(&a->lock);
 }
 
