@@ -14,6 +14,8 @@
 #include "journal/state.h"
 
 #define WRITER_MARGIN_BLOCKS 50u /* 200 KiB: the largest operation of one writer, in a batch of its own */
+#define WAIT_MAX_NS          INT64_C(100000000)
+#define WIDE_MARGIN_BLOCKS   260u /* one write of 1 MiB inline */
 #define THROTTLE_MAX_NS      INT64_C(20000000)
 #define PRESSURE_STEPS       16u /* of the ring */
 #define PRESSURE_FIRST       4u  /* 25 % */
@@ -30,7 +32,8 @@ int journal_format(struct store *store, const struct journal_geometry *g)
 
 static void set_limits(struct journal *j)
 {
-	uint64_t ring = j->ring.n_blocks, margin = j->config.n_writers * (uint64_t)WRITER_MARGIN_BLOCKS + BATCH_MAX_BLOCKS;
+	uint64_t ring = j->ring.n_blocks,
+		 margin = j->config.n_writers * (uint64_t)WRITER_MARGIN_BLOCKS + WIDE_MARGIN_BLOCKS + BATCH_MAX_BLOCKS;
 
 	/* A ring that is small for its writers still takes some; then the check in journal_append() is what protects it. */
 	j->full_blocks = max_u64(ring > margin ? ring - margin : 0, ring / 4);
@@ -223,14 +226,18 @@ static int64_t throttle_ns(const struct journal *j, uint64_t used)
 	return (int64_t)(used - j->throttle_blocks) * THROTTLE_MAX_NS / (int64_t)(j->full_blocks - j->throttle_blocks);
 }
 
-static void wait_full_locked(struct journal *j) REQUIRES(j->lock)
+static int wait_full_locked(struct journal *j) REQUIRES(j->lock)
 {
 	while (!j->error && journal_used_locked(j) >= j->full_blocks)
-		cond_wait(&j->trimmed, &j->lock);
+		if (!cond_wait_ns(&j->trimmed, &j->lock, WAIT_MAX_NS))
+			return -EAGAIN;
+	return 0;
 }
 
 int journal_wait_room(struct journal *j)
 {
+	int r = 0;
+
 	mutex_lock(&j->lock);
 	uint64_t used = journal_used_locked(j);
 	if (!j->error && used > j->throttle_blocks) {
@@ -240,9 +247,10 @@ int journal_wait_room(struct journal *j)
 		mutex_lock(&j->lock);
 		if (used < j->full_blocks)
 			cond_wait_ns(&j->trimmed, &j->lock, throttle_ns(j, used));
-		wait_full_locked(j);
+		r = wait_full_locked(j);
 	}
-	int r = j->error ? -EROFS : 0;
+	if (j->error)
+		r = -EROFS;
 	mutex_unlock(&j->lock);
 	return r;
 }

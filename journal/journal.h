@@ -94,7 +94,8 @@ struct journal *journal_close(struct journal *j);
 
 /*
  * Before an operation, holding no lock of the filesystem: waits while the ring is too full to take one more operation of
- * every writer; between 75 % and full it sleeps up to 20 ms, linearly.  -EROFS once failed.
+ * every writer; between 75 % and full it sleeps up to 20 ms, linearly.  -EROFS once failed; -EAGAIN when it is still full after 100 ms:
+ * the caller looks whether it is worth waiting on.
  */
 MUST_CHECK int journal_wait_room(struct journal *j);
 

@@ -513,6 +513,7 @@ static int apply_reap(struct fs *fs, const struct record *r, struct applied *app
 	if (e < 0)
 		return e;
 	in->size = min_u64(in->size, r->reap.from_leaf * LEAF_SLOTS * BLOCK_SIZE);
+	in->dirty = true;
 	if (r->reap.from_leaf > 0)
 		return 0;
 	e = in->n_xattr ? delete_xattrs(fs, r->ino) : 0;

@@ -149,7 +149,9 @@ static int setattr_locked(struct fs *fs, const struct fs_cred *cred, uint64_t in
 			return -EINVAL;
 		if (a->size > FILE_SIZE_MAX)
 			return -EFBIG;
-		if (a->size < in->size && a->size % BLOCK_SIZE != 0) {
+		if (a->size < in->size)
+			r = extent_check(fs, in, div_round_up(a->size, BLOCK_SIZE), UINT64_MAX);
+		if (r == 0 && a->size < in->size && a->size % BLOCK_SIZE != 0) {
 			r = stamp_zero_tail(fs, cred, in, a->size, &rec[n], block, &crc, &needed);
 			n += needed;
 		}

@@ -143,6 +143,8 @@ int fs_checkpoint(struct fs *fs)
 		ballast_lay(fs);
 	atomic_store(&fs->index_full, r == -ENOSPC);
 	mutex_unlock(&fs->ckpt_lock);
+	if (r < 0 && r != -ENOSPC && r != -ENOMEM && r != -EROFS)
+		fs_fail(fs, r, "writing the index");
 	return r;
 }
 

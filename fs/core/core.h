@@ -5,7 +5,7 @@
  * records: this gives the order; apply them to the index) -> unlock -> op_end.  apply.c is the only code that changes the
  * index for a record, the same live, in recovery and on a follower.
  *
- * Order of locks: ckpt_lock, maint, gate, rename_lock, stripes in rising order, then the leaves: homer.lock, refs shards,
+ * Order of locks: ckpt_lock, maint, wide_lock, gate, rename_lock, stripes in rising order, then the leaves: homer.lock, refs shards,
  * reap_lock, failure lock, and the locks inside journal, arena and kv.
  */
 #pragma once
@@ -69,6 +69,7 @@ struct fs {
 	struct rwlock gate;     /* shared by operations, exclusive while a checkpoint draws its line */
 	struct mutex ckpt_lock; /* one checkpoint at a time */
 	struct mutex maint;     /* homer steps against the two moments of a checkpoint that must not see half of one */
+	struct mutex wide_lock; /* one large inline write at a time; taken before the gate */
 	struct mutex rename_lock; /* moves of directories between directories */
 
 	struct icache *icache;
@@ -137,6 +138,11 @@ MUST_CHECK int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_
 /* Leaves of `in` that exist, from `leaf` on, in order; fn returns 0 to go on, and may change the leaf it is given. */
 typedef int extent_fn(void *ctx, uint64_t leaf, const struct leaf *l);
 MUST_CHECK int extent_each(struct fs *fs, const struct inode *in, uint64_t leaf, extent_fn *fn, void *ctx);
+/*
+ * Reads the leaves that a change of blocks [block, end) will replace.  One that cannot be read must refuse the change before
+ * it is logged: afterwards nothing can refuse it, recovery neither.
+ */
+MUST_CHECK int extent_check(struct fs *fs, const struct inode *in, uint64_t block, uint64_t end);
 /* Whole blocks [block, block + n) of a file into p, verified; holes as zeros. */
 MUST_CHECK int extent_read(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, void *p);
 

@@ -132,6 +132,28 @@ int extent_each(struct fs *fs, const struct inode *in, uint64_t leaf, extent_fn 
 	return r;
 }
 
+static int readable(void *ctx, uint64_t leaf, const struct leaf *l)
+{
+	(void)l;
+	return leaf >= *(const uint64_t *)ctx; /* the last one wanted: stop */
+}
+
+int extent_check(struct fs *fs, const struct inode *in, uint64_t block, uint64_t end)
+{
+	uint64_t first = block / LEAF_SLOTS, last = end ? (end - 1) / LEAF_SLOTS : 0;
+	struct leaf l;
+	int r = 0;
+
+	if (end <= block)
+		return 0;
+	if (last - first > SMALL_LEAVES)
+		r = extent_each(fs, in, first, readable, &last);
+	else
+		for (uint64_t no = first; no <= last && r == 0; no++)
+			r = extent_get(fs, in->ino, no, &l);
+	return r < 0 ? r : 0;
+}
+
 /* Where up to READ_BATCH blocks are; 0: reads as zeros. */
 #define READ_BATCH 288u
 struct block_map {

@@ -174,6 +174,10 @@ static int collect(struct fs *fs, const struct staged_write *w, struct step *s)
 
 		if (i == 0 || block % LEAF_SLOTS == 0)
 			r = extent_get(fs, w->ino, block / LEAF_SLOTS, &l);
+		if (r == -EBADMSG) { /* said; what it maps cannot be read, now or later, and must not hold up the rest */
+			memset(&l, 0, sizeof(l));
+			r = 0;
+		}
 		if (r < 0 || slot->staged != pointer_make(DEVICE_JOURNAL, w->pos + i))
 			continue;
 		s->moves[s->n_moves++] = (struct move){
@@ -344,12 +348,14 @@ static int settle_leaf(struct fs *fs, const struct step *s, size_t *next)
 	for (; *next < s->n_moves && s->moves[*next].ino == ino && s->moves[*next].block / LEAF_SLOTS == leaf; (*next)++)
 		if (r == 0)
 			settle(fs, &new.slot[s->moves[*next].block % LEAF_SLOTS], &s->moves[*next]);
+		else if (s->moves[*next].fresh)
+			arena_unalloc_reserved(fs->arena, (struct run){.start = s->moves[*next].home, .n_blocks = 1});
 	if (r == 0 && memcmp(&old, &new, sizeof(old)) != 0) {
 		/* Reservations were turned into blocks by arena_alloc: nothing to count here. */
 		r = extent_put(fs, NULL, ino, leaf, &old, &new, NULL);
 	}
 	lockset_unlock(fs->icache, &ls);
-	return r;
+	return r == -EBADMSG ? 0 : r;
 }
 
 static int move_all(struct fs *fs, struct step *s)
@@ -367,8 +373,11 @@ static int move_all(struct fs *fs, struct step *s)
 		return r;
 	}
 	qsort(s->moves, s->n_moves, sizeof(*s->moves), by_file);
-	for (size_t i = 0; i < s->n_moves && r == 0;)
-		r = settle_leaf(fs, s, &i);
+	for (size_t i = 0; i < s->n_moves;) { /* every leaf, the first error kept */
+		int e = settle_leaf(fs, s, &i);
+
+		r = r < 0 ? r : e;
+	}
 	atomic_fetch_add(&fs->homer.homed_blocks, s->n_moves);
 	return r;
 }

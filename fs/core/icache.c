@@ -193,6 +193,19 @@ int icache_copy(struct icache *ic, uint64_t ino, struct inode *ret)
 	return 0;
 }
 
+bool icache_try_copy(struct icache *ic, uint64_t ino, struct inode *ret) NO_THREAD_SAFETY
+{
+	struct rwlock *lock = &ic->stripe[stripe_of(ic, ino)].lock;
+
+	if (pthread_rwlock_tryrdlock(&lock->rw) != 0)
+		return false;
+	struct inode *in = icache_peek(ic, ino);
+	if (in)
+		*ret = *in;
+	rwlock_rdunlock(lock);
+	return in != NULL;
+}
+
 int icache_create(struct icache *ic, uint64_t ino, struct inode **ret)
 {
 	struct stripe *s = &ic->stripe[stripe_of(ic, ino)];

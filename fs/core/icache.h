@@ -45,6 +45,8 @@ MUST_CHECK int icache_get(struct icache *ic, uint64_t ino, struct inode **ret);
 struct inode *icache_peek(struct icache *ic, uint64_t ino);
 /* A copy, under the shared lock where that is enough. */
 MUST_CHECK int icache_copy(struct icache *ic, uint64_t ino, struct inode *ret);
+/* A copy when it is cached and its lock is free this moment: never waits, so the caller may hold any stripe. */
+bool icache_try_copy(struct icache *ic, uint64_t ino, struct inode *ret);
 /* Takes the shared lock of `ino` with the inode cached; *ret is borrowed until icache_rdunlock(). */
 MUST_CHECK int icache_rdlock_get(struct icache *ic, uint64_t ino, struct inode **ret);
 /* Stripe locked exclusive: a new inode, all zero but ino, dirty. */

@@ -42,11 +42,15 @@ static bool index_has_no_room(struct fs *fs)
 
 int op_begin(struct fs *fs) NO_THREAD_SAFETY
 {
-	if (fs->config.read_only || atomic_load_explicit(&fs->failed, memory_order_relaxed))
-		return -EROFS;
-	if (index_has_no_room(fs))
-		return -ENOSPC;
-	int r = journal_wait_room(fs->journal);
+	int r;
+
+	do {
+		if (fs->config.read_only || atomic_load_explicit(&fs->failed, memory_order_relaxed))
+			return -EROFS;
+		if (index_has_no_room(fs))
+			return -ENOSPC;
+		r = journal_wait_room(fs->journal);
+	} while (r == -EAGAIN);
 	if (r == 0)
 		r = wait_memory(fs);
 	if (r < 0)
@@ -94,7 +98,12 @@ int fs_log(struct fs *fs, struct record *records, size_t n, uint64_t promised)
 
 bool op_retry_space(struct fs *fs, int error, bool *tried)
 {
-	if (error != -ENOSPC || *tried || atomic_load(&fs->freed_since_ckpt) == 0)
+	struct arena_status as;
+
+	if (error != -ENOSPC || *tried)
+		return false;
+	arena_get_status(fs->arena, &as);
+	if (as.limbo_blocks == 0)
 		return false;
 	*tried = true;
 	return fs_checkpoint(fs) == 0;

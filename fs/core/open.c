@@ -23,7 +23,8 @@
 #define LEAF_CACHE_SHARE 16 /* of memory_bytes */
 #define LEAVES_SMALL     512u
 #define STRIPES_SMALL    64u /* without threads there is nobody to wait for */
-#define DRAIN_NS         (20 * NSEC_PER_SEC)
+#define DRAIN_NS         (10 * NSEC_PER_SEC)
+#define REAP_NS          (5 * NSEC_PER_SEC)
 
 void fs_fail(struct fs *fs, int error, const char *fmt, ...)
 {
@@ -99,6 +100,7 @@ static int fs_new(const struct fs_config *c, struct fs **ret)
 	rwlock_init(&fs->gate);
 	mutex_init(&fs->ckpt_lock);
 	mutex_init(&fs->maint);
+	mutex_init(&fs->wide_lock);
 	mutex_init(&fs->rename_lock);
 	mutex_init(&fs->homer.lock);
 	mutex_init(&fs->reap_lock);
@@ -120,6 +122,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	mutex_destroy(&fs->failure_lock);
 	mutex_destroy(&fs->reap_lock);
 	mutex_destroy(&fs->rename_lock);
+	mutex_destroy(&fs->wide_lock);
 	mutex_destroy(&fs->maint);
 	mutex_destroy(&fs->ckpt_lock);
 	rwlock_destroy(&fs->gate);
@@ -438,7 +441,10 @@ static int begin_writing(struct fs *fs)
 
 	s.incarnation++;
 	s.clean = false;
-	int r = super_write(fs->store, &s);
+	/* A chunk whose maker was killed before its name was durable was adopted: data goes there from now on. */
+	int r = store_sync_names(fs->store);
+	if (r == 0)
+		r = super_write(fs->store, &s);
 	if (r < 0)
 		return r;
 	fs->super = s;
@@ -510,12 +516,26 @@ static void drain(struct fs *fs)
 			return;
 }
 
+static bool ring_is_roomy(struct fs *fs)
+{
+	struct journal_status js;
+
+	journal_get_status(fs->journal, &js);
+	return js.used_blocks < js.ring_blocks / 8; /* below where any writer waits */
+}
+
 static int finish(struct fs *fs)
 {
+	int64_t until = clock_mono_ns(fs->clock) + REAP_NS;
 	bool more = true;
 	int r = journal_commit_all(fs->journal, NULL);
 
-	while (r == 0 && more)
+	/* Nobody but us makes room now.  Orphans left over are the next mount's. */
+	if (r == 0 && !ring_is_roomy(fs)) {
+		drain(fs);
+		r = fs_checkpoint(fs);
+	}
+	while (r == 0 && more && ring_is_roomy(fs) && clock_mono_ns(fs->clock) < until)
 		if (fs_reap_step(fs, &more) < 0)
 			break;
 	if (r == 0)

@@ -12,7 +12,7 @@
 /* Leaves a slice: 4,096 x 64 KiB = 256 MiB of data. */
 #define SLICE_LEAVES 4096u
 
-void reap_push(struct fs *fs, uint64_t ino)
+static void queue(struct fs *fs, uint64_t ino)
 {
 	mutex_lock(&fs->reap_lock);
 	if (fs->n_reap == fs->cap_reap) {
@@ -29,6 +29,11 @@ void reap_push(struct fs *fs, uint64_t ino)
 	else /* out of memory: the orphan is on disk, the next mount finds it */
 		log_warn("inode %llu stays an orphan until the next mount: out of memory", (unsigned long long)ino);
 	mutex_unlock(&fs->reap_lock);
+}
+
+void reap_push(struct fs *fs, uint64_t ino)
+{
+	queue(fs, ino);
 	if (fs->services_started)
 		service_wake(&fs->reaper);
 }
@@ -69,6 +74,9 @@ static int reap_slice(struct fs *fs, uint64_t ino, bool *ret_done)
 	r = icache_get(fs->icache, ino, &in);
 	if (r == 0 && in->nlink == 0) {
 		from = slice_start(in);
+		r = extent_check(fs, in, from * LEAF_SLOTS, UINT64_MAX);
+	}
+	if (r == 0 && in->nlink == 0) {
 		op_stamp(fs, NULL, &rec, RECORD_REAP, ino);
 		rec.reap.from_leaf = from;
 		r = fs_log(fs, &rec, 1, 0);
@@ -89,8 +97,8 @@ int fs_reap_step(struct fs *fs, bool *ret_more)
 	int r = reap_slice(fs, ino, &done);
 	if (r == -ENOENT)
 		return 0; /* reaped already */
-	if (r == -ENOSPC) /* the index has no room: later */
-		reap_push(fs, ino);
+	if (r == -ENOSPC) /* the index has no room: at the next interval */
+		queue(fs, ino);
 	else if (r < 0)
 		log_warn("inode %llu could not be reaped: %d; the next mount tries again", (unsigned long long)ino, r);
 	else if (!done) {

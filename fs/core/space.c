@@ -45,6 +45,35 @@ static int stamp_zero_edge(struct fs *fs, const struct fs_cred *cred, const stru
 	return 0;
 }
 
+struct count {
+	const struct range *range;
+	uint64_t used;
+};
+
+static int count_used(void *ctx, uint64_t leaf, const struct leaf *l)
+{
+	struct count *c = ctx;
+
+	if (leaf * LEAF_SLOTS >= c->range->last)
+		return 1;
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		uint64_t block = leaf * LEAF_SLOTS + i;
+
+		c->used += block >= c->range->first && block < c->range->last && slot_used(&l->slot[i]);
+	}
+	return 0;
+}
+
+/* Blocks that the range has to be promised: those that hold nothing yet.  Reads every leaf it will change. */
+static int count_promised(struct fs *fs, const struct inode *in, const struct range *z, uint64_t *ret)
+{
+	struct count c = {.range = z};
+	int r = z->last > z->first ? extent_each(fs, in, z->first / LEAF_SLOTS, count_used, &c) : 0;
+
+	*ret = z->mode == ZERO_PUNCH ? 0 : z->last - z->first - c.used;
+	return r < 0 ? r : 0;
+}
+
 static int zero_range_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct range *z)
 {
 	_Alignas(DISK_BLOCK) uint8_t head[BLOCK_SIZE], tail[BLOCK_SIZE];
@@ -69,8 +98,10 @@ static int zero_range_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 		if (r < 0)
 			return r;
 	}
-	uint64_t promised = z->mode == ZERO_PUNCH ? 0 : z->last - z->first;
-	r = promised ? arena_reserve(fs->arena, promised) : 0;
+	uint64_t promised;
+	r = count_promised(fs, in, z, &promised);
+	if (r == 0 && promised)
+		r = arena_reserve(fs->arena, promised);
 	if (r < 0)
 		return r;
 	op_stamp(fs, cred, &rec[n], RECORD_ZERO, ino);

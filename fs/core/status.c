@@ -34,8 +34,8 @@ static int name_of(struct fs *fs, const struct inode *in, char *ret_name)
 }
 
 /*
- * Reads the index, not the inode cache: it is called from under stripes, and a name that is a little old still helps.
- * Dirty inodes that were never evicted are not in the index: then the inode's number must do.
+ * Called from under stripes, so it waits for none: an inode whose lock is taken is read from the index, where it may be a
+ * little old, and a name that is a little old still helps.  One that is not in the index yet is told by its number.
  */
 void fs_path(struct fs *fs, uint64_t ino, char *ret_path, size_t cap)
 {
@@ -45,12 +45,7 @@ void fs_path(struct fs *fs, uint64_t ino, char *ret_path, size_t cap)
 
 	path[at] = '\0';
 	for (uint64_t i = ino, depth = 0; i != FS_ROOT_INO; i = in.parent, depth++) {
-		struct inode *cached =
-		    icache_peek(fs->icache, i); /* a racing change gives a wrong name at worst, and is then not found */
-
-		if (cached)
-			in = *cached;
-		else if (index_get_inode(fs->kv, i, &in) < 0)
+		if (!icache_try_copy(fs->icache, i, &in) && index_get_inode(fs->kv, i, &in) < 0)
 			goto unknown;
 		if (depth > PATH_DEPTH_MAX || name_of(fs, &in, name) < 0)
 			goto unknown;

@@ -134,7 +134,7 @@ static int write_inline_locked(struct fs *fs, const struct fs_cred *cred, uint64
 			       bool kernel_times)
 {
 	_Alignas(DISK_BLOCK) uint8_t head[BLOCK_SIZE], tail[BLOCK_SIZE];
-	uint32_t crc[INLINE_MAX_BYTES / BLOCK_SIZE + 2], n = (uint32_t)(w->end - w->first), at = 0;
+	uint32_t crc[WRITE_MAX_BYTES / BLOCK_SIZE + 2], n = (uint32_t)(w->end - w->first), at = 0;
 	struct record rec = {0};
 	struct inode *in;
 	uint64_t promised = 0;
@@ -144,6 +144,8 @@ static int write_inline_locked(struct fs *fs, const struct fs_cred *cred, uint64
 		r = merge_edge(fs, in, w, w->first, head);
 	if (r == 0 && w->tail_partial)
 		r = merge_edge(fs, in, w, w->end - 1, tail);
+	if (r == 0)
+		r = extent_check(fs, in, w->first, w->end);
 	if (r == 0)
 		r = promise(fs, ino, w->first, n, &promised);
 	if (r < 0)
@@ -247,6 +249,8 @@ static int log_direct_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 		r = merge_edge(fs, in, w, w->first, head);
 	if (r == 0 && w->tail_partial)
 		r = merge_edge(fs, in, w, w->end - 1, tail);
+	if (r == 0)
+		r = extent_check(fs, in, w->first, w->end);
 	if (r == 0 && promised)
 		r = arena_reserve(fs->arena, promised);
 	if (r < 0)
@@ -280,6 +284,19 @@ static int write_direct(struct fs *fs, const struct fs_cred *cred, uint64_t ino,
 	return r;
 }
 
+/* A large write inline: one at a time, which is what the ring's margin allows for. */
+static int write_wide(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct write_plan *w, bool kernel_times)
+{
+	mutex_lock(&fs->wide_lock);
+	int r = op_begin(fs);
+	if (r == 0) {
+		r = write_inline(fs, cred, ino, w, kernel_times);
+		op_end(fs);
+	}
+	mutex_unlock(&fs->wide_lock);
+	return r;
+}
+
 int fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, uint64_t off, size_t len, const void *p, bool kernel_times)
 {
 	bool tried = false;
@@ -300,5 +317,6 @@ int fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, uint64_t o
 					    : write_direct(fs, cred, ino, &w, kernel_times);
 		op_end(fs);
 	} while (op_retry_space(fs, r, &tried));
-	return r;
+	/* No fresh blocks, but those that the file has, or was promised, can still take it: through the journal. */
+	return r == -ENOSPC && len > INLINE_MAX_BYTES ? write_wide(fs, cred, ino, &w, kernel_times) : r;
 }
