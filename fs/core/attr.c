@@ -5,10 +5,8 @@
  * day old.  Reads served by the kernel's cache never get here; docs/OPERATIONS.md says so.
  */
 #include <errno.h>
-#include <string.h>
 #include <sys/stat.h>
 
-#include "base/crc32c.h"
 #include "fs/core/acl.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
@@ -80,34 +78,6 @@ void attr_touch(struct fs *fs, uint64_t ino)
 	op_end(fs);
 }
 
-/* The part of the last block that a truncation leaves must read as zeros should the file grow again. */
-static int stamp_zero_tail(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint64_t size, struct record *rec,
-			   uint8_t *block, uint32_t *crc, bool *ret_needed)
-{
-	uint64_t no = size / BLOCK_SIZE;
-	struct leaf l;
-	int r = extent_get(fs, in->ino, no / LEAF_SLOTS, &l);
-
-	*ret_needed = false;
-	if (r < 0 || !slot_has_data(&l.slot[no % LEAF_SLOTS]))
-		return r;
-	r = extent_read(fs, in->ino, no, 1, block);
-	if (r < 0)
-		return r;
-	memset(block + size % BLOCK_SIZE, 0, BLOCK_SIZE - size % BLOCK_SIZE);
-	*crc = crc32c(0, block, BLOCK_SIZE);
-	op_stamp(fs, cred, rec, RECORD_WRITE, in->ino);
-	rec->write.block = no;
-	rec->write.n_blocks = 1;
-	rec->write.size = in->size;
-	rec->write.mtime_ns = INT64_MIN;
-	rec->write.crc = crc;
-	rec->write.data[0] = (struct iovec){block, BLOCK_SIZE};
-	rec->write.n_data = 1;
-	*ret_needed = true;
-	return 0;
-}
-
 /* chmod keeps an access ACL in step. */
 static int stamp_acl_mode(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint32_t mode, struct record *rec,
 			  uint8_t *acl, bool *ret_needed)
@@ -152,8 +122,8 @@ static int setattr_locked(struct fs *fs, const struct fs_cred *cred, uint64_t in
 		if (a->size < in->size)
 			r = extent_check(fs, in, div_round_up(a->size, BLOCK_SIZE), UINT64_MAX);
 		if (r == 0 && a->size < in->size && a->size % BLOCK_SIZE != 0) {
-			r = stamp_zero_tail(fs, cred, in, a->size, &rec[n], block, &crc, &needed);
-			n += needed;
+			/* What is left of the last block must read as zeros should the file grow again. */
+			r = write_zero_part(fs, cred, in, a->size, (a->size / BLOCK_SIZE + 1) * BLOCK_SIZE, rec, &n, block, &crc);
 		}
 	}
 	if (r == 0 && (a->mask & ATTR_MODE)) {

@@ -147,8 +147,12 @@ MUST_CHECK int extent_check(struct fs *fs, const struct inode *in, uint64_t bloc
 MUST_CHECK int extent_read(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, void *p);
 
 /* write.c */
-/* A block as it is, zeros beyond the end of the file, for merging. */
-MUST_CHECK int write_merge_block(struct fs *fs, const struct inode *in, uint64_t block, void *p);
+/*
+ * Bytes [from, to) of one block become zeros, as an inline WRITE rec[(*n)++] that does not move size or times; nothing when
+ * the block holds no data.  `block` (aligned to DISK_BLOCK) and `crc` must live until the record is logged.
+ */
+MUST_CHECK int write_zero_part(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint64_t from, uint64_t to,
+			       struct record *rec, size_t *n, uint8_t *block, uint32_t *crc);
 
 /* homer.c */
 MUST_CHECK int homer_queue(struct fs *fs, const struct staged_write *w);

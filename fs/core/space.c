@@ -5,10 +5,8 @@
  */
 #include <errno.h>
 #include <linux/falloc.h>
-#include <string.h>
 #include <sys/stat.h>
 
-#include "base/crc32c.h"
 #include "fs/core/core.h"
 
 struct range {
@@ -18,31 +16,13 @@ struct range {
 	bool keep_size;
 };
 
-/* Zeros the part of block `no` inside the range, as an inline write, when there is data to zero. */
-static int stamp_zero_edge(struct fs *fs, const struct fs_cred *cred, const struct inode *in, const struct range *z, uint64_t no,
-			   struct record *rec, uint8_t *block, uint32_t *crc, size_t *n)
+/* Zeros the part of block `no` inside the range. */
+static int zero_edge(struct fs *fs, const struct fs_cred *cred, const struct inode *in, const struct range *z, uint64_t no,
+		     struct record *rec, size_t *n, uint8_t *block, uint32_t *crc)
 {
-	uint64_t start = no * BLOCK_SIZE, from = max_u64(z->off, start), to = min_u64(z->end, start + BLOCK_SIZE);
-	struct leaf l;
-	int r = extent_get(fs, in->ino, no / LEAF_SLOTS, &l);
+	uint64_t start = no * BLOCK_SIZE;
 
-	if (r < 0 || !slot_has_data(&l.slot[no % LEAF_SLOTS]))
-		return r;
-	r = write_merge_block(fs, in, no, block);
-	if (r < 0)
-		return r;
-	memset(block + (from - start), 0, to - from);
-	*crc = crc32c(0, block, BLOCK_SIZE);
-	op_stamp(fs, cred, &rec[*n], RECORD_WRITE, in->ino);
-	rec[*n].write.block = no;
-	rec[*n].write.n_blocks = 1;
-	rec[*n].write.size = in->size;
-	rec[*n].write.mtime_ns = INT64_MIN;
-	rec[*n].write.crc = crc;
-	rec[*n].write.data[0] = (struct iovec){block, BLOCK_SIZE};
-	rec[*n].write.n_data = 1;
-	(*n)++;
-	return 0;
+	return write_zero_part(fs, cred, in, max_u64(z->off, start), min_u64(z->end, start + BLOCK_SIZE), rec, n, block, crc);
 }
 
 struct count {
@@ -92,9 +72,9 @@ static int zero_range_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 		bool head_partial = z->off % BLOCK_SIZE != 0, one = z->off / BLOCK_SIZE == z->end / BLOCK_SIZE;
 
 		if (head_partial || (one && z->end % BLOCK_SIZE != 0))
-			r = stamp_zero_edge(fs, cred, in, z, z->off / BLOCK_SIZE, rec, head, &crc[0], &n);
+			r = zero_edge(fs, cred, in, z, z->off / BLOCK_SIZE, rec, &n, head, &crc[0]);
 		if (r == 0 && z->end % BLOCK_SIZE != 0 && !one)
-			r = stamp_zero_edge(fs, cred, in, z, z->end / BLOCK_SIZE, rec, tail, &crc[1], &n);
+			r = zero_edge(fs, cred, in, z, z->end / BLOCK_SIZE, rec, &n, tail, &crc[1]);
 		if (r < 0)
 			return r;
 	}

@@ -40,7 +40,8 @@ static struct write_plan plan_write(uint64_t off, size_t len, const uint8_t *p)
 	return w;
 }
 
-int write_merge_block(struct fs *fs, const struct inode *in, uint64_t block, void *p)
+/* A block as it is, zeros beyond the end of the file, for merging. */
+static int merge_block(struct fs *fs, const struct inode *in, uint64_t block, void *p)
 {
 	if (block * BLOCK_SIZE >= in->size) { /* nothing but zeros there */
 		memset(p, 0, BLOCK_SIZE);
@@ -58,12 +59,22 @@ static int merge_edge(struct fs *fs, const struct inode *in, const struct write_
 	if (from == start && to >= in->size) /* covers all that the file has here */
 		memset(block, 0, BLOCK_SIZE);
 	else {
-		int r = write_merge_block(fs, in, no, block);
+		int r = merge_block(fs, in, no, block);
 		if (r < 0)
 			return r;
 	}
 	memcpy(block + (from - start), w->p + (from - w->off), to - from);
 	return 0;
+}
+
+/* The partial blocks at both ends as they will be; and every leaf that will change can be read. */
+static int read_edges(struct fs *fs, const struct inode *in, const struct write_plan *w, uint8_t *head, uint8_t *tail)
+{
+	int r = w->head_partial ? merge_edge(fs, in, w, w->first, head) : 0;
+
+	if (r == 0 && w->tail_partial)
+		r = merge_edge(fs, in, w, w->end - 1, tail);
+	return r < 0 ? r : extent_check(fs, in, w->first, w->end);
 }
 
 static void stamp_write(struct fs *fs, const struct fs_cred *cred, struct record *rec, uint64_t ino, uint64_t block, uint32_t n,
@@ -74,6 +85,34 @@ static void stamp_write(struct fs *fs, const struct fs_cred *cred, struct record
 	rec->write.n_blocks = n;
 	rec->write.crc = crc;
 	rec->write.mtime_ns = INT64_MIN;
+}
+
+/* One whole block, inline. */
+static void stamp_edge(struct fs *fs, const struct fs_cred *cred, struct record *rec, uint64_t ino, uint64_t no, uint8_t *block,
+		       uint32_t *crc)
+{
+	*crc = crc32c(0, block, BLOCK_SIZE);
+	stamp_write(fs, cred, rec, ino, no, 1, crc);
+	rec->write.data[0] = (struct iovec){block, BLOCK_SIZE};
+	rec->write.n_data = 1;
+}
+
+int write_zero_part(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint64_t from, uint64_t to,
+		    struct record *rec, size_t *n, uint8_t *block, uint32_t *crc)
+{
+	uint64_t no = from / BLOCK_SIZE;
+	struct leaf l;
+	int r = extent_get(fs, in->ino, no / LEAF_SLOTS, &l);
+
+	if (r < 0 || !slot_has_data(&l.slot[no % LEAF_SLOTS]))
+		return r;
+	r = extent_read(fs, in->ino, no, 1, block);
+	if (r < 0)
+		return r;
+	memset(block + from % BLOCK_SIZE, 0, to - from);
+	stamp_edge(fs, cred, &rec[*n], in->ino, no, block, crc);
+	rec[(*n)++].write.size = in->size;
+	return 0;
 }
 
 static void crc_blocks(const uint8_t *p, uint64_t n, uint32_t *crc)
@@ -140,12 +179,8 @@ static int write_inline_locked(struct fs *fs, const struct fs_cred *cred, uint64
 	uint64_t promised = 0;
 	int r = check_file(fs, ino, &in);
 
-	if (r == 0 && w->head_partial)
-		r = merge_edge(fs, in, w, w->first, head);
-	if (r == 0 && w->tail_partial)
-		r = merge_edge(fs, in, w, w->end - 1, tail);
 	if (r == 0)
-		r = extent_check(fs, in, w->first, w->end);
+		r = read_edges(fs, in, w, head, tail);
 	if (r == 0)
 		r = promise(fs, ino, w->first, n, &promised);
 	if (r < 0)
@@ -225,15 +260,6 @@ static int direct_write(struct fs *fs, const struct write_plan *w, struct direct
 	return 0;
 }
 
-static void stamp_edge(struct fs *fs, const struct fs_cred *cred, struct record *rec, uint64_t ino, uint64_t no, uint8_t *block,
-		       uint32_t *crc)
-{
-	*crc = crc32c(0, block, BLOCK_SIZE);
-	stamp_write(fs, cred, rec, ino, no, 1, crc);
-	rec->write.data[0] = (struct iovec){block, BLOCK_SIZE};
-	rec->write.n_data = 1;
-}
-
 static int log_direct_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct write_plan *w,
 			     const struct direct *d, bool kernel_times)
 {
@@ -245,12 +271,8 @@ static int log_direct_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 	size_t n = 0;
 	int r = check_file(fs, ino, &in);
 
-	if (r == 0 && w->head_partial)
-		r = merge_edge(fs, in, w, w->first, head);
-	if (r == 0 && w->tail_partial)
-		r = merge_edge(fs, in, w, w->end - 1, tail);
 	if (r == 0)
-		r = extent_check(fs, in, w->first, w->end);
+		r = read_edges(fs, in, w, head, tail);
 	if (r == 0 && promised)
 		r = arena_reserve(fs->arena, promised);
 	if (r < 0)
