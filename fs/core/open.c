@@ -433,6 +433,18 @@ static int queue_orphans(struct fs *fs)
 	return r;
 }
 
+/* A volume whose root cannot be read has nothing to serve (guarantee G8). */
+static int check_root(struct fs *fs)
+{
+	struct inode root;
+	int r = icache_copy(fs->icache, FS_ROOT_INO, &root);
+
+	if (r == 0 && S_ISDIR(root.mode))
+		return 0;
+	log_error("the root directory cannot be read: the index is damaged; restore the volume from a backup or replica");
+	return r == 0 || r == -ENOENT ? -EUCLEAN : r;
+}
+
 /* The first writes of this mount. */
 static int begin_writing(struct fs *fs)
 {
@@ -475,6 +487,8 @@ static int open_all(struct fs *fs)
 		r = open_journal(fs);
 	if (r == 0)
 		r = replay(fs, &a);
+	if (r == 0)
+		r = check_root(fs);
 	if (r == 0 && !fs->config.read_only)
 		r = queue_orphans(fs);
 	if (r == 0 && !fs->config.read_only)
