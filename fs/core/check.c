@@ -14,8 +14,6 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 
-#define VERIFY_BLOCKS 256u
-
 struct check {
 	struct fs *fs;
 	bool verify_data;
@@ -344,7 +342,7 @@ int fs_check(struct fs *fs, bool verify_data, void (*report)(void *ctx, const ch
 	if (r < 0)
 		return r;
 	c.seen = calloc(c.n_blocks / 64 + 1, sizeof(*c.seen));
-	if (!c.seen || posix_memalign(&c.data, DISK_BLOCK, VERIFY_BLOCKS * BLOCK_SIZE))
+	if (!c.seen || posix_memalign(&c.data, DISK_BLOCK, LEAF_SLOTS * BLOCK_SIZE))
 		r = -ENOMEM;
 	else
 		r = check_all(&c);

@@ -358,7 +358,7 @@ static bool replay_verify(void *ctx, const struct record *r)
 
 static int open_journal(struct fs *fs)
 {
-	const struct journal_config jc = {
+	struct journal_config jc = {
 	    .store = fs->store,
 	    .clock = fs->clock,
 	    .epoch = fs->super.epoch,
@@ -371,10 +371,9 @@ static int open_journal(struct fs *fs)
 		      .sabotage = fs->config.sabotage & FS_SABOTAGE_R1_SKIP_FLUSH ? JOURNAL_SABOTAGE_SKIP_FLUSH_DATA : 0},
 	    .n_writers = fs->config.n_workers + 2,
 	};
-	struct journal_config copy = jc;
 
-	memcpy(copy.volume, fs->super.volume, sizeof(copy.volume));
-	return journal_open(&copy, &fs->journal);
+	memcpy(jc.volume, fs->super.volume, sizeof(jc.volume));
+	return journal_open(&jc, &fs->journal);
 }
 
 static int replay(struct fs *fs, const struct anchor *a)
