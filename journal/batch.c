@@ -110,12 +110,14 @@ static bool run_ok(const struct run *run)
 /* Gives an out-of-line WRITE its runs. */
 static int take_runs(struct batch_cursor *c, struct record *r)
 {
-	const uint8_t *p = c->view.local + c->used.local_bytes;
 	uint32_t left = c->view.n.local_bytes - c->used.local_bytes, total = 0;
 	le32 count;
 
+	if (!c->view.local)
+		return 0;
 	if (left < sizeof(count))
 		return -EUCLEAN;
+	const uint8_t *p = c->view.local + c->used.local_bytes;
 	memcpy(&count, p, sizeof(count));
 	uint32_t n = le32_get(count);
 	if (n < 1 || n > r->write.n_blocks || n > (left - sizeof(count)) / sizeof(struct local_run))
@@ -176,6 +178,33 @@ bool batch_payload_ok(const struct record *r)
 	return true;
 }
 
+int batch_verify_parts(const struct batch_info *info, const struct batch_view *v)
+{
+	struct batch_cursor c;
+	struct record record;
+	int r;
+
+	assert(v->payload || v->n.n_payload == 0);
+	assert(v->local || v->n.local_bytes == 0);
+	if (!counts_ok(&v->n))
+		return -EUCLEAN;
+	if (XXH64(v->logical, v->n.logical_bytes, info->prev_hash) != info->hash)
+		return -EBADMSG;
+	batch_cursor_start(&c, v);
+	while ((r = batch_next(&c, &record)) == 1)
+		if (!batch_payload_ok(&record))
+			return -EBADMSG;
+	return r;
+}
+
+static bool all_zero(const uint8_t *p, const uint8_t *end)
+{
+	while (p < end)
+		if (*p++)
+			return false;
+	return true;
+}
+
 int batch_verify(const uint8_t *p, const struct batch_info *info, struct batch_view *ret_view)
 {
 	const uint8_t *sections = p + (1 + (size_t)info->n.n_payload) * BLOCK_SIZE,
@@ -185,20 +214,10 @@ int batch_verify(const uint8_t *p, const struct batch_info *info, struct batch_v
 					.logical = sections,
 					.local = sections + info->n.logical_bytes,
 					.n = info->n};
-	struct batch_cursor c;
-	struct record record;
-	int r;
 
-	if (XXH64(view.logical, info->n.logical_bytes, info->prev_hash) != info->hash ||
-	    crc32c(0, view.local, info->n.local_bytes) != info->local_crc)
+	if (crc32c(0, view.local, info->n.local_bytes) != info->local_crc || !all_zero(view.local + info->n.local_bytes, end))
 		return -EBADMSG;
-	for (const uint8_t *pad = view.local + info->n.local_bytes; pad < end; pad++)
-		if (*pad)
-			return -EBADMSG;
-	batch_cursor_start(&c, &view);
-	while ((r = batch_next(&c, &record)) == 1)
-		if (!batch_payload_ok(&record))
-			return -EBADMSG;
+	int r = batch_verify_parts(info, &view);
 	if (r == 0)
 		*ret_view = view;
 	return r;

@@ -41,7 +41,8 @@ MUST_CHECK int batch_header_check(const struct batch_header *h, const uint8_t vo
 struct batch_view {
 	uint64_t pos;
 	const uint8_t *payload; /* NULL: only the records were read */
-	const uint8_t *logical, *local;
+	const uint8_t *logical;
+	const uint8_t *local; /* NULL: where out-of-line data lies is not known; records come without runs */
 	struct batch_counts n;
 };
 struct batch_cursor {
@@ -52,7 +53,7 @@ struct batch_cursor {
 
 void batch_cursor_start(struct batch_cursor *c, const struct batch_view *v);
 /*
- * The next record, with write.staged and write.data or write.runs set.  1; 0 at the end, when all sections are used up
+ * The next record, with write.staged and write.data or write.runs set where the view has them.  1; 0 at the end, when all sections are used up
  * exactly; -EUCLEAN.
  */
 MUST_CHECK int batch_next(struct batch_cursor *c, struct record *ret);
@@ -65,6 +66,12 @@ bool batch_payload_ok(const struct record *r);
  * CRC, every record, every payload block, zeros behind.  *ret_view borrows p.  -EBADMSG or -EUCLEAN.
  */
 MUST_CHECK int batch_verify(const uint8_t *p, const struct batch_info *info, struct batch_view *ret_view);
+/*
+ * The same for sections that lie apart, as they come from another node: counts, hash chain, every record, every payload block.
+ * The counts are those of `v`, not bounded by anybody before; of `info` only hash and prev_hash count.  v->local may be NULL,
+ * with no local bytes: records are then checked, and given by a cursor, without runs.
+ */
+MUST_CHECK int batch_verify_parts(const struct batch_info *info, const struct batch_view *v);
 
 /* Bytes the record takes in the local section; 0 when it has no out-of-line data. */
 uint32_t batch_local_bytes(const struct record *r);

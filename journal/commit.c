@@ -8,7 +8,8 @@
  *
  *     lead:  seal the open batch and open the next one in the other staging file (under the lock)
  *            flush the out-of-line data that the batch names (rule R1), write the batch durably (no lock)
- *            publish durable_seq, then wake first one waiter of the next batch, to lead it, then those whose batch is done
+ *            publish durable_seq, then wake first one waiter of the next batch, to lead it, then those who ship batches, then
+ *            those whose batch is done
  *
  * so everything appended while a batch is written goes out with the next write, and a woken thread whose batch is done
  * needs no lock to return.  Leadership is not handed over but offered: a thread that calls in between may take it, and
@@ -173,12 +174,13 @@ static void seal_locked(struct journal *j, struct staging *s, struct sealed *ret
 	ret->out_of_line = s->out_of_line;
 	staging_view(s, &ret->view);
 	ret->info = (struct batch_info){
-	    .epoch = j->config.epoch,
+	    .epoch = s->epoch ? s->epoch : j->config.epoch,
 	    .incarnation = j->config.incarnation,
 	    .seq = after.seq,
 	    .pos = s->prev.pos,
 	    .tail_seq = j->tail_seq,
 	    .commit_seq = j->durable_seq,
+	    .time_ns = s->time_ns,
 	    .prev_hash = s->prev.hash,
 	    .hash = after.hash,
 	    .n = s->n,
@@ -207,7 +209,8 @@ static void write_sealed(struct journal *j, struct sealed *b, struct failure *re
 		ret->error = hooks->flush_data(hooks->ctx);
 	if (ret->error)
 		return;
-	b->info.time_ns = clock_real_ns(j->config.clock);
+	if (!b->staging->epoch)
+		b->info.time_ns = clock_real_ns(j->config.clock);
 	batch_header_make(b->staging->header, j->config.volume, &b->info);
 	staging_gather(&b->view, b->staging, j->scratch, iov);
 	ret->in_write = true;
@@ -268,6 +271,8 @@ static int finish(struct journal *j, struct sealed *b, bool *ret_led_on) EXCLUDE
 	if (f.error)
 		report_failure(j);
 	wake_all(leader); /* first: the disk is idle */
+	if (!f.error && j->config.hooks.durable)
+		j->config.hooks.durable(j->config.hooks.ctx, b->info.seq);
 	settle_all(done, f.error);
 	return f.error;
 }
@@ -447,8 +452,7 @@ static int make_fit_locked(struct journal *j, const struct batch_counts *need) R
 	return j->error;
 }
 
-/* The last line of defence behind journal_wait_room(): a batch never reaches into what the ring still needs. */
-static bool ring_has_room_locked(struct journal *j, const struct batch_counts *need) REQUIRES(j->lock)
+bool journal_ring_has_room_locked(struct journal *j, const struct batch_counts *need)
 {
 	const struct staging *s = open_staging(j);
 	const struct batch_counts sum = {.n_payload = s->n.n_payload + need->n_payload,
@@ -458,18 +462,18 @@ static bool ring_has_room_locked(struct journal *j, const struct batch_counts *n
 	return s->prev.pos + batch_blocks(&sum) - point_at(j, j->tail_seq)->pos <= j->ring.n_blocks;
 }
 
-static uint64_t open_bytes_locked(struct journal *j) REQUIRES(j->lock)
+bool journal_appended_locked(struct journal *j, uint64_t bytes_before)
 {
-	const struct staging *s = open_staging(j);
+	bool fuller = journal_pressure_locked(j);
 
-	return s->n.n_payload * (uint64_t)BLOCK_SIZE + s->n.logical_bytes;
+	return fuller || (bytes_before < OPEN_BYTES_WAKE && open_bytes_locked(j) >= OPEN_BYTES_WAKE);
 }
 
 /* Puts the operation in; true when homer or committer should be woken. */
 static bool put_locked(struct journal *j, struct record *records, size_t n, const struct buf *logical) REQUIRES(j->lock)
 {
 	struct staging *s = open_staging(j);
-	bool was_small = open_bytes_locked(j) < OPEN_BYTES_WAKE;
+	uint64_t bytes_before = open_bytes_locked(j);
 
 	if (s->n.n_records == 0)
 		j->open_since_ns = clock_mono_ns(j->config.clock);
@@ -477,8 +481,7 @@ static bool put_locked(struct journal *j, struct record *records, size_t n, cons
 		staging_put_data(s, &records[i]);
 	staging_publish(s, logical->p, (uint32_t)logical->len, (uint32_t)n);
 	j->operations++;
-	bool fuller = journal_pressure_locked(j);
-	return fuller || (was_small && open_bytes_locked(j) >= OPEN_BYTES_WAKE);
+	return journal_appended_locked(j, bytes_before);
 }
 
 int journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_seq)
@@ -495,7 +498,7 @@ int journal_append(struct journal *j, struct record *records, size_t n, uint64_t
 		r = -EROFS; /* a read-only mount, which never starts the journal */
 	if (!r)
 		r = make_fit_locked(j, &need);
-	if (!r && !ring_has_room_locked(j, &need))
+	if (!r && !journal_ring_has_room_locked(j, &need))
 		r = -ENOSPC;
 	if (!r) {
 		wake = put_locked(j, records, n, &logical);

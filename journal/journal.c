@@ -93,8 +93,18 @@ struct journal *journal_close(struct journal *j)
 	return NULL;
 }
 
-/* The end of what can be read: of the newest batch in the ring or in memory. */
-static uint64_t end_locked(struct journal *j) REQUIRES(j->lock)
+void journal_begin_at_locked(struct journal *j, const struct journal_point *p)
+{
+	assert(!j->committing);
+	j->origin_seq = j->tail_seq = j->sealed_seq = j->durable_seq = p->seq;
+	*point_at(j, p->seq) = *p;
+	j->open = 0;
+	j->n_staged = 0;
+	for (unsigned i = 0; i < STAGING_FILES; i++)
+		staging_forget(&j->staging[i]);
+}
+
+uint64_t journal_end_locked(struct journal *j)
 {
 	uint64_t end = point_at(j, j->sealed_seq)->pos;
 
@@ -108,7 +118,7 @@ static uint64_t end_locked(struct journal *j) REQUIRES(j->lock)
 
 uint64_t journal_used_locked(struct journal *j)
 {
-	return end_locked(j) - point_at(j, j->tail_seq)->pos;
+	return journal_end_locked(j) - point_at(j, j->tail_seq)->pos;
 }
 
 void journal_point_push_locked(struct journal *j, const struct journal_point *p)
@@ -177,7 +187,7 @@ int journal_read(struct journal *j, uint64_t pos, uint32_t n, void *p)
 	while (n) {
 		uint32_t on_disk, part = 0;
 		mutex_lock(&j->lock);
-		uint64_t tail = point_at(j, j->tail_seq)->pos, end = end_locked(j);
+		uint64_t tail = point_at(j, j->tail_seq)->pos, end = journal_end_locked(j);
 		bool inside = pos >= tail && pos < end && n <= end - pos;
 		if (inside)
 			part = read_memory_locked(j, pos, n, to, &on_disk);
@@ -258,7 +268,6 @@ int journal_wait_room(struct journal *j)
 void journal_get_status(struct journal *j, struct journal_status *ret)
 {
 	mutex_lock(&j->lock);
-	const struct staging *s = open_staging(j);
 	*ret = (struct journal_status){
 	    .open_seq = j->sealed_seq + 1,
 	    .sealed_seq = j->sealed_seq,
@@ -266,7 +275,7 @@ void journal_get_status(struct journal *j, struct journal_status *ret)
 	    .tail_seq = j->tail_seq,
 	    .ring_blocks = j->ring.n_blocks,
 	    .used_blocks = journal_used_locked(j),
-	    .open_bytes = s->n.n_payload * (uint64_t)BLOCK_SIZE + s->n.logical_bytes,
+	    .open_bytes = open_bytes_locked(j),
 	    .open_since_ns = j->open_since_ns,
 	    .commits = j->commits,
 	    .commit_blocks = j->commit_blocks,

@@ -38,6 +38,9 @@ struct journal_hooks {
 	void (*pressure)(void *ctx);
 	/* First failure, once: make the volume read-only.  Must not call back into the journal. */
 	void (*failed)(void *ctx, int error, const char *what);
+	/* Batch `seq` became durable.  Called by the committing thread without locks, before who waits for it is told, and perhaps
+	 * after the call for a later batch; may be NULL; must not block. */
+	void (*durable)(void *ctx, uint64_t seq);
 	/* Breaks a rule on purpose, for the tests that prove the crash suite sees it. */
 	unsigned sabotage; /* JOURNAL_SABOTAGE_* */
 };
@@ -50,6 +53,8 @@ struct journal_config {
 	uint64_t epoch, incarnation;
 	struct journal_geometry geometry;
 	struct journal_hooks hooks;
+	/* A follower: batches come whole from elsewhere (ship.h), so recovery takes a staged batch whole or not at all. */
+	bool whole_batches;
 	uint32_t n_writers;                /* most threads that append at once: sets the ring's margin */
 };
 

@@ -90,6 +90,8 @@ struct local_run { le64 start; le32 n_blocks; };
  * `published` is stored last, with release order, once a whole operation stands in the file; it counts operations since
  * the file was begun, and mark[published % 2] says how far they reach.  The other mark is the one being written.
  *
+ * A batch of another node is published in one piece, so it stands in the file whole or not at all, and it is never added to.
+ *
  * The mark's hash ties the bytes to this place in the chain: after a power loss a page may be older than the header, and
  * the records of an earlier batch that stand in it have good CRCs of their own.
  */
@@ -109,7 +111,8 @@ struct staging_header {
 	le64 durable_seq;    /* newest batch acked durable when last written: a floor for recovery; never above seq */
 	le64 published;
 	struct staging_mark mark[2];
-	uint8_t zero[4096 - 136];
+	le64 epoch, time_ns; /* of a batch that came whole from another node; 0: of operations of this one */
+	uint8_t zero[4096 - 152];
 };
 _Static_assert(sizeof(struct staging_mark) == 32, "");
 _Static_assert(sizeof(struct staging_header) == BLOCK_SIZE, "");

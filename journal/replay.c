@@ -13,7 +13,8 @@
  *
  * Behind the end of the ring follow the staging files, at most two batches: one that was in flight and the one that was
  * open.  What they hold was acked but never durable, so any prefix of its operations may be kept: they are taken up to the
- * first operation whose data is not there, and the second file only if the first was complete.
+ * first operation whose data is not there, and the second file only if the first was complete.  A batch of another node is
+ * taken whole or not at all: it must stay the batch it is there, and that node sends it again.
  *
  * Until journal_start() nothing is written, so running it twice, or dying in it, changes nothing.
  */
@@ -28,7 +29,6 @@
 #define WINDOW_BLOCKS (2 * BATCH_MAX_BLOCKS) /* 10.5 MiB: a whole batch, and room to read ahead */
 #define PIECE_MIN     64u                    /* reads grow to 4 MiB, so that a short journal costs little */
 #define PIECE_MAX     1024u
-#define SEARCH_PIECE  256u
 
 /* A part of the ring in memory, moving forward. */
 struct window {
@@ -87,9 +87,11 @@ static int window_get(struct window *w, uint64_t pos, uint32_t n, const uint8_t 
 	return 0;
 }
 
-/* A batch header at `pos` that shows that the batch after `after` was durable.  One of a later lap counts too. */
-static bool is_evidence(const struct replay *rp, const uint8_t *block, uint64_t pos, uint64_t after)
+/* A batch header at `pos` that shows that the batch behind the end was durable.  One of a later lap counts too. */
+static bool is_evidence(void *ctx, const uint8_t *block, uint64_t pos)
 {
+	const struct replay *rp = ctx;
+	uint64_t after = rp->result->end.seq;
 	struct batch_info info;
 
 	if (batch_header_check((const void *)block, rp->journal->config.volume, &info))
@@ -98,31 +100,15 @@ static bool is_evidence(const struct replay *rp, const uint8_t *block, uint64_t 
 	       info.seq > info.commit_seq;
 }
 
-/* One piece of the search; the window's memory is free for it, because nobody needs the window afterwards. */
-static bool evidence_in(struct replay *rp, uint64_t pos, uint32_t n)
-{
-	struct window *w = &rp->window;
-	bool whole = ring_read(w->ring, pos, n, w->p) == 0;
-
-	for (uint32_t i = 0; i < n; i++) {
-		const uint8_t *block = whole ? w->p + (size_t)i * BLOCK_SIZE : w->p;
-		if (!whole && ring_read(w->ring, pos + i, 1, w->p))
-			continue; /* an unreadable block is no evidence */
-		if (is_evidence(rp, block, pos + i, rp->result->end.seq))
-			return true;
-	}
-	return false;
-}
-
-/* Looks for a later batch where the next two must begin if they exist. */
+/*
+ * Looks for a later batch where the next two must begin if they exist.  The window's memory is free for it, because nobody
+ * needs the window afterwards; a block that cannot be read is no evidence.
+ */
 static bool later_batch_exists(struct replay *rp)
 {
-	uint64_t pos = rp->result->end.pos, end = min_u64(pos + 2 * BATCH_MAX_BLOCKS, rp->window.end);
+	uint64_t pos = rp->result->end.pos, n = min_u64(2 * BATCH_MAX_BLOCKS, rp->window.end - pos);
 
-	for (; pos < end; pos += SEARCH_PIECE)
-		if (evidence_in(rp, pos, (uint32_t)min_u64(SEARCH_PIECE, end - pos)))
-			return true;
-	return false;
+	return ring_search(&rp->journal->ring, pos, n, rp->window.p, is_evidence, rp);
 }
 
 static int damaged(struct replay *rp, int error, const char *what)
@@ -265,6 +251,8 @@ static int take_staged(struct replay *rp, unsigned i, struct journal_point *end)
 		return 0;
 	bool complete = staged_extent(rp, &view, &extent);
 	mutex_lock(&j->lock);
+	if (!complete && (s->epoch || j->config.whole_batches))
+		extent = (struct batch_counts){0};
 	if (!complete)
 		staging_cut(s, &extent);
 	if (extent.n_records)
@@ -274,7 +262,7 @@ static int take_staged(struct replay *rp, unsigned i, struct journal_point *end)
 	staging_view(s, &view);
 	mutex_unlock(&j->lock);
 	if (!complete)
-		log_warn("journal: of staged batch %llu the first %u records are whole, the rest was lost with the power",
+		log_warn("journal: of staged batch %llu the first %u records are kept, the rest was lost with the power",
 			 (unsigned long long)seq, extent.n_records);
 	if (!extent.n_records)
 		return 0;
@@ -308,19 +296,13 @@ static int replay_staged(struct replay *rp)
 	return r;
 }
 
-/* The state of a journal that ends at `from`; returns the durable floor. */
-static uint64_t begin_locked(struct journal *j, const struct journal_point *from) REQUIRES(j->lock)
+/* The newest batch that the staging files say was durable. */
+static uint64_t floor_locked(struct journal *j) REQUIRES(j->lock)
 {
 	uint64_t floor = 0;
 
-	j->tail_seq = j->sealed_seq = j->durable_seq = from->seq;
-	*point_at(j, from->seq) = *from;
-	j->open = 0;
-	j->n_staged = 0;
-	for (unsigned i = 0; i < STAGING_FILES; i++) {
+	for (unsigned i = 0; i < STAGING_FILES; i++)
 		floor = max_u64(floor, staging_floor(&j->staging[i], j->config.volume));
-		staging_forget(&j->staging[i]);
-	}
 	return floor;
 }
 
@@ -341,7 +323,8 @@ int journal_replay(struct journal *j, const struct journal_point *from, const st
 	};
 	mutex_lock(&j->lock);
 	assert(!j->started);
-	rp.floor = begin_locked(j, from);
+	rp.floor = floor_locked(j);
+	journal_begin_at_locked(j, from);
 	mutex_unlock(&j->lock);
 	int r = replay_ring(&rp);
 	return r ? r : replay_staged(&rp);
@@ -379,8 +362,7 @@ static void open_batch_locked(struct journal *j) REQUIRES(j->lock)
 	j->started = true;
 }
 
-/* On disk too, so that no header of an earlier mount is ever found again beside records of this one. */
-static int flush_staging(struct journal *j) NO_THREAD_SAFETY /* nobody else uses the journal yet */
+int journal_flush_staging(struct journal *j) NO_THREAD_SAFETY /* nobody appends */
 {
 	int r = 0;
 
@@ -407,5 +389,5 @@ int journal_start(struct journal *j)
 	mutex_lock(&j->lock);
 	open_batch_locked(j);
 	mutex_unlock(&j->lock);
-	return flush_staging(j);
+	return journal_flush_staging(j);
 }

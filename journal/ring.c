@@ -174,6 +174,29 @@ int ring_read(const struct ring *r, uint64_t pos, uint32_t n, void *p)
 	return 0;
 }
 
+/* One piece of the search: in one read, or block by block around those that cannot be read. */
+static bool search_piece(const struct ring *r, uint64_t pos, uint32_t n, uint8_t *memory, ring_look_fn *look, void *ctx)
+{
+	bool whole = ring_read(r, pos, n, memory) == 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const uint8_t *block = whole ? memory + (size_t)i * BLOCK_SIZE : memory;
+		if (!whole && ring_read(r, pos + i, 1, memory))
+			continue;
+		if (look(ctx, block, pos + i))
+			return true;
+	}
+	return false;
+}
+
+bool ring_search(const struct ring *r, uint64_t pos, uint64_t n, uint8_t *memory, ring_look_fn *look, void *ctx)
+{
+	for (uint64_t end = pos + n; pos < end; pos += RING_SEARCH_BLOCKS)
+		if (search_piece(r, pos, (uint32_t)min_u64(RING_SEARCH_BLOCKS, end - pos), memory, look, ctx))
+			return true;
+	return false;
+}
+
 int ring_flush(const struct ring *r, uint64_t pos, uint64_t n)
 {
 	while (n) {

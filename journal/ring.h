@@ -32,5 +32,12 @@ MUST_CHECK int ring_write(const struct ring *r, const struct iovec *iov, int n_i
 			  uint32_t *ret_segment);
 /* Reads n blocks from `pos` into aligned memory. */
 MUST_CHECK int ring_read(const struct ring *r, uint64_t pos, uint32_t n, void *p);
+/*
+ * Shows `look` each block of n from `pos` that can be read, until it says true; true then.  `memory` has room for
+ * RING_SEARCH_BLOCKS.
+ */
+#define RING_SEARCH_BLOCKS 256u
+typedef bool ring_look_fn(void *ctx, const uint8_t *block, uint64_t pos);
+bool ring_search(const struct ring *r, uint64_t pos, uint64_t n, uint8_t *memory, ring_look_fn *look, void *ctx);
 /* Flushes the segments that hold n blocks from `pos`. */
 MUST_CHECK int ring_flush(const struct ring *r, uint64_t pos, uint64_t n);

@@ -7,6 +7,8 @@
  *     begin:   published = 0, then the header's other fields
  *     publish: payload, local and logical bytes, then mark[(published + 1) % 2], then published + 1 (release)
  *
+ * A batch of another node goes the same way in one step: all its sections, epoch and time, one mark, published 1.
+ *
  * Killed between any two of them, the file says nothing (published 0) or what it said before.
  *
  * After a power loss each page is of any age, down to zeros.  Then a header may stand over records of an earlier batch
@@ -134,6 +136,18 @@ void staging_forget(struct staging *s)
 	s->published = 0;
 	s->local_crc = 0;
 	s->out_of_line = false;
+	s->epoch = 0;
+	s->time_ns = 0;
+}
+
+/* Whose batch it is; the file says nothing of it yet. */
+static void put_origin(struct staging *s, uint64_t epoch, int64_t time_ns)
+{
+	assert(s->published == 0);
+	s->epoch = epoch;
+	s->time_ns = time_ns;
+	s->head->epoch = le64_make(epoch);
+	s->head->time_ns = le64_make((uint64_t)time_ns);
 }
 
 void staging_begin(struct staging *s, const uint8_t volume[16], uint64_t incarnation, const struct journal_point *prev,
@@ -153,11 +167,12 @@ void staging_begin(struct staging *s, const uint8_t volume[16], uint64_t incarna
 	h->pos = le64_make(prev->pos);
 	h->prev_hash = le64_make(prev->hash);
 	h->durable_seq = le64_make(durable_seq);
+	put_origin(s, 0, 0);
 }
 
 bool staging_fits(const struct staging *s, const struct batch_counts *more)
 {
-	return more->n_payload <= BATCH_PAYLOAD_MAX_BLOCKS - s->n.n_payload &&
+	return !s->epoch && more->n_payload <= BATCH_PAYLOAD_MAX_BLOCKS - s->n.n_payload &&
 	       more->logical_bytes <= BATCH_LOGICAL_MAX_BYTES - s->n.logical_bytes &&
 	       more->local_bytes <= BATCH_LOCAL_MAX_BYTES - s->n.local_bytes;
 }
@@ -211,6 +226,36 @@ void staging_publish(struct staging *s, const void *logical, uint32_t bytes, uin
 	put_mark(s, XXH64_digest(s->hasher));
 }
 
+/* `bytes` may be 0, and `from` NULL then. */
+static void copy_section(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+	if (bytes)
+		memcpy(to, from, bytes);
+}
+
+int staging_fill(struct staging *s, const struct batch_info *info, const struct batch_view *v)
+{
+	assert(s->n.n_records == 0 && s->published == 0);
+	XXH64_update(s->hasher, v->logical, v->n.logical_bytes);
+	if (XXH64_digest(s->hasher) != info->hash) {
+		XXH64_reset(s->hasher, s->prev.hash);
+		return -EBADMSG;
+	}
+	copy_section(s->payload, v->payload, (size_t)v->n.n_payload * BLOCK_SIZE);
+	copy_section(s->logical, v->logical, v->n.logical_bytes);
+	copy_section(s->local, v->local, v->n.local_bytes);
+	s->local_crc = crc32c(0, s->local, v->n.local_bytes);
+	return 0;
+}
+
+void staging_publish_whole(struct staging *s, const struct batch_info *info, const struct batch_counts *n)
+{
+	put_origin(s, info->epoch, info->time_ns);
+	s->n = *n;
+	s->out_of_line = n->local_bytes > 0;
+	put_mark(s, info->hash);
+}
+
 void staging_point_after(const struct staging *s, struct journal_point *ret)
 {
 	*ret = (struct journal_point){
@@ -237,6 +282,17 @@ void staging_gather(const struct batch_view *v, const struct staging *s, uint8_t
 	ret_iov[0] = (struct iovec){s->header, (1 + (size_t)v->n.n_payload) * BLOCK_SIZE};
 	ret_iov[1] = (struct iovec){s->logical, whole};
 	ret_iov[2] = (struct iovec){scratch, padded};
+}
+
+void staging_copy(const struct staging *s, uint8_t *to)
+{
+	size_t head = (1 + (size_t)s->n.n_payload) * BLOCK_SIZE, sections = s->n.logical_bytes + s->n.local_bytes,
+	       total = (size_t)batch_blocks(&s->n) * BLOCK_SIZE;
+
+	memcpy(to, s->header, head);
+	memcpy(to + head, s->logical, s->n.logical_bytes);
+	memcpy(to + head + s->n.logical_bytes, s->local, s->n.local_bytes);
+	memset(to + head + sections, 0, total - head - sections);
 }
 
 void staging_set_durable(struct staging *s, uint64_t seq)
@@ -290,6 +346,8 @@ int staging_load(struct staging *s, const uint8_t volume[16], uint64_t incarnati
 	s->published = published;
 	s->local_crc = le32_get(mark.local_crc);
 	s->out_of_line = n.local_bytes > 0;
+	s->epoch = le64_get(h->epoch);
+	s->time_ns = (int64_t)le64_get(h->time_ns);
 	return 0;
 }
 

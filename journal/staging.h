@@ -1,8 +1,9 @@
 /*
  * staging.h: one of the two mapped files in which batches are built.
  *
- * Life of a file: staging_begin() for batch seq; staging_put() and staging_publish() for each operation; the batch is written
- * to the ring straight from here; once it is durable the file waits for the batch after the next.
+ * Life of a file: staging_begin() for batch seq; staging_put_data() and staging_publish() for each operation, or once
+ * staging_fill() and staging_publish_whole() for a batch of another node; the batch is written to the ring straight from here;
+ * once it is durable the file waits for the batch after the next.
  * Durability: what was published survives kill -9.  After a power loss pages may be of any age: staging_load() accepts only
  * bytes that its mark's hash ties to the expected place in the chain.
  * Ownership: owns the disk and the mapping.  Threads: none of its own; the journal's lock guards it.
@@ -33,6 +34,8 @@ struct staging {
 	uint64_t published; /* operations */
 	uint32_t local_crc;
 	bool out_of_line;
+	uint64_t epoch; /* of a batch that came whole from another node: nothing is added to it; 0: of operations */
+	int64_t time_ns; /* of such a batch */
 	struct XXH64_state_s *hasher; /* owned */
 };
 
@@ -59,6 +62,12 @@ bool staging_fits(const struct staging *s, const struct batch_counts *more);
 void staging_put_data(struct staging *s, struct record *r);
 /* Copies the logical bytes of a whole operation and publishes it with the data put before. */
 void staging_publish(struct staging *s, const void *logical, uint32_t bytes, uint32_t n_records);
+/*
+ * A whole batch of another node into an empty file.  fill() puts its sections there, published by nothing yet, and looks at
+ * nothing that others may be reading, so the journal's lock need not be held; -EBADMSG when they do not have info's hash.
+ */
+MUST_CHECK int staging_fill(struct staging *s, const struct batch_info *info, const struct batch_view *v);
+void staging_publish_whole(struct staging *s, const struct batch_info *info, const struct batch_counts *n);
 /* The batch's hash so far, and where the next one begins. */
 void staging_point_after(const struct staging *s, struct journal_point *ret);
 
@@ -76,6 +85,9 @@ static inline bool staging_holds(const struct staging *s, uint64_t pos)
  */
 #define STAGING_SCRATCH_BYTES (BATCH_LOCAL_MAX_BYTES + BLOCK_SIZE)
 void staging_gather(const struct batch_view *v, const struct staging *s, uint8_t *scratch, struct iovec ret_iov[STAGING_IOV]);
+
+/* A batch that was written, batch_blocks() blocks at `to`, as it lies in the ring. */
+void staging_copy(const struct staging *s, uint8_t *to);
 
 /* Newest batch acked as durable, stored in the file: a plain store, so a floor after power loss. */
 void staging_set_durable(struct staging *s, uint64_t seq);

@@ -1,5 +1,5 @@
 /*
- * state.h: struct journal, shared by journal.c (life, reading, room), commit.c (append, commit) and replay.c.
+ * state.h: struct journal, shared by journal.c (life, reading, room), commit.c (append, commit), replay.c and ship.c.
  *
  * Locks: `lock` guards what is marked; it is held for copies in memory only, never over a disk operation or a hook.
  * `committing` is the commit lock: the thread that set it owns `scratch` and the sealed staging file until it clears it,
@@ -32,7 +32,12 @@ struct journal {
 	bool started, committing;
 	bool relief_wanted; /* while committing: the thread does so for others and has work of its own */
 	struct journal_waiter *waiters, **waiters_end;
-	struct journal_point *points; /* where each batch from tail to newest ends: seq s at points[s % points_cap] */
+	/*
+	 * Where each batch from origin to newest ends: seq s at points[s % points_cap], until that place is taken by a later one,
+	 * which happens only when batch s is overwritten in the ring.
+	 */
+	struct journal_point *points;
+	uint64_t origin_seq; /* where replay or the last reset began */
 	uint64_t tail_seq, sealed_seq, durable_seq;
 	int64_t open_since_ns;
 	uint64_t pressure_step; /* sixteenths of the ring in use when last looked at */
@@ -52,6 +57,10 @@ static inline struct journal_point *point_at(struct journal *j, uint64_t seq) RE
 	return &j->points[seq % j->points_cap];
 }
 
+/* The journal ends at `p`, with nothing in its staging files: before a replay, or as a reset leaves it. */
+void journal_begin_at_locked(struct journal *j, const struct journal_point *p) REQUIRES(j->lock);
+/* The end of what can be read: of the newest batch in the ring or in memory. */
+uint64_t journal_end_locked(struct journal *j) REQUIRES(j->lock);
 /* Blocks between the tail and the end of what was appended. */
 uint64_t journal_used_locked(struct journal *j) REQUIRES(j->lock);
 /* Adds the point after the newest sealed batch. */
@@ -66,5 +75,19 @@ static inline void journal_notify_pressure(struct journal *j) EXCLUDES(j->lock)
 		j->config.hooks.pressure(j->config.hooks.ctx);
 }
 
+/* Whether the open batch with `need` more fits between newest and tail.  The last line of defence behind journal_wait_room(). */
+bool journal_ring_has_room_locked(struct journal *j, const struct batch_counts *need) REQUIRES(j->lock);
+/* After an append to the open batch: true when homer or committer should be woken, given what it held before. */
+bool journal_appended_locked(struct journal *j, uint64_t bytes_before) REQUIRES(j->lock);
+/* Payload and records in the open batch. */
+static inline uint64_t open_bytes_locked(struct journal *j) REQUIRES(j->lock)
+{
+	const struct staging *s = open_staging(j);
+
+	return s->n.n_payload * (uint64_t)BLOCK_SIZE + s->n.logical_bytes;
+}
+
+/* The staging files as they stand, on disk: no header of an earlier life is ever found again beside records of this one. */
+MUST_CHECK int journal_flush_staging(struct journal *j);
 /* Seals the batch in `s`, which has records, and writes it; no batch is in flight.  For journal_start(). */
 MUST_CHECK int journal_commit_staged(struct journal *j, struct staging *s);

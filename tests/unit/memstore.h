@@ -34,6 +34,7 @@ struct memstore {
 	/* reads of these bytes of a file fail */
 	const uint8_t *bad_sector;
 	void (*on_write)(void *ctx, const char *name, uint64_t off, unsigned flags);
+	void (*on_read)(void *ctx, const char *name, uint64_t off, size_t len);
 	void *ctx;
 };
 struct memdisk {
@@ -47,6 +48,8 @@ static inline int memdisk_read(struct disk *d, void *p, size_t len, uint64_t off
 	const struct memdisk *m = (const struct memdisk *)d;
 	const uint8_t *from = m->file->p + off;
 
+	if (m->store->on_read)
+		m->store->on_read(m->store->ctx, m->file->name, off, len);
 	if (off + len > m->file->size || (m->store->bad_sector >= from && m->store->bad_sector < from + len))
 		return -EIO;
 	memcpy(p, from, len);

@@ -280,6 +280,100 @@ static void sections_that_disagree_are_refused(void **state)
 	free(b.p);
 }
 
+/* A batch as it comes from another node: sections apart, and nothing about where data lies. */
+static void sections_that_lie_apart_are_verified_as_a_whole(void **state)
+{
+	struct built b = build();
+	struct batch_view whole, parts;
+
+	(void)state;
+	assert_int_equal(batch_verify(b.p, &b.info, &whole), 0);
+	const struct batch_info hashes = {.prev_hash = b.info.prev_hash, .hash = b.info.hash};
+	assert_int_equal(batch_verify_parts(&hashes, &whole), 0);
+	CLEANUP_FREE uint8_t *logical = malloc(whole.n.logical_bytes), *payload = malloc(INLINE_BLOCKS * BLOCK_SIZE);
+	memcpy(logical, whole.logical, whole.n.logical_bytes);
+	memcpy(payload, whole.payload, INLINE_BLOCKS * BLOCK_SIZE);
+	parts = (struct batch_view){.pos = 1, .payload = payload, .logical = logical, .n = whole.n};
+	parts.n.local_bytes = 0;
+	assert_int_equal(batch_verify_parts(&hashes, &parts), 0);
+	for (size_t bit = 0; bit < whole.n.logical_bytes * 8ull; bit += bit < 4096 ? 1 : 397) {
+		logical[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		assert_int_equal(batch_verify_parts(&hashes, &parts), -EBADMSG);
+		logical[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	for (size_t bit = 0; bit < INLINE_BLOCKS * BLOCK_SIZE * 8ull; bit += 97) {
+		payload[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		assert_int_equal(batch_verify_parts(&hashes, &parts), -EBADMSG);
+		payload[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	assert_int_equal(batch_verify_parts(&hashes, &parts), 0);
+	const struct batch_info other = {.prev_hash = b.info.prev_hash + 1, .hash = b.info.hash};
+	assert_int_equal(batch_verify_parts(&other, &parts), -EBADMSG);
+	free(b.p);
+}
+
+/* Counts are a peer's word, and the hash covers none of them. */
+static void counts_from_elsewhere_are_bounded_and_must_be_used_up(void **state)
+{
+	struct built b = build();
+	struct batch_view whole;
+
+	(void)state;
+	assert_int_equal(batch_verify(b.p, &b.info, &whole), 0);
+#define REFUSED(field, value)                                                                                                    \
+	do {                                                                                                                     \
+		struct batch_view v = whole;                                                                                     \
+		v.n.field = value;                                                                                               \
+		int error = batch_verify_parts(&b.info, &v);                                                                     \
+		assert_true(error == -EUCLEAN || error == -EBADMSG);                                                             \
+	} while (0)
+	REFUSED(n_records, 0);
+	REFUSED(n_records, whole.n.n_records - 1);
+	REFUSED(n_records, whole.n.n_records + 1);
+	REFUSED(n_records, UINT32_MAX);
+	REFUSED(n_payload, whole.n.n_payload - 1);
+	REFUSED(n_payload, whole.n.n_payload + 1);
+	REFUSED(n_payload, UINT32_MAX);
+	REFUSED(logical_bytes, 0);
+	REFUSED(logical_bytes, whole.n.logical_bytes - 8);
+	REFUSED(logical_bytes, UINT32_MAX - 7);
+	REFUSED(local_bytes, whole.n.local_bytes - 4);
+	REFUSED(local_bytes, whole.n.local_bytes + 4);
+	REFUSED(local_bytes, UINT32_MAX - 3);
+#undef REFUSED
+	free(b.p);
+}
+
+static void without_a_local_section_records_come_without_runs(void **state)
+{
+	struct built b = build();
+	struct batch_view view;
+	struct batch_cursor c;
+	struct record r;
+	unsigned n = 0;
+	int more;
+
+	(void)state;
+	assert_int_equal(batch_verify(b.p, &b.info, &view), 0);
+	view.local = NULL;
+	view.n.local_bytes = 0;
+	batch_cursor_start(&c, &view);
+	while ((more = batch_next(&c, &r)) == 1)
+		if (r.type == RECORD_WRITE && r.write.out_of_line) {
+			assert_int_equal(r.write.n_runs, 0);
+			n++;
+		}
+	assert_int_equal(more, 0);
+	assert_true(n > 0);
+	/* one that is there but empty is another matter */
+	view.local = (const uint8_t *)"";
+	batch_cursor_start(&c, &view);
+	while ((more = batch_next(&c, &r)) == 1)
+		;
+	assert_int_equal(more, -EUCLEAN);
+	free(b.p);
+}
+
 static void an_operation_cut_off_by_the_end_of_its_batch_is_refused(void **state)
 {
 	CLEANUP_BUF struct buf logical = {0};
@@ -305,6 +399,9 @@ int main(void)
 	    cmocka_unit_test(records_in_another_order_are_refused),
 	    cmocka_unit_test(headers_with_counts_out_of_bounds_are_refused),
 	    cmocka_unit_test(sections_that_disagree_are_refused),
+	    cmocka_unit_test(sections_that_lie_apart_are_verified_as_a_whole),
+	    cmocka_unit_test(counts_from_elsewhere_are_bounded_and_must_be_used_up),
+	    cmocka_unit_test(without_a_local_section_records_come_without_runs),
 	    cmocka_unit_test(an_operation_cut_off_by_the_end_of_its_batch_is_refused),
 	};
 
