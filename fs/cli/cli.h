@@ -33,16 +33,29 @@ enum {
 	VERB_FSCK = 1 << 6,
 	VERB_DUMP = 1 << 7,
 	VERB_HELPER = 1 << 8, /* as mount(8) calls it: mount.clawfs SOURCE MOUNTPOINT -o ... */
-	VERB_ALL = (1 << 9) - 1,
-	IN_LIST = 1 << 9,
+	VERB_PEER_INVITE = 1 << 9,
+	VERB_PEER_JOIN = 1 << 10,
+	VERB_PEER_LIST = 1 << 11,
+	VERB_PEER_REMOVE = 1 << 12,
+	VERB_PEER_RENAME = 1 << 13,
+	VERB_PROMOTE = 1 << 14,
+	VERB_HANDOVER = 1 << 15,
+	VERB_RESYNC = 1 << 16,
+	VERB_DIVERGED_LIST = 1 << 17,
+	VERB_DIVERGED_EXPORT = 1 << 18,
+	VERB_DURABILITY = 1 << 19,
+	VERB_WAIT = 1 << 20,
+	VERB_ALL = (1 << 21) - 1,
+	IN_LIST = 1 << 30,
 };
 
 struct args {
-	const char *operand[2]; /* borrowed from argv, as all text here */
+	const char *operand[3]; /* borrowed from argv, as all text here */
 	int n_operands;
 	bool help, json, verbose;
 
-	uint64_t journal_bytes, segment_bytes, chunk_bytes, max_bytes, reserve_bytes;
+	uint64_t journal_bytes, segment_bytes, chunk_bytes; /* 0: not given */
+	uint64_t max_bytes, reserve_bytes;
 	const char *label, *confirm;
 	bool force;
 
@@ -52,6 +65,9 @@ struct args {
 	bool commit_given;
 	const char *fsname, *log_path;
 
+	const char *listen, *advertise, *name, *address;
+	uint64_t replica_rate, ttl_ns;
+
 	uint64_t timeout_ns;
 
 	bool no_data;
@@ -59,21 +75,25 @@ struct args {
 };
 
 struct verb {
-	const char *name;
+	const char *name; /* one word, or two: "peer list" */
 	unsigned bit;
 	const char *operands; /* for the usage line: "DIR MOUNTPOINT" */
 	int n_operands;
 	const char *summary, *details;
 	int (*run)(const struct args *a);
+	int n_optional; /* operands that may be left out, the first ones */
 };
 extern const struct verb verbs[];
 extern const size_t n_verbs;
+/* The part of `verb`'s name after the word `group`, when that is its first; else NULL. */
+const char *verb_in_group(const struct verb *verb, const char *group);
 
 /* options.c.  args_parse prints what is wrong and returns -EINVAL; argv[0] is skipped. */
 MUST_CHECK int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret);
 void help_print(const struct verb *verb);                         /* NULL: the program */
+void help_group(const char *group);                               /* the verbs that begin with this word */
 MUST_CHECK int size_parse(const char *text, uint64_t *ret_bytes); /* "64M"; -EINVAL, -ERANGE */
-MUST_CHECK int seconds_parse(const char *text, uint64_t *ret_ns); /* "0.5", "500ms"; -EINVAL, -ERANGE */
+MUST_CHECK int seconds_parse(const char *text, uint64_t *ret_ns); /* "0.5", "500ms", "2h"; -EINVAL, -ERANGE */
 
 int verb_format(const struct args *a);
 int verb_mount(const struct args *a);
@@ -83,12 +103,24 @@ int verb_info(const struct args *a);
 int verb_sync(const struct args *a);
 int verb_fsck(const struct args *a);
 int verb_dump(const struct args *a);
+int verb_peer_invite(const struct args *a);
+int verb_peer_join(const struct args *a);
+int verb_peer_list(const struct args *a);
+int verb_peer_remove(const struct args *a);
+int verb_peer_rename(const struct args *a);
+int verb_promote(const struct args *a);
+int verb_handover(const struct args *a);
+int verb_resync(const struct args *a);
+int verb_diverged_list(const struct args *a);
+int verb_diverged_export(const struct args *a);
+int verb_durability(const struct args *a);
+int verb_wait(const struct args *a);
 
 /* volume.c: a volume's directory as the other folders want it. */
 struct volume_config {
 	char *dir; /* absolute; owned */
 	uint64_t cache_bytes;
-	struct fs_config fs;
+	struct fs_config fs; /* fs.diverged is owned here, and outlives the mounted volume */
 };
 /*
  * Resolves `dir`, locks the store and fills in v->fs (store, kv_open, memory).  Prints what is wrong.  `memory_bytes` 0: the
@@ -104,6 +136,23 @@ const struct super *volume_newest(const struct super copy[2], const bool valid[2
 void volume_complain(const char *what, const char *dir, int error);
 /* Waits until nobody holds the lock of the store; -ETIMEDOUT. */
 MUST_CHECK int volume_wait_free(const char *dir, uint64_t timeout_ns);
+
+/* format.c: begin, volume, end; each prints what is wrong. */
+struct volume_sizes {
+	uint64_t journal_bytes, segment_bytes, chunk_bytes;
+};
+struct format_target {
+	struct volume_config v;
+	bool made_dir;
+};
+bool format_force_is_right(const struct args *a, const char *dir);
+/* What the options ask for together, and `usual` where they say nothing; -EINVAL when that cannot be. */
+MUST_CHECK int format_plan(const struct args *a, const struct volume_sizes *usual, struct fs_format_options *ret);
+/* Takes the directory, new, empty, or to be formatted over, and leaves it empty. */
+MUST_CHECK int format_begin(const struct args *a, const char *dir, struct format_target *t);
+MUST_CHECK int format_volume(struct format_target *t, const struct fs_format_options *o);
+/* With r == 0 makes the directory's name durable, else takes back what was made.  Returns r, or what failed here. */
+MUST_CHECK int format_end(struct format_target *t, int r);
 
 /* mounts.c: the mount table, read without touching any filesystem. */
 struct mount_entry {
@@ -128,8 +177,39 @@ void size_text(uint64_t bytes, char *ret_text, size_t cap);
 
 /* status.c: the xattr clawfs.status of `path` as a JSON object; -errno of getxattr, -ENODATA on another filesystem. */
 MUST_CHECK int status_read(const char *path, json_t **ret_object);
+/* Prints why a daemon could not be asked. */
+void complain_unreachable(const char *path, int error);
+/* The volume's directory: what `path` is, or what the daemon mounted at `path` says; owned, NULL with errno. */
+char *directory_of(const char *path);
+/* Attribute "clawfs." `name` of `path`, of at most 64 KiB, as text; -ENODATA also on another filesystem. */
+MUST_CHECK int attribute_read(const char *path, const char *name, struct buf *ret_text);
+MUST_CHECK int attribute_set(const char *path, const char *name, const char *value);
+MUST_CHECK int attribute_remove(const char *path, const char *name); /* also when it is not there */
 /* What a superblock says, as a new JSON object. */
 json_t *super_facts(const struct super *s);
+
+/* replica.c: prints "clawfs: WHAT: why" for an attribute that could not be set or read. */
+void complain_admin(const char *what, const char *path, int error);
+
+/*
+ * replication.c: the mounted volume among its peers.  All but start do nothing with NULL, which is what a volume that is alone has.
+ */
+struct replication;
+struct face;
+struct control_provider;
+/* Prints what is wrong.  *ret may be set with an error too: free it once the volume is closed. */
+MUST_CHECK int replication_start(const struct args *a, const char *dir, struct fs *fs, struct replication **ret);
+/* A leader gives its peers up to 2 s to say that another one leads: fs_role() tells then. */
+void replication_ask(struct replication *r);
+const struct control_provider *replication_provider(const struct replication *r);
+/* Who is told of a new role; NULL before it goes. */
+void replication_set_face(struct replication *r, struct face *face);
+/* face_options.stopping: writers that wait for the end of a hand-over go on, as a restart would let them. */
+void replication_let_go(void *replication);
+/* The mount is gone: followers that are connected get up to 5 s for what they still lack, then the network is left. */
+void replication_stop(struct replication *r);
+/* Once the volume is closed. */
+struct replication *replication_free(struct replication *r);
 
 /* daemon.c */
 struct startup {

@@ -4,6 +4,8 @@
  * A directory is taken when it is new, or empty but for lost+found.  One that holds a volume, or what an interrupted format or
  * erase left, needs --force and the word destroy.  One that holds anything else is always refused.  The superblock is written
  * last and erased first, so what is half made or half erased is never taken for a volume.
+ *
+ * `clawfs peer join` makes a follower's volume with the same three steps, and what another machine told in between.
  */
 #include "fs/cli/cli.h"
 
@@ -26,7 +28,7 @@ enum content { CONTENT_EMPTY, CONTENT_VOLUME, CONTENT_REMAINS, CONTENT_FOREIGN }
 /* Names that make up a volume; arena.N by its prefix. */
 static bool is_volume_name(const char *name)
 {
-	static const char *const names[] = {"super", "journal", "index", "snap", "ballast", "ballast.open", "diverged"};
+	static const char *const names[] = {"super", "journal", "index", "snap", "ballast", "ballast.open", "diverged", "peers"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (strcmp(name, names[i]) == 0)
@@ -102,31 +104,49 @@ static int erase_volume(int dir_fd)
 	return r;
 }
 
-/* What the options ask for together; each by itself was checked when it was parsed. */
-static bool geometry_is_possible(const struct args *a)
+static uint64_t given_or(uint64_t given, uint64_t otherwise)
 {
-	uint64_t n_segments = a->journal_bytes / a->segment_bytes;
+	return given ? given : otherwise;
+}
 
-	if (a->segment_bytes % BLOCK_SIZE || a->journal_bytes % a->segment_bytes)
-		complain("--segment-size=%" PRIu64 " must be a multiple of 4K and divide --journal-size=%" PRIu64,
-			 a->segment_bytes, a->journal_bytes);
+int format_plan(const struct args *a, const struct volume_sizes *usual, struct fs_format_options *ret)
+{
+	const uint64_t journal = given_or(a->journal_bytes, usual->journal_bytes),
+		       segment = given_or(a->segment_bytes, usual->segment_bytes),
+		       chunk = given_or(a->chunk_bytes, usual->chunk_bytes), n_segments = journal / segment;
+
+	if (segment % BLOCK_SIZE || journal % segment)
+		complain("--segment-size=%" PRIu64 " must be a multiple of 4K and divide --journal-size=%" PRIu64, segment,
+			 journal);
 	else if (n_segments < 2 || n_segments > 4096)
 		complain("the journal would have %" PRIu64 " segments; choose --segment-size so that there are 2 to 4096",
 			 n_segments);
-	else if (a->journal_bytes < UINT64_C(2) * BATCH_MAX_BLOCKS * BLOCK_SIZE)
+	else if (journal < UINT64_C(2) * BATCH_MAX_BLOCKS * BLOCK_SIZE)
 		complain("--journal-size must be at least 12M: room for two batches");
-	else if (a->chunk_bytes % CHUNK_GRAIN)
+	else if (chunk % CHUNK_GRAIN)
 		complain("--chunk-size must be a multiple of 256K");
-	else if (a->max_bytes && (a->max_bytes < a->chunk_bytes || a->max_bytes % BLOCK_SIZE))
+	else if (a->max_bytes && (a->max_bytes < chunk || a->max_bytes % BLOCK_SIZE))
 		complain("--size must be a multiple of 4K and no less than --chunk-size");
-	else
-		return true;
-	return false;
+	else {
+		*ret = (struct fs_format_options){
+		    .journal = {.n_segments = (uint32_t)n_segments, .segment_blocks = segment / BLOCK_SIZE},
+		    .chunk_bytes = chunk,
+		    .max_bytes = a->max_bytes,
+		    .host_reserve = a->reserve_bytes,
+		    .root_uid = geteuid(),
+		    .root_gid = getegid(),
+		    .root_mode = 0755,
+		    .label = a->label ? a->label : "",
+		};
+		return 0;
+	}
+	return -EINVAL;
 }
 
-static int check_space(const struct args *a, const char *dir, struct store *store)
+static int check_space(const struct fs_format_options *o, const char *dir, struct store *store)
 {
-	uint64_t available, total, needed = a->journal_bytes + a->chunk_bytes + a->reserve_bytes;
+	uint64_t journal = o->journal.n_segments * o->journal.segment_blocks * BLOCK_SIZE;
+	uint64_t available, total, needed = journal + o->chunk_bytes + o->host_reserve;
 	char have[32], need[32];
 	int r = store_space(store, &available, &total);
 
@@ -162,6 +182,14 @@ static void complain_taken(const char *dir, enum content content)
 			 dir);
 }
 
+bool format_force_is_right(const struct args *a, const char *dir)
+{
+	if (a->force == (a->confirm != NULL) && (!a->confirm || strcmp(a->confirm, "destroy") == 0))
+		return true;
+	complain("--force and --confirm=destroy go together: they erase the volume in %s", dir);
+	return false;
+}
+
 /* Leaves the directory empty, or says why it may not be used. */
 static int make_room(const struct args *a, const char *dir, int dir_fd)
 {
@@ -186,41 +214,58 @@ static int make_room(const struct args *a, const char *dir, int dir_fd)
 	return r;
 }
 
-static int make_volume(const struct args *a, struct volume_config *v)
+static int open_dir(const char *dir)
 {
-	struct fs_format_options o = {
-	    .journal = {.n_segments = (uint32_t)(a->journal_bytes / a->segment_bytes),
-			.segment_blocks = a->segment_bytes / BLOCK_SIZE},
-	    .chunk_bytes = a->chunk_bytes,
-	    .max_bytes = a->max_bytes,
-	    .host_reserve = a->reserve_bytes,
-	    .root_uid = geteuid(),
-	    .root_gid = getegid(),
-	    .root_mode = 0755,
-	    .label = a->label ? a->label : "",
-	};
-	CLEANUP_FD int dir_fd = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	if (dir_fd < 0) {
-		volume_complain("cannot open", v->dir, -errno);
-		return -errno;
+	if (fd < 0) {
+		fd = -errno;
+		volume_complain("cannot open", dir, fd);
 	}
-	int r = make_room(a, v->dir, dir_fd);
+	return fd;
+}
+
+int format_begin(const struct args *a, const char *dir, struct format_target *t)
+{
+	t->made_dir = access(dir, F_OK) < 0;
+	log_setup(LOG_LEVEL_WARN, false);
+	int r = volume_open(dir, true, 0, &t->v);
 	if (r < 0)
 		return r;
-	r = check_space(a, v->dir, v->fs.store);
-	if (r < 0)
-		return r;
-	if (fchmod(dir_fd, 0700) < 0)
-		r = -errno;
-	if (r == 0)
-		r = fs_format(&v->fs, &o);
+	CLEANUP_FD int dir_fd = open_dir(t->v.dir);
+	r = dir_fd < 0 ? dir_fd : make_room(a, t->v.dir, dir_fd);
 	if (r < 0) {
-		volume_complain("cannot format", v->dir, r);
-		if (erase_volume(dir_fd) < 0)
-			complain("%s: what was made so far is still there", v->dir);
+		if (t->made_dir)
+			rmdir(t->v.dir);
+		volume_close(&t->v);
 	}
 	return r;
+}
+
+int format_volume(struct format_target *t, const struct fs_format_options *o)
+{
+	const char *dir = t->v.dir;
+	int r = check_space(o, dir, t->v.fs.store);
+
+	if (r < 0)
+		return r;
+	if (chmod(dir, 0700) < 0)
+		r = -errno;
+	if (r == 0)
+		r = fs_format(&t->v.fs, o);
+	if (r < 0)
+		volume_complain("cannot format", dir, r);
+	return r;
+}
+
+static void take_back(const struct format_target *t)
+{
+	CLEANUP_FD int dir_fd = open_dir(t->v.dir);
+
+	if (dir_fd >= 0 && erase_volume(dir_fd) < 0)
+		complain("%s: what was made so far is still there", t->v.dir);
+	if (t->made_dir)
+		rmdir(t->v.dir);
 }
 
 /* The directory's own name must be durable too. */
@@ -234,28 +279,30 @@ static int sync_parent(const char *dir)
 	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
+int format_end(struct format_target *t, int r)
+{
+	if (r == 0) {
+		r = sync_parent(t->v.dir);
+		if (r < 0)
+			volume_complain("cannot make durable", t->v.dir, r);
+	}
+	if (r < 0)
+		take_back(t);
+	volume_close(&t->v);
+	return r;
+}
+
 int verb_format(const struct args *a)
 {
+	static const struct volume_sizes usual = {.journal_bytes = GIB, .segment_bytes = 64 * MIB, .chunk_bytes = GIB};
 	const char *dir = a->operand[0];
-	struct volume_config v;
+	struct fs_format_options o;
+	struct format_target t;
 
-	if (!geometry_is_possible(a))
+	if (format_plan(a, &usual, &o) < 0 || !format_force_is_right(a, dir))
 		return EXIT_USAGE;
-	if (a->force != (a->confirm != NULL) || (a->confirm && strcmp(a->confirm, "destroy") != 0)) {
-		complain("--force and --confirm=destroy go together: they erase the volume in %s", dir);
-		return EXIT_USAGE;
-	}
-	log_setup(LOG_LEVEL_WARN, false);
-	bool existed = access(dir, F_OK) == 0;
-	if (volume_open(dir, true, 0, &v) < 0)
+	if (format_begin(a, dir, &t) < 0 || format_end(&t, format_volume(&t, &o)) < 0)
 		return EXIT_FAILED;
-	int r = make_volume(a, &v);
-	if (r == 0)
-		r = sync_parent(v.dir);
-	if (r == 0)
-		printf("%s: a volume now; mount it with: clawfs mount %s MOUNTPOINT\n", v.dir, v.dir);
-	else if (!existed)
-		rmdir(v.dir);
-	volume_close(&v);
-	return r == 0 ? EXIT_OK : EXIT_FAILED;
+	printf("%s: a volume now; mount it with: clawfs mount %s MOUNTPOINT\n", dir, dir);
+	return EXIT_OK;
 }

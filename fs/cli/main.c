@@ -1,5 +1,5 @@
 /*
- * main.c: the `clawfs` program: finds the verb, parses its options and runs it.
+ * main.c: the `clawfs` program: finds the verb, of one word or two, parses its options and runs it.
  *
  * Three ways in: `clawfs VERB ...`; `clawfs SOURCE MOUNTPOINT -o ...`, which is how `mount -t fuse.clawfs` and fstab call it;
  * and the same under the name mount.clawfs, which is how `mount -t clawfs` does.  In the last two every failure is exit 32,
@@ -43,6 +43,44 @@ const struct verb verbs[] = {
      "Superblock, journal and index; all of them unless some are named.  Writes nothing.  With --json: one object a line.\n"
      "Exit codes: 0 printed; 1 could not read; 4 damage was found; 16 wrong usage.",
      verb_dump},
+    {"peer invite", VERB_PEER_INVITE, "MOUNTPOINT", 1, "let one more machine hold the volume: prints a token for it",
+     "The leader's mount must have been given -o listen=HOST:PORT once.  The token is a secret, can be used once and ends after\n"
+     "--ttl; hand it to `clawfs peer join` on the other machine.  Exit codes: 0 printed; 1 not made; 16 wrong usage.",
+     verb_peer_invite},
+    {"peer join", VERB_PEER_JOIN, "TOKEN DIR", 2, "make a follower's volume in a new or empty directory",
+     "Asks the machine that made the token for a certificate and makes the volume; mounting it then fetches everything.\n"
+     "TOKEN - reads it from standard input.  Exit codes: 0 joined; 1 not; 16 wrong usage.",
+     verb_peer_join},
+    {"peer list", VERB_PEER_LIST, "MOUNTPOINT", 1, "the machines that hold the volume, and how they do",
+     "Exit codes: 0 printed; 1 no mounted volume with peers; 16 wrong usage.", verb_peer_list},
+    {"peer remove", VERB_PEER_REMOVE, "NAME MOUNTPOINT", 2, "refuse a peer from now on",
+     "On the leader.  What the peer has stays there.  Exit codes: 0 removed; 1 not; 16 wrong usage.", verb_peer_remove},
+    {"peer rename", VERB_PEER_RENAME, "OLD NEW MOUNTPOINT", 3, "call a peer otherwise",
+     "On the leader.  Exit codes: 0 renamed; 1 not; 16 wrong usage.", verb_peer_rename},
+    {"promote", VERB_PROMOTE, "MOUNTPOINT", 1, "make this follower the leader, because the old one is lost",
+     "The old leader is shut out by every peer that hears of it, and follows when it comes back; what only it had is kept aside\n"
+     "there (`clawfs diverged`).  Use `clawfs handover` while it works.  Exit codes: 0 it leads; 1 it does not; 16 wrong usage.",
+     verb_promote},
+    {"handover", VERB_HANDOVER, "PEER MOUNTPOINT", 2, "let a peer lead, with nothing lost",
+     "On the leader.  Writers wait until the peer has everything and leads; then this mount is made anew as a follower's, and "
+     "files\n"
+     "that were open on it are cut off.  Exit codes: 0 the peer leads; 1 it does not; 16 wrong usage.",
+     verb_handover},
+    {"resync", VERB_RESYNC, "MOUNTPOINT", 1, "on a follower in conflict: the leader's history counts",
+     "What only this node has is kept aside (`clawfs diverged`) and replaced.  Exit codes: 0 asked for; 1 not; 16 wrong usage.",
+     verb_resync},
+    {"diverged list", VERB_DIVERGED_LIST, "DIR|MOUNTPOINT", 1, "what was kept aside when this node followed another history",
+     "Exit codes: 0 printed; 1 not a volume; 16 wrong usage.", verb_diverged_list},
+    {"diverged export", VERB_DIVERGED_EXPORT, "ID DIR|MOUNTPOINT OUTDIR", 3, "write what was kept aside as files",
+     "OUTDIR is made.  Exit codes: 0 written; 1 not, or not all; 16 wrong usage.", verb_diverged_export},
+    {"durability", VERB_DURABILITY, "[VALUE] PATH", 2, "what fsync waits for, below a directory",
+     "VALUE is local, replicas=K (K followers have it too; without them fsync waits), replicas=K,else=local (without them it "
+     "does\n"
+     "not), or inherit.  Without VALUE: prints what holds for PATH.  Exit codes: 0 done; 1 not; 16 wrong usage.",
+     verb_durability, .n_optional = 1},
+    {"wait", VERB_WAIT, "SEQ MOUNTPOINT", 2, "until this mount shows all changes up to SEQ",
+     "SEQ is what another node's clawfs.pos said after the changes.  Exit codes: 0 it does; 1 not in time; 16 wrong usage.",
+     verb_wait},
     {"mount.clawfs", VERB_HELPER, "SOURCE MOUNTPOINT", 2, "as mount(8) calls it", "", verb_mount},
 };
 const size_t n_verbs = ARRAY_SIZE(verbs);
@@ -57,11 +95,30 @@ void complain_line(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-static const struct verb *verb_find(const char *name)
+const char *verb_in_group(const struct verb *verb, const char *group)
+{
+	size_t n = strlen(group);
+
+	return strncmp(verb->name, group, n) == 0 && verb->name[n] == ' ' ? verb->name + n + 1 : NULL;
+}
+
+static bool is_group(const char *word)
 {
 	for (size_t i = 0; i < n_verbs; i++)
-		if (strcmp(verbs[i].name, name) == 0)
+		if (verb_in_group(&verbs[i], word))
+			return true;
+	return false;
+}
+
+/* `second` may be NULL. */
+static const struct verb *verb_find(const char *first, const char *second)
+{
+	for (size_t i = 0; i < n_verbs; i++) {
+		const char *rest = verb_in_group(&verbs[i], first);
+
+		if (rest ? second && strcmp(rest, second) == 0 : strcmp(verbs[i].name, first) == 0)
 			return &verbs[i];
+	}
 	return NULL;
 }
 
@@ -75,7 +132,7 @@ static bool is_mount_helper(const char *program)
 /* mount.clawfs -f means "fake" to mount(8), the foreground to everybody else. */
 static int run_helper(int argc, char **argv, bool by_mount)
 {
-	const struct verb *verb = verb_find("mount.clawfs");
+	const struct verb *verb = verb_find("mount.clawfs", NULL);
 	struct args a;
 
 	if (args_parse(verb, argc, argv, &a) < 0)
@@ -104,6 +161,33 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
 	return verb->run(&a);
 }
 
+static bool asks_for_help(const char *word)
+{
+	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+}
+
+/* "peer" without a verb of its own after it. */
+static int run_group(int argc, char **argv)
+{
+	if (argc > 2 && !asks_for_help(argv[2])) {
+		complain("%s %s: no such command; see `clawfs %s --help`", argv[1], argv[2], argv[1]);
+		return EXIT_USAGE;
+	}
+	help_group(argv[1]);
+	return argc > 2 ? EXIT_OK : EXIT_USAGE;
+}
+
+static int print_help(int argc, char **argv)
+{
+	const struct verb *verb = argc > 2 ? verb_find(argv[2], argc > 3 ? argv[3] : NULL) : NULL;
+
+	if (!verb && argc > 2 && is_group(argv[2]))
+		help_group(argv[2]);
+	else
+		help_print(verb);
+	return EXIT_OK;
+}
+
 int main(int argc, char **argv)
 {
 	umask(0077); /* whatever makes files of a volume, RocksDB too: nobody else may read them */
@@ -113,17 +197,20 @@ int main(int argc, char **argv)
 		help_print(NULL);
 		return EXIT_USAGE;
 	}
-	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
-		help_print(argc > 2 ? verb_find(argv[2]) : NULL);
-		return EXIT_OK;
-	}
+	if (asks_for_help(argv[1]))
+		return print_help(argc, argv);
 	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
 		printf("clawfs %s\n", CLAWFS_VERSION);
 		return EXIT_OK;
 	}
-	const struct verb *verb = verb_find(argv[1]);
-	if (verb)
-		return run_verb(verb, argc - 1, argv + 1);
+	const struct verb *verb = verb_find(argv[1], argc > 2 ? argv[2] : NULL);
+	if (verb) {
+		int words = strchr(verb->name, ' ') ? 2 : 1;
+
+		return run_verb(verb, argc - words, argv + words);
+	}
+	if (is_group(argv[1]))
+		return run_group(argc, argv);
 	if (argc == 2 || (argv[1][0] != '-' && !strchr(argv[1], '/') && access(argv[1], F_OK) < 0)) {
 		complain("%s: no such command, and no directory to mount; see `clawfs --help`", argv[1]);
 		return EXIT_USAGE;

@@ -1,12 +1,15 @@
 /*
  * mount.c: `clawfs mount`, and what mount(8) calls: from two directories to a mount that answers, and back.
  *
- *     check what can be checked -> fork (daemon.c) -> lock and open the store -> fs_open (recovery) -> face_mount
- *     -> word to the parent -> face_run ... unmount or SIGTERM ... face_close -> fs_close (checkpoint)
+ *     check what can be checked -> fork (daemon.c) -> lock and open the store -> fs_open (recovery) -> peers -> face_mount
+ *     -> word to the parent -> face_run ... unmount or SIGTERM ... face_close -> peers leave -> fs_close (checkpoint)
  *
  * What goes wrong before the word is told at the terminal; later messages go to syslog or the file of -o log.  SIGTERM and
  * SIGINT end face_run(), which unmounts, so that the kernel hands over the dirty pages it holds while they can be taken.
  * Before the mount is there they kill the process, which harms nothing: recovery is idempotent.
+ *
+ * A leader that has to follow loses its mount, which suits a leader only, and is mounted anew at the same place.  For that moment
+ * the directory underneath is seen.
  */
 #include "fs/cli/cli.h"
 
@@ -17,6 +20,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -25,20 +29,27 @@
 
 #define COMMIT_NS_MIN     1000000 /* of the timer; shorter would only burn the processor */
 #define DESCRIPTORS_SPARE 160     /* the index, the FUSE device, libraries, and some for an admin's surprise */
+#define DESCRIPTORS_PEERS 80      /* connections, at most */
 
 struct serving {
 	char dir[PATH_MAX], mountpoint[PATH_MAX];
 	struct startup startup;
+	struct replication *replication; /* NULL: the volume is alone */
 	struct face *face;
 };
 
-/* A signal handler has no other way to its object. */
-static struct face *signal_target;
+/* Readable from the first signal on, for whichever face there is: a handler has no other way to it. */
+static int signal_fd = -1;
 
 static void on_signal(int signo)
 {
+	const uint64_t one = 1;
+	const int e = errno; /* belongs to whatever was interrupted */
+	ssize_t n = write(signal_fd, &one, sizeof(one));
+
 	(void)signo;
-	face_stop(signal_target);
+	(void)n;
+	errno = e;
 }
 
 static bool is_inside(const char *path, const char *dir)
@@ -92,9 +103,17 @@ static int check_device(void)
 	return r;
 }
 
-/* The limit follows from how many files the volume can have. */
-static void allow_descriptors(const char *dir)
+static bool has_peers(const char *dir)
 {
+	char path[PATH_MAX];
+
+	return snprintf(path, sizeof(path), "%s/peers", dir) < (int)sizeof(path) && access(path, F_OK) == 0;
+}
+
+/* The limit follows from how many files the volume can have. */
+static void allow_descriptors(const struct args *a, const char *dir)
+{
+	const uint64_t spare = DESCRIPTORS_SPARE + (a->listen || has_peers(dir) ? DESCRIPTORS_PEERS : 0);
 	struct super copy[2];
 	bool valid[2];
 	struct statvfs host;
@@ -104,16 +123,19 @@ static void allow_descriptors(const char *dir)
 	const struct super *s = volume_newest(copy, valid);
 	uint64_t most =
 	    min_u64(host.f_blocks * host.f_frsize, s->max_blocks == UINT64_MAX ? UINT64_MAX : s->max_blocks * BLOCK_SIZE);
-	process_need_files(s->journal_segments + div_round_up(most, max_u64(s->chunk_kib * KIB, MIB)) + DESCRIPTORS_SPARE);
+	process_need_files(s->journal_segments + div_round_up(most, max_u64(s->chunk_kib * KIB, MIB)) + spare);
 }
 
-static void catch_signals(struct face *face)
+static int catch_signals(void)
 {
 	const struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 
-	signal_target = face;
+	signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (signal_fd < 0)
+		return -errno;
 	sigaction(SIGTERM, &act, NULL);
 	sigaction(SIGINT, &act, NULL);
+	return 0;
 }
 
 /* Late signals find no face any more. */
@@ -130,7 +152,8 @@ static void log_recovery(struct fs *fs, const struct serving *s)
 	struct fs_recovery rec;
 
 	fs_get_recovery(fs, &rec);
-	log_info("%s mounted at %s%s", s->dir, s->mountpoint, rec.was_clean ? "" : " after a crash");
+	log_info("%s mounted at %s%s%s", s->dir, s->mountpoint, fs_role(fs) == ROLE_FOLLOWER ? " as a follower" : "",
+		 rec.was_clean ? "" : " after a crash");
 	if (!rec.was_clean)
 		log_info("replayed %" PRIu64 " batches with %" PRIu64 " records and %" PRIu64
 			 " not yet committed ones in %" PRId64 " ms; %" PRIu64 " files were unlinked but open",
@@ -146,6 +169,11 @@ static int attach(const struct args *a, struct fs *fs, struct serving *s)
 	    .extra_options = extra,
 	    .allow_other = a->allow_other,
 	    .read_only = a->read_only,
+	    .follower = fs_role(fs) == ROLE_FOLLOWER,
+	    .stop_fd = signal_fd,
+	    .stopping = replication_let_go,
+	    .stopping_ctx = s->replication,
+	    .provider = replication_provider(s->replication),
 	    .n_workers = a->n_workers ? (uint32_t)a->n_workers : face_default_workers(),
 	};
 
@@ -154,8 +182,37 @@ static int attach(const struct args *a, struct fs *fs, struct serving *s)
 	if (*extra)
 		extra[strlen(extra) - 1] = '\0';
 	int r = face_mount(fs, &o, &s->face);
-	if (r == 0)
-		catch_signals(s->face);
+	if (r < 0)
+		return r;
+	replication_set_face(s->replication, s->face);
+	return 0;
+}
+
+static void detach(struct serving *s)
+{
+	replication_set_face(s->replication, NULL);
+	s->face = face_close(s->face);
+}
+
+/* Serves, as a leader's mount and as a follower's in turn. */
+static int serve(const struct args *a, struct fs *fs, struct serving *s)
+{
+	int r;
+
+	while ((r = face_run(s->face)) == FACE_REMOUNT) {
+		detach(s);
+		r = fs_forget_all(fs);
+		if (r == 0)
+			r = attach(a, fs, s);
+		if (r < 0) {
+			log_error("%s: mounting it anew as a follower: %s", s->mountpoint, strerror(-r));
+			return r;
+		}
+		log_info("%s mounted anew at %s as a follower", s->dir, s->mountpoint);
+	}
+	detach(s);
+	if (r < 0)
+		log_error("%s: the FUSE connection failed: %s", s->mountpoint, strerror(-r));
 	return r;
 }
 
@@ -167,11 +224,9 @@ static int run(const struct args *a, struct fs *fs, struct serving *s)
 	startup_to_log(&s->startup);
 	log_recovery(fs, s);
 	startup_finish(&s->startup, EXIT_OK);
-	int r_run = face_run(s->face);
+	int r_run = serve(a, fs, s);
 	drop_signals();
-	if (r_run < 0)
-		log_error("%s: the FUSE connection failed: %s", s->mountpoint, strerror(-r_run));
-	s->face = face_close(s->face);
+	replication_stop(s->replication);
 	int r = fs_close(fs);
 	if (r < 0)
 		log_error("%s was not closed cleanly: %s; the next mount replays the journal", s->dir, strerror(-r));
@@ -184,6 +239,7 @@ static void config_set(const struct args *a, struct fs_config *c)
 {
 	c->read_only = a->read_only;
 	c->noatime = a->noatime;
+	c->lead_later = true; /* another node may lead by now */
 	c->n_workers = a->n_workers ? (uint32_t)a->n_workers : face_default_workers();
 	/* 0 means "the default" there and "as soon as possible" here. */
 	c->commit_interval_ns = a->commit_given ? (int64_t)max_u64(a->commit_ns, COMMIT_NS_MIN) : 0;
@@ -202,6 +258,29 @@ static int not_mounted(struct serving *s)
 	return EXIT_MOUNT;
 }
 
+/* From an open volume to a mount: among its peers, where it has any. */
+static int bring_up(const struct args *a, struct fs *fs, struct serving *s)
+{
+	int r = a->read_only ? 0 : replication_start(a, s->dir, fs, &s->replication);
+
+	if (r < 0) {
+		complain("cannot mount %s: its peers: %s", s->dir, strerror(-r));
+		return r;
+	}
+	replication_ask(s->replication);
+	r = a->read_only ? 0 : fs_lead(fs);
+	if (r < 0) {
+		volume_complain("cannot mount", s->dir, r);
+		return r;
+	}
+	r = catch_signals();
+	if (r == 0)
+		r = attach(a, fs, s);
+	if (r < 0)
+		complain("cannot mount %s at %s: %s", s->dir, s->mountpoint, strerror(-r));
+	return r;
+}
+
 static int open_and_run(const struct args *a, struct serving *s)
 {
 	struct volume_config v;
@@ -211,7 +290,7 @@ static int open_and_run(const struct args *a, struct serving *s)
 	process_harden();
 	if (volume_open(s->dir, false, a->memory_bytes, &v) < 0)
 		return not_mounted(s);
-	allow_descriptors(s->dir);
+	allow_descriptors(a, s->dir);
 	config_set(a, &v.fs);
 	int r = fs_open(&v.fs, &fs);
 	if (r < 0) {
@@ -220,14 +299,15 @@ static int open_and_run(const struct args *a, struct serving *s)
 		return not_mounted(s);
 	}
 	v.fs.store = NULL; /* fs has it now */
-	r = attach(a, fs, s);
+	r = bring_up(a, fs, s);
 	if (r < 0) {
-		complain("cannot mount %s at %s: %s", s->dir, s->mountpoint, strerror(-r));
+		replication_stop(s->replication);
 		fs_close(fs);
 		r = not_mounted(s);
 	} else {
 		r = run(a, fs, s);
 	}
+	s->replication = replication_free(s->replication);
 	volume_close(&v);
 	return r;
 }

@@ -16,9 +16,22 @@
 #include <stdio.h>
 #include <string.h>
 
-enum kind { KIND_FLAG, KIND_TEXT, KIND_SIZE, KIND_SECONDS, KIND_COUNT, KIND_LIST, KIND_IGNORED, KIND_IGNORED_VALUE };
+#include "replicate/peers.h"
 
-struct row {
+enum kind {
+	KIND_FLAG,
+	KIND_TEXT,
+	KIND_NAME,    /* of a node */
+	KIND_ADDRESS, /* host:port */
+	KIND_SIZE,
+	KIND_SECONDS,
+	KIND_COUNT,
+	KIND_LIST,
+	KIND_IGNORED,
+	KIND_IGNORED_VALUE
+};
+
+struct option_row {
 	unsigned verbs;
 	const char *name; /* words separated by -, in -o by _ */
 	char letter;
@@ -31,22 +44,23 @@ struct row {
 
 #define AT(member) offsetof(struct args, member)
 #define MOUNTING   (VERB_MOUNT | IN_LIST)
+#define FORMATTING (VERB_FORMAT | VERB_PEER_JOIN)
 #define SECONDS(n) ((uint64_t)(n) * (uint64_t)NSEC_PER_SEC)
 
-static const struct row rows[] = {
-    {VERB_FORMAT, "journal-size", 0, KIND_SIZE, AT(journal_bytes), "SIZE", 12 * MIB, 256 * GIB,
-     "room for changes on their way home (default 1G)"},
-    {VERB_FORMAT, "segment-size", 0, KIND_SIZE, AT(segment_bytes), "SIZE", MIB, 4 * GIB,
-     "size of one journal file; divides the journal's (default 64M)"},
-    {VERB_FORMAT, "chunk-size", 0, KIND_SIZE, AT(chunk_bytes), "SIZE", MIB, 64 * GIB,
-     "the store grows by this much at a time (default 1G)"},
-    {VERB_FORMAT, "size", 0, KIND_SIZE, AT(max_bytes), "SIZE", MIB, UINT64_C(1) << 60,
+static const struct option_row rows[] = {
+    {FORMATTING, "journal-size", 0, KIND_SIZE, AT(journal_bytes), "SIZE", 12 * MIB, 256 * GIB,
+     "room for changes on their way home (default 1G; of a peer: as the others)"},
+    {FORMATTING, "segment-size", 0, KIND_SIZE, AT(segment_bytes), "SIZE", MIB, 4 * GIB,
+     "size of one journal file; divides the journal's (default 64M; the same)"},
+    {FORMATTING, "chunk-size", 0, KIND_SIZE, AT(chunk_bytes), "SIZE", MIB, 64 * GIB,
+     "the store grows by this much at a time (default 1G; the same)"},
+    {FORMATTING, "size", 0, KIND_SIZE, AT(max_bytes), "SIZE", MIB, UINT64_C(1) << 60,
      "most bytes of file data (default: as much as the host has)"},
-    {VERB_FORMAT, "reserve", 0, KIND_SIZE, AT(reserve_bytes), "SIZE", 0, UINT64_C(1) << 50,
+    {FORMATTING, "reserve", 0, KIND_SIZE, AT(reserve_bytes), "SIZE", 0, UINT64_C(1) << 50,
      "bytes of the host left for the index (default 256M)"},
     {VERB_FORMAT, "label", 'L', KIND_TEXT, AT(label), "TEXT", 0, 64, "a name for people, up to 64 bytes"},
-    {VERB_FORMAT, "force", 0, KIND_FLAG, AT(force), NULL, 0, 0, "format over a volume; needs --confirm"},
-    {VERB_FORMAT, "confirm", 0, KIND_TEXT, AT(confirm), "WORD", 0, 64, "with --force: the word destroy"},
+    {FORMATTING, "force", 0, KIND_FLAG, AT(force), NULL, 0, 0, "format over a volume; needs --confirm"},
+    {FORMATTING, "confirm", 0, KIND_TEXT, AT(confirm), "WORD", 0, 64, "with --force: the word destroy"},
 
     {VERB_MOUNT | VERB_HELPER, "options", 'o', KIND_LIST, 0, "OPTIONS", 0, 0, "mount options, as listed below"},
     {VERB_MOUNT | IN_LIST, "foreground", 'f', KIND_FLAG, AT(foreground), NULL, 0, 0,
@@ -64,6 +78,14 @@ static const struct row rows[] = {
      "time between checkpoints of the index: 1 to 3600"},
     {MOUNTING, "fsname", 0, KIND_TEXT, AT(fsname), "NAME", 0, 255, "first field of /proc/mounts (default: the directory)"},
     {MOUNTING, "log", 0, KIND_TEXT, AT(log_path), "FILE", 0, PATH_MAX, "the daemon's messages go here, not to syslog"},
+    {MOUNTING, "listen", 0, KIND_ADDRESS, AT(listen), "HOST:PORT", 0, 512,
+     "where peers connect to; makes a volume that is alone ready for them"},
+    {MOUNTING, "advertise", 0, KIND_ADDRESS, AT(advertise), "HOST:PORT", 0, 512,
+     "where peers reach this node (default: listen=, or this host's name)"},
+    {MOUNTING | VERB_PEER_INVITE | VERB_PEER_JOIN, "name", 0, KIND_NAME, AT(name), "NODE", 0, 64,
+     "what the node is called among its peers (default: its host's name)"},
+    {MOUNTING, "replica-rate", 0, KIND_SIZE, AT(replica_rate), "SIZE", 16 * KIB, UINT64_C(1) << 40,
+     "most bytes a second sent to each peer (default: no limit)"},
     {MOUNTING, "nosuid", 0, KIND_FLAG, AT(nosuid), NULL, 0, 0, "set-user-ID bits have no effect"},
     {MOUNTING, "nodev", 0, KIND_FLAG, AT(nodev), NULL, 0, 0, "device nodes have no effect"},
     {MOUNTING, "noexec", 0, KIND_FLAG, AT(noexec), NULL, 0, 0, "no program can be run from it"},
@@ -80,11 +102,20 @@ static const struct row rows[] = {
 
     {VERB_UMOUNT, "timeout", 0, KIND_SECONDS, AT(timeout_ns), "SEC", 0, SECONDS(86400),
      "how long to wait until the daemon has let go of the store (default 60)"},
+    {VERB_HANDOVER | VERB_WAIT, "timeout", 0, KIND_SECONDS, AT(timeout_ns), "SEC", 0, SECONDS(86400),
+     "how long to wait (default 60)"},
+    {VERB_PEER_INVITE, "address", 0, KIND_ADDRESS, AT(address), "HOST:PORT", 0, 512,
+     "where the new node reaches this one (default: where it listens)"},
+    {VERB_PEER_JOIN, "address", 0, KIND_ADDRESS, AT(address), "HOST:PORT", 0, 512,
+     "where the others reach this node; it listens on that port (default: it only connects)"},
+    {VERB_PEER_INVITE, "ttl", 0, KIND_SECONDS, AT(ttl_ns), "TIME", SECONDS(1), SECONDS(30 * 86400),
+     "how long the token can be used, as 30m or 2h (default 1h)"},
     {VERB_FSCK, "no-data", 0, KIND_FLAG, AT(no_data), NULL, 0, 0, "do not read file data; check structure only"},
     {VERB_DUMP, "super", 0, KIND_FLAG, AT(only_super), NULL, 0, 0, "the superblock"},
     {VERB_DUMP, "journal", 0, KIND_FLAG, AT(only_journal), NULL, 0, 0, "the batches of the journal and their records"},
     {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
-    {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP, "json", 'j', KIND_FLAG, AT(json), NULL, 0, 0, "print JSON"},
+    {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST, "json", 'j', KIND_FLAG, AT(json),
+     NULL, 0, 0, "print JSON"},
     {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
      "more messages"},
     {VERB_ALL, "help", 'h', KIND_FLAG, AT(help), NULL, 0, 0, "this text"},
@@ -127,6 +158,10 @@ int size_parse(const char *text, uint64_t *ret_bytes)
 
 int seconds_parse(const char *text, uint64_t *ret_ns)
 {
+	static const struct {
+		const char *name;
+		uint64_t seconds;
+	} units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
 	uint64_t ns = 0, unit = (uint64_t)NSEC_PER_SEC;
 	bool digits = false;
 
@@ -143,22 +178,24 @@ int seconds_parse(const char *text, uint64_t *ret_ns)
 	}
 	if (!digits)
 		return -EINVAL;
-	if (strcmp(text, "ms") == 0)
-		ns /= 1000;
-	else if (strcmp(text, "s") != 0 && *text)
-		return -EINVAL;
-	*ret_ns = ns;
-	return 0;
+	if (strcmp(text, "ms") == 0) {
+		*ret_ns = ns / 1000;
+		return 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
+		if (strcmp(text, units[i].name) == 0)
+			return __builtin_mul_overflow(ns, units[i].seconds, ret_ns) ? -ERANGE : 0;
+	return -EINVAL;
 }
 
 /* "--commit=9: ..." or "-o commit=9: ...": how the user wrote it. */
-static int refuse(const struct row *row, bool in_list, const char *value, const char *why)
+static int refuse(const struct option_row *row, bool in_list, const char *value, const char *why)
 {
 	complain("%s%s%s%s: %s; see --help", in_list ? "-o " : "--", row->name, value ? "=" : "", value ? value : "", why);
 	return -EINVAL;
 }
 
-static int refuse_bounds(const struct row *row, bool in_list, const char *value)
+static int refuse_bounds(const struct option_row *row, bool in_list, const char *value)
 {
 	char low[32], high[32], why[128];
 
@@ -172,6 +209,12 @@ static int refuse_bounds(const struct row *row, bool in_list, const char *value)
 		snprintf(why, sizeof(why), "must be %" PRIu64 " to %" PRIu64 " seconds, as 5, 0.5 or 500ms",
 			 row->min / (uint64_t)NSEC_PER_SEC, row->max / (uint64_t)NSEC_PER_SEC);
 		break;
+	case KIND_NAME:
+		snprintf(why, sizeof(why), "must be letters, digits, '-', '_' and '.', up to 64, the first a letter or digit");
+		break;
+	case KIND_ADDRESS:
+		snprintf(why, sizeof(why), "must be HOST:PORT, as 10.0.0.1:7440, [fd00::1]:7440 or host.example:7440");
+		break;
 	case KIND_TEXT:
 		snprintf(why, sizeof(why), "must have 1 to %" PRIu64 " bytes", row->max);
 		break;
@@ -181,7 +224,7 @@ static int refuse_bounds(const struct row *row, bool in_list, const char *value)
 	return refuse(row, in_list, value, why);
 }
 
-static int number_parse(const struct row *row, const char *value, uint64_t *ret)
+static int number_parse(const struct option_row *row, const char *value, uint64_t *ret)
 {
 	int r;
 
@@ -195,8 +238,20 @@ static int number_parse(const struct row *row, const char *value, uint64_t *ret)
 
 static int list_parse(struct args *a, char *list);
 
+static bool text_is_right(const struct option_row *row, const char *value)
+{
+	char host[WIRE_TEXT_MAX + 1];
+	uint16_t port;
+
+	if (!value || !*value || strlen(value) > row->max)
+		return false;
+	if (row->kind == KIND_NAME)
+		return peer_name_ok(value);
+	return row->kind != KIND_ADDRESS || address_parse(value, host, sizeof(host), &port) == 0;
+}
+
 /* Stores one option's value; `value` is NULL where none was given. */
-static int row_apply(const struct row *row, bool in_list, char *value, struct args *a)
+static int row_apply(const struct option_row *row, bool in_list, char *value, struct args *a)
 {
 	char *at = (char *)a + row->offset;
 	uint64_t n;
@@ -213,7 +268,9 @@ static int row_apply(const struct row *row, bool in_list, char *value, struct ar
 	case KIND_LIST:
 		return list_parse(a, value);
 	case KIND_TEXT:
-		if (!value || !*value || strlen(value) > row->max)
+	case KIND_NAME:
+	case KIND_ADDRESS:
+		if (!text_is_right(row, value))
 			return refuse_bounds(row, in_list, value);
 		*(const char **)at = value;
 		return 0;
@@ -287,7 +344,7 @@ static int list_parse(struct args *a, char *list)
 	return r;
 }
 
-static bool row_has_value(const struct row *row)
+static bool row_has_value(const struct option_row *row)
 {
 	return row->kind != KIND_FLAG && row->kind != KIND_IGNORED;
 }
@@ -319,7 +376,7 @@ static void getopt_table_make(unsigned verb, struct getopt_table *t)
 	t->letters[n_letters] = '\0';
 }
 
-static const struct row *row_of(unsigned verb, int code)
+static const struct option_row *row_of(unsigned verb, int code)
 {
 	if (code >= LONG_BASE)
 		return &rows[code - LONG_BASE];
@@ -334,7 +391,7 @@ static int operands_take(const struct verb *verb, int argc, char **argv, struct 
 	if (a->help)
 		return 0;
 	a->n_operands = argc - optind;
-	if (a->n_operands != verb->n_operands) {
+	if (a->n_operands > verb->n_operands || a->n_operands < verb->n_operands - verb->n_optional) {
 		complain("%s takes %s; see `clawfs %s --help`", verb->name, verb->operands, verb->name);
 		return -EINVAL;
 	}
@@ -348,15 +405,11 @@ int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret)
 	struct getopt_table table;
 	int code, r;
 
-	*ret = (struct args){.journal_bytes = GIB,
-			     .segment_bytes = 64 * MIB,
-			     .chunk_bytes = GIB,
-			     .reserve_bytes = 256 * MIB,
-			     .timeout_ns = SECONDS(60)};
+	*ret = (struct args){.reserve_bytes = 256 * MIB, .ttl_ns = SECONDS(3600), .timeout_ns = SECONDS(60)};
 	getopt_table_make(verb->bit, &table);
 	optind = 1;
 	while ((code = getopt_long(argc, argv, table.letters, table.long_options, NULL)) != -1) {
-		const struct row *row = code == '?' || code == ':' ? NULL : row_of(verb->bit, code);
+		const struct option_row *row = code == '?' || code == ':' ? NULL : row_of(verb->bit, code);
 
 		if (!row) {
 			complain("%s: %s; see `clawfs %s --help`", argv[optind - 1],
@@ -370,7 +423,7 @@ int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret)
 	return operands_take(verb, argc, argv, ret);
 }
 
-static void help_row(const struct row *row, bool in_list)
+static void help_row(const struct option_row *row, bool in_list)
 {
 	char name[64], left[96];
 	const char *arg = row->arg ? row->arg : "", *equals = row->arg ? "=" : "";
@@ -413,6 +466,20 @@ static void help_verb(const struct verb *verb)
 		help_list();
 }
 
+static void help_line(const struct verb *verb)
+{
+	printf("  %-15s %-26s %s\n", verb->name, verb->operands, verb->summary);
+}
+
+void help_group(const char *group)
+{
+	printf("usage: clawfs %s COMMAND ...\n\ncommands:\n", group);
+	for (size_t i = 0; i < n_verbs; i++)
+		if (verb_in_group(&verbs[i], group))
+			help_line(&verbs[i]);
+	printf("\n`clawfs %s COMMAND --help` tells more.\n", group);
+}
+
 static void help_program(void)
 {
 	printf(
@@ -421,7 +488,7 @@ static void help_program(void)
 	    "A filesystem in a directory: what was fsynced survives a power cut, every block read is verified.\n\ncommands:\n");
 	for (size_t i = 0; i < n_verbs; i++)
 		if (verbs[i].bit != VERB_HELPER)
-			printf("  %-7s %-15s %s\n", verbs[i].name, verbs[i].operands, verbs[i].summary);
+			help_line(&verbs[i]);
 	printf("\n`clawfs COMMAND --help` tells more; `clawfs --version` names the version.\n\n"
 	       "exit codes: 0 done; 1 failed (fsck: repaired); 4 fsck, dump: damaged; 8 fsck: could not check; 16 wrong usage;\n"
 	       "32 not mounted.\n");

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "fs/store/diverged.h"
 #include "fs/store/super_format.h"
 
 #define MEMORY_DEFAULT   (512 * MIB)
@@ -73,6 +74,8 @@ int volume_open(const char *dir, bool create, uint64_t memory_bytes, struct volu
 		r = (v->dir = realpath(dir, NULL)) ? 0 : -errno;
 	if (r == 0)
 		r = store_posix_open(v->dir, false, &v->fs.store);
+	if (r == 0)
+		r = diverged_dir_new(v->dir, &v->fs.diverged);
 	if (r < 0) {
 		volume_complain("cannot open", dir, r);
 		volume_close(v);
@@ -93,6 +96,7 @@ int volume_open(const char *dir, bool create, uint64_t memory_bytes, struct volu
 void volume_close(struct volume_config *v)
 {
 	v->fs.store = store_close(v->fs.store);
+	v->fs.diverged = diverged_free(v->fs.diverged);
 	free(v->dir);
 	v->dir = NULL;
 }

@@ -13,7 +13,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 
-static void raise_u64(_Atomic uint64_t *at, uint64_t value)
+void raise_u64(_Atomic uint64_t *at, uint64_t value)
 {
 	uint64_t was = atomic_load_explicit(at, memory_order_relaxed);
 
@@ -57,7 +57,7 @@ static int lose_name(struct fs *fs, struct inode *in, int64_t time_ns)
 
 	kv_batch_put(b, key_slice(&k), (struct slice){"", 0});
 	int r = kv_write(fs->kv, b);
-	if (r == 0 && !fs->replaying && refs_orphan(fs->refs, in->ino))
+	if (r == 0 && !fs->replaying && fs_role(fs) == ROLE_LEADER && refs_orphan(fs->refs, in->ino))
 		reap_push(fs, in->ino);
 	return r;
 }
@@ -327,8 +327,10 @@ static int apply_xattr(struct fs *fs, const struct record *r)
 	struct inode *in;
 	uint8_t probe;
 	size_t len;
-	int e = icache_get(fs->icache, r->ino, &in);
 
+	if (policy_is(r->xattr.name))
+		return policy_apply(fs, r);
+	int e = icache_get(fs->icache, r->ino, &in);
 	if (e < 0)
 		return e;
 	e = kv_get(fs->kv, key_slice(&k), &probe, sizeof(probe), &len);
@@ -517,6 +519,8 @@ static int apply_reap(struct fs *fs, const struct record *r, struct applied *app
 	if (r->reap.from_leaf > 0)
 		return 0;
 	e = in->n_xattr ? delete_xattrs(fs, r->ino) : 0;
+	if (e == 0)
+		e = policy_drop(fs, r->ino);
 	if (e < 0)
 		return e;
 	struct index_key orphan = key_ino(TABLE_ORPHAN, r->ino), target = key_ino(TABLE_TARGET, r->ino);
@@ -532,7 +536,28 @@ static int apply_reap(struct fs *fs, const struct record *r, struct applied *app
 	return e;
 }
 
-int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct applied *applied)
+/* The row says which batch was the last before this epoch, the same on every node: by it one history is told from another. */
+static int apply_epoch(struct fs *fs, const struct record *r, uint64_t seq)
+{
+	struct index_key k = key_ino(TABLE_HISTORY, r->epoch.epoch);
+	le64 value = le64_make(seq - 1), known;
+	size_t len;
+	int e = kv_get(fs->kv, key_slice(&k), &known, sizeof(known), &len);
+
+	if (e == -ENOENT) {
+		struct kv_batch *b = index_batch();
+
+		kv_batch_put(b, key_slice(&k), (struct slice){&value, sizeof(value)});
+		e = kv_write(fs->kv, b);
+	} else if (e == -EBADMSG || e == -ERANGE) {
+		e = 0; /* a damaged row is as good as none to those who read it */
+	}
+	if (e == 0)
+		atomic_store(&fs->history, r->epoch.epoch);
+	return e;
+}
+
+static int dispatch(struct fs *fs, const struct record *r, uint64_t seq, struct applied *applied)
 {
 	switch (r->type) {
 	case RECORD_MKNODE:
@@ -555,9 +580,49 @@ int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct app
 	case RECORD_REAP:
 		return apply_reap(fs, r, applied);
 	case RECORD_EPOCH:
-		return 0;
+		return apply_epoch(fs, r, seq);
 	default: /* written by a newer clawfs: the format version should have stopped the mount */
 		log_error("journal: %s records are not known to this version", record_type_name(r->type));
 		return -EPROTONOSUPPORT;
+	}
+}
+
+int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct applied *applied)
+{
+	int e = dispatch(fs, r, seq, applied);
+
+	if (e == 0)
+		sums_add(fs, seq, r);
+	return e;
+}
+
+static uint32_t put_inode(uint64_t *inos, uint32_t n, uint64_t ino)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (inos[i] == ino)
+			return n;
+	if (ino)
+		inos[n++] = ino;
+	return n;
+}
+
+uint32_t record_inodes(const struct record *r, uint64_t ret[RECORD_INODES_MAX])
+{
+	uint32_t n = put_inode(ret, 0, r->ino);
+
+	switch (r->type) {
+	case RECORD_MKNODE:
+		return put_inode(ret, n, r->mknode.parent);
+	case RECORD_LINK:
+		return put_inode(ret, n, r->link.parent);
+	case RECORD_UNLINK:
+		return put_inode(ret, n, r->unlink.parent);
+	case RECORD_RENAME:
+		n = put_inode(ret, n, r->rename.parent);
+		n = put_inode(ret, n, r->rename.new_parent);
+		n = put_inode(ret, n, r->rename.target);
+		return put_inode(ret, n, r->rename.whiteout_ino);
+	default:
+		return n;
 	}
 }

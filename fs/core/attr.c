@@ -35,8 +35,11 @@ void attr_fill(const struct inode *in, struct fs_attr *ret)
 int fs_getattr(struct fs *fs, uint64_t ino, struct fs_attr *ret)
 {
 	struct inode in;
-	int r = icache_copy(fs->icache, ino, &in);
+	int r = ino == FS_ROOT_INO ? 0 : fs_readable(fs); /* a mount has its root whatever happens */
 
+	if (r < 0)
+		return r;
+	r = icache_copy(fs->icache, ino, &in);
 	if (r < 0)
 		return r == -ENOENT ? r : fs_damaged(fs, ino, 0, "inode");
 	attr_fill(&in, ret);
@@ -64,8 +67,10 @@ void attr_touch(struct fs *fs, uint64_t ino)
 	struct inode in, *locked;
 	int64_t now = clock_real_ns(fs->clock);
 
-	if (fs->config.noatime || icache_copy(fs->icache, ino, &in) < 0 || !atime_is_due(&in, now) || ring_is_busy(fs) ||
-	    op_begin(fs) < 0)
+	/* A reader neither waits for a hand-over nor writes on a follower. */
+	if (fs->config.noatime || fs_role(fs) != ROLE_LEADER || atomic_load(&fs->held))
+		return;
+	if (icache_copy(fs->icache, ino, &in) < 0 || !atime_is_due(&in, now) || ring_is_busy(fs) || op_begin(fs) < 0)
 		return;
 	lockset_lock(fs->icache, &ls, &ino, 1);
 	if (icache_get(fs->icache, ino, &locked) == 0) {

@@ -283,6 +283,35 @@ static int check_strays(struct check *c, enum index_table table, const char *wha
 	return r;
 }
 
+/* The epochs, one row each: a later one began where the one before ended, or behind. */
+static int check_history(struct check *c)
+{
+	struct index_key k = key_ino(TABLE_HISTORY, 0);
+	struct kv *kv = c->fs->kv;
+	uint64_t last = 0;
+	struct kv_iter *it;
+	int r = kv->ops->iter_open(kv, &it);
+
+	if (r < 0)
+		return r;
+	for (kv->ops->iter_seek(it, key_slice(&k)); kv->ops->iter_valid(it); kv->ops->iter_next(it)) {
+		struct slice key = kv->ops->iter_key(it), value = kv->ops->iter_value(it);
+		le64 seq = {{0}};
+
+		if (*(const uint8_t *)key.p != TABLE_HISTORY)
+			break;
+		bool whole = key.len == 9 && value.len == sizeof(seq);
+		if (whole)
+			memcpy(&seq, value.p, sizeof(seq));
+		if (!whole || le64_get(seq) < last)
+			STRUCTURE(c, FS_ROOT_INO, "the history of epochs contradicts itself: resync this node");
+		last = max_u64(last, le64_get(seq));
+	}
+	r = kv->ops->iter_error(it);
+	kv->ops->iter_close(it);
+	return r;
+}
+
 static void check_space(struct check *c)
 {
 	struct arena_status as;
@@ -320,6 +349,10 @@ static int check_all(struct check *c)
 		r = check_strays(c, TABLE_TARGET, "a symlink target");
 	if (r == 0)
 		r = check_strays(c, TABLE_COOKIE, "directory entries");
+	if (r == 0)
+		r = check_strays(c, TABLE_POLICY, "policies");
+	if (r == 0)
+		r = check_history(c);
 	if (r == 0)
 		check_space(c);
 	if (r == -EBADMSG || r == -EUCLEAN || r == -EIO) {

@@ -4,7 +4,7 @@
  * The gate is held while the line is drawn, not while the index is written: commit; flush the arena; dirty inodes, bitmap
  * pages and the anchor into the index; freeze it.  Everything put before the freeze becomes durable together, later, in the
  * background; only then are blocks freed before the line free, and only then may the ring forget what the *persisted*
- * anchor says is homed.
+ * anchor says is homed.  A little of it is kept longer, for peers that are slightly behind.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,9 +13,11 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 
+#define KEEP_SHARE 8u /* of the ring, for peers */
+
 /* What the checkpoint promises once it is durable. */
 struct line {
-	uint64_t applied_seq, homed_seq, generation, freed;
+	uint64_t applied_seq, tail_seq, generation, freed;
 };
 
 static int put_page(void *ctx, unsigned device, uint64_t page, const uint8_t *bits)
@@ -28,11 +30,41 @@ static int put_page(void *ctx, unsigned device, uint64_t page, const uint8_t *bi
 	return kv_write(fs->kv, b);
 }
 
-static int put_anchor(struct fs *fs, uint64_t applied_seq, uint64_t *ret_homed)
+/*
+ * Where replay is to start, `homed` or earlier: batches that a peer still needs are kept, also over a restart, as far as an
+ * eighth of the ring holds them.
+ */
+static int choose_tail(struct fs *fs, uint64_t homed, struct journal_point *ret)
+{
+	uint64_t floor = atomic_load(&fs->ship_floor);
+	struct journal_status js;
+	struct journal_point end;
+	int r = journal_point_after(fs->journal, homed, &end);
+
+	*ret = end;
+	if (r < 0 || floor == 0 || floor > homed)
+		return r;
+	journal_get_status(fs->journal, &js);
+	uint64_t from = max_u64(floor - 1, js.tail_seq), to = homed, room = js.ring_blocks / KEEP_SHARE;
+	while (from < to) { /* the oldest batch within reach */
+		uint64_t mid = from + (to - from) / 2;
+
+		r = journal_point_after(fs->journal, mid, ret);
+		if (r < 0)
+			return r;
+		if (end.pos - ret->pos > room)
+			from = mid + 1;
+		else
+			to = mid;
+	}
+	return journal_point_after(fs->journal, to, ret);
+}
+
+static int put_anchor(struct fs *fs, uint64_t applied_seq, uint64_t *ret_tail)
 {
 	struct anchor a = {.applied_seq = applied_seq,
 			   .next_ino = atomic_load(&fs->next_ino),
-			   .epoch = fs->super.epoch,
+			   .epoch = atomic_load(&fs->history),
 			   .snapshot_generation = atomic_load(&fs->snapshot_generation),
 			   .n_inodes = atomic_load(&fs->n_inodes)};
 	struct journal_point tail;
@@ -40,7 +72,7 @@ static int put_anchor(struct fs *fs, uint64_t applied_seq, uint64_t *ret_homed)
 	uint64_t homed;
 
 	homer_point(fs, applied_seq, &homed);
-	int r = journal_point_after(fs->journal, homed, &tail);
+	int r = choose_tail(fs, homed, &tail);
 	if (r < 0)
 		return r;
 	arena_get_status(fs->arena, &as);
@@ -52,7 +84,7 @@ static int put_anchor(struct fs *fs, uint64_t applied_seq, uint64_t *ret_homed)
 	a.n_chunks = as.n_chunks;
 	struct kv_batch *b = index_batch();
 	index_put_anchor(b, &a);
-	*ret_homed = homed;
+	*ret_tail = tail.seq;
 	return kv_write(fs->kv, b);
 }
 
@@ -78,9 +110,11 @@ static int draw_line(struct fs *fs, struct line *ret)
 	}
 	r = save_caches(fs);
 	if (r == 0)
+		r = resync_settle(fs);
+	if (r == 0)
 		r = arena_save(fs->arena, put_page, fs);
 	if (r == 0)
-		r = put_anchor(fs, applied, &ret->homed_seq);
+		r = put_anchor(fs, applied, &ret->tail_seq);
 	if (r == 0)
 		r = fs->kv->ops->freeze(fs->kv);
 	if (r == 0) {
@@ -88,7 +122,7 @@ static int draw_line(struct fs *fs, struct line *ret)
 		ret->freed = atomic_exchange(&fs->freed_since_ckpt, 0);
 	}
 	if (r == 0 && (fs->config.sabotage & FS_SABOTAGE_R5_TRIM_EARLY))
-		journal_trim(fs->journal, ret->homed_seq);
+		journal_trim(fs->journal, ret->tail_seq);
 	return r;
 }
 
@@ -124,7 +158,7 @@ static int checkpoint_locked(struct fs *fs)
 	mutex_lock(&fs->maint); /* no homer step may be writing to a block that becomes free here */
 	arena_release(fs->arena, line.generation);
 	mutex_unlock(&fs->maint);
-	journal_trim(fs->journal, line.homed_seq);
+	journal_trim(fs->journal, line.tail_seq);
 	atomic_store(&fs->last_ckpt_seq, line.applied_seq);
 	atomic_store(&fs->last_ckpt_ns, clock_mono_ns(fs->clock));
 	atomic_fetch_add(&fs->checkpoints, 1);
@@ -146,29 +180,4 @@ int fs_checkpoint(struct fs *fs)
 	if (r < 0 && r != -ENOSPC && r != -ENOMEM && r != -EROFS)
 		fs_fail(fs, r, "writing the index");
 	return r;
-}
-
-/* Why a durable point cannot be had; a read-only volume has nothing to make durable. */
-static int sync_error(struct fs *fs)
-{
-	int failed = atomic_load(&fs->failed);
-
-	return failed == 0 || failed == -ENOSPC ? failed : -EIO;
-}
-
-int fs_sync(struct fs *fs)
-{
-	int r = sync_error(fs);
-
-	return r < 0 || fs->config.read_only ? r : journal_commit_all(fs->journal, NULL);
-}
-
-void fs_sync_async(struct fs *fs, struct journal_waiter *w)
-{
-	int r = sync_error(fs);
-
-	if (r < 0 || fs->config.read_only)
-		w->done(w, r);
-	else
-		journal_commit_async(fs->journal, w);
 }

@@ -104,6 +104,21 @@ struct fs {
 
 	struct service committer, homer_service, checkpointer, reaper;
 	bool services_started;
+
+	struct fs_hooks hooks;
+	struct replica *replica;       /* replica.c: role, streams, watcher */
+	struct resync *resync;         /* resync.c: of a follower between two states */
+	struct state_sums *sums;       /* sums.c */
+	struct policies *policies;     /* policy.c */
+	struct durability *durability; /* durability.c */
+	struct positions *positions;   /* position.c */
+	struct service position_timer;
+	_Atomic int role;              /* enum replica_role */
+	_Atomic int unreadable;        /* 0, or -EBUSY: what fs_readable() says */
+	_Atomic bool held;             /* writers wait in op_begin() */
+	_Atomic uint64_t history;      /* epoch of the newest EPOCH record applied */
+	_Atomic uint64_t applied_seq;  /* newest batch with a record applied */
+	_Atomic uint64_t ship_floor;
 };
 
 /* What applying a record did to the arena's reservations: gained (or, negative, given back). */
@@ -120,6 +135,8 @@ int fs_damaged(struct fs *fs, uint64_t ino, uint64_t off, const char *what);
 /* Takes the gate shared when it returns 0 (a condition that clang's analysis cannot follow); op_end() gives it back. */
 MUST_CHECK int op_begin(struct fs *fs);
 void op_end(struct fs *fs);
+/* What op_begin() waits for before the gate: room in the ring and in memory. */
+MUST_CHECK int op_wait_room(struct fs *fs);
 void op_stamp(struct fs *fs, const struct fs_cred *cred, struct record *r, unsigned type, uint64_t ino);
 /* Appends and applies; the caller holds the stripes of every inode named.  `promised` blocks were reserved by the caller:
  * what the records did not need is given back, also on error. */
@@ -129,12 +146,19 @@ bool op_retry_space(struct fs *fs, int error, bool *tried);
 
 /* apply.c */
 MUST_CHECK int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct applied *applied);
+/* The inodes that a record names, those under whose stripes it is applied: how many of `ret` were set, none of them 0. */
+#define RECORD_INODES_MAX 5u
+uint32_t record_inodes(const struct record *r, uint64_t ret[RECORD_INODES_MAX]);
+void raise_u64(_Atomic uint64_t *at, uint64_t value); /* to at least `value` */
 
 /* extent.c: leaves of a file; the caller holds the inode's stripe. */
 MUST_CHECK int extent_get(struct fs *fs, uint64_t ino, uint64_t leaf, struct leaf *ret); /* absent: empty */
 /* Replaces a leaf: frees homes that went, counts blocks of `in` (may be NULL: homer, counts unchanged) and reservations. */
 MUST_CHECK int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, const struct leaf *old, const struct leaf *new,
 			  struct applied *applied);
+/* The same for a leaf that is in its place already. */
+void extent_replaced(struct fs *fs, struct inode *in, uint64_t ino, const struct leaf *old, const struct leaf *new,
+		     struct applied *applied);
 /* Leaves of `in` that exist, from `leaf` on, in order; fn returns 0 to go on, and may change the leaf it is given. */
 typedef int extent_fn(void *ctx, uint64_t leaf, const struct leaf *l);
 MUST_CHECK int extent_each(struct fs *fs, const struct inode *in, uint64_t leaf, extent_fn *fn, void *ctx);
@@ -166,14 +190,109 @@ void ballast_lay(struct fs *fs);
 /* True when space was given back.  `opening`: the last of it, which is kept so that a mount always has its room. */
 bool ballast_drop(struct fs *fs, bool opening);
 
-/* reaper.c */
+/* reaper.c; a follower reaps nothing: what it has of orphans is queued when it begins to lead */
 void reap_push(struct fs *fs, uint64_t ino);
+void reap_forget(struct fs *fs); /* it leads no more */
+/* Every orphan in the index that the kernel does not know; the others wait for their FORGET. */
+MUST_CHECK int reap_queue_orphans(struct fs *fs, uint64_t *ret_n);
 
 /* service.c */
 MUST_CHECK int services_start(struct fs *fs);
 void services_stop(struct fs *fs);
 void service_wake(struct service *s);
 void services_pressure(void *fs);
+
+/* replica.c: the table of journal/replica.h, roles and streams */
+MUST_CHECK int replica_open(struct fs *fs); /* once the superblock is read */
+void replica_close(struct fs *fs);          /* NULL is fine */
+/* The superblock as it is now: to be changed and given to replica_save_super(). */
+void replica_get_super(struct fs *fs, struct super *ret);
+/*
+ * Makes role, flags, fence and epoch of `s` durable, and fs_readable() says what follows from them; its other members do not
+ * count.  The epoch never goes back: one that was promised since `s` was read stays.  -ESTALE when the role changed since.
+ */
+MUST_CHECK int replica_save_super(struct fs *fs, const struct super *s);
+/* Says anew whether the volume is readable: after applied_seq moved or was set back. */
+void replica_judge(struct fs *fs);
+/* The EPOCH record of a leader, as its first one. */
+MUST_CHECK int replica_log_epoch(struct fs *fs);
+void replica_durable(void *fs, uint64_t seq); /* for the journal: fs_hooks.durable */
+bool replica_has_hooks(struct fs *fs);        /* fs->hooks may be looked at */
+void replica_changed(struct fs *fs, const struct fs_change *c); /* to the watcher */
+
+/* view.c and resync.c: the members of struct replica_ops that begin with view_, resync_ or are read_leaf */
+int replica_view_open(struct replica_volume *v, struct replica_view **ret_view, struct replica_view_info *ret);
+void replica_view_close(struct replica_view *view);
+int replica_view_rows(struct replica_view *view, struct slice from, struct slice to, replica_row_fn *fn, void *ctx);
+int replica_read_leaf(struct replica_volume *v, struct leaf_data *d, uint8_t *blocks, uint64_t *ret_fence);
+int replica_resync_begin(struct replica_volume *v, uint64_t epoch, bool save);
+int replica_resync_rows(struct replica_volume *v, struct slice from, struct slice to, replica_row_fn *fn, void *ctx);
+int replica_resync_missing(struct replica_volume *v, const struct row *r, uint16_t *ret_slots);
+int replica_resync_put(struct replica_volume *v, const struct row *r, const struct leaf_data *d, const uint8_t *blocks);
+int replica_resync_save(struct replica_volume *v);
+int replica_resync_end(struct replica_volume *v, const struct replica_view_info *info, uint64_t fence);
+void resync_free(struct fs *fs); /* before the index is closed */
+/* Under the gate, exclusive, before a line is drawn: what a resync kept aside is durable before the index forgets it. */
+MUST_CHECK int resync_settle(struct fs *fs);
+struct fs *replica_fs(struct replica_volume *v);
+
+/* sums.c: what each batch left in the inodes it names, as a sum that does not depend on the order of its operations */
+MUST_CHECK int sums_new(struct state_sums **ret);
+struct state_sums *sums_free(struct state_sums *s);
+/* After a record of batch `seq` was applied; the stripes of its inodes are held, or nobody else is there. */
+void sums_add(struct fs *fs, uint64_t seq, const struct record *r);
+/* Sums begin with the batch after `seq`; those there are go. */
+void sums_begin_after(struct fs *fs, uint64_t seq);
+/* How many records batch `seq` has: before that is known there is no sum of it. */
+void sums_expect(struct fs *fs, uint64_t seq, uint32_t n_records);
+/* The same for a batch that is about to be applied, perhaps in place of another one of that seq. */
+void sums_restart(struct fs *fs, uint64_t seq, uint32_t n_records);
+/* -EAGAIN: fewer than that were added so far; -ENOENT: nothing is known of the batch. */
+MUST_CHECK int sums_get(struct fs *fs, uint64_t seq, uint64_t *ret_sum);
+
+/* policy.c */
+MUST_CHECK int policies_load(struct fs *fs); /* from the index, at open and after a resync */
+void policies_free(struct fs *fs);
+/* A SETXATTR or RMXATTR record whose name begins with "clawfs." is a policy: true when it was one. */
+bool policy_is(struct slice xattr_name);
+bool policy_valid(const struct record *r); /* of such a record: policy_apply() can read it */
+MUST_CHECK int policy_apply(struct fs *fs, const struct record *r);
+MUST_CHECK int policy_drop(struct fs *fs, uint64_t ino); /* the inode goes */
+bool policy_any(struct fs *fs); /* one load: without any there is nothing to look up */
+
+/* durability.c: fsync on as many followers as a policy asks for */
+struct durability_level {
+	uint32_t replicas; /* 0: local */
+	bool else_local;
+};
+/* "local", "replicas=K" or "replicas=K,else=local"; -EINVAL. */
+MUST_CHECK int durability_parse(const char *value, struct durability_level *ret);
+MUST_CHECK int durability_open(struct fs *fs); /* fs->role is known */
+void durability_close(struct fs *fs);          /* the journal has no waiters any more; NULL is fine */
+/*
+ * Before a new leader takes its first change, after an old one took its last, whose waiters get -EROFS.  What the followers
+ * have acked is forgotten: it was another history.
+ */
+void durability_role(struct fs *fs, enum replica_role role);
+void durability_failed(struct fs *fs);    /* fs->failed was set: nobody waits any more */
+void durability_end_waits(struct fs *fs); /* its part of fs_end_waits() */
+/* A policy was set or unset: those who wait are looked at again.  No stripes are held. */
+void durability_policy_changed(struct fs *fs);
+struct durability_status {
+	char level[FS_POLICY_MAX + 1]; /* of the root directory */
+	uint64_t waiting;              /* durable here, not yet where they should be */
+	int64_t longest_wait_ns;       /* of those */
+	int64_t short_since_ns;        /* real time; 0: there are followers enough */
+	uint64_t fallbacks;            /* answered without the followers (else=local), since the mount */
+	int64_t last_fallback_ns;      /* real time; 0: never */
+};
+void durability_get_status(struct fs *fs, struct durability_status *ret);
+
+/* position.c: waits for fs_pos() */
+MUST_CHECK int positions_open(struct fs *fs);
+void positions_close(struct fs *fs);
+void positions_reached(struct fs *fs); /* fs_pos() grew, or the volume failed; one load when nobody waits */
+void position_step(struct fs *fs, struct service *s);
 
 /* attr.c */
 void attr_fill(const struct inode *in, struct fs_attr *ret);

@@ -8,7 +8,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 
-struct row {
+struct dump_row {
 	struct slice key, value;
 	json_t *out; /* filled by the printer */
 };
@@ -35,7 +35,7 @@ static struct slice after(struct slice s, size_t n)
 	return (struct slice){(const uint8_t *)s.p + n, s.len - n};
 }
 
-static int row_inode(struct row *w, uint64_t ino)
+static int row_inode(struct dump_row *w, uint64_t ino)
 {
 	struct inode in;
 	char mode[16];
@@ -56,7 +56,7 @@ static int row_inode(struct row *w, uint64_t ino)
 	return 0;
 }
 
-static int row_dentry(struct row *w, uint64_t parent)
+static int row_dentry(struct dump_row *w, uint64_t parent)
 {
 	struct dentry_value v;
 
@@ -70,7 +70,7 @@ static int row_dentry(struct row *w, uint64_t parent)
 	return 0;
 }
 
-static int row_leaf(struct row *w)
+static int row_leaf(struct dump_row *w)
 {
 	struct leaf l;
 	json_t *slots = json_array();
@@ -93,7 +93,20 @@ static int row_leaf(struct row *w)
 	return r;
 }
 
-static int row_anchor(struct row *w, struct kv *kv)
+static int row_history(struct dump_row *w, uint64_t epoch)
+{
+	le64 seq;
+
+	if (w->key.len != 9 || w->value.len != sizeof(seq))
+		return -EUCLEAN;
+	memcpy(&seq, w->value.p, sizeof(seq));
+	put_int(w->out, "epoch", epoch_counter(epoch));
+	put_int(w->out, "node", epoch_node(epoch));
+	put_int(w->out, "after_seq", le64_get(seq));
+	return 0;
+}
+
+static int row_anchor(struct dump_row *w, struct kv *kv)
 {
 	struct anchor a;
 	int r = index_get_anchor(kv, &a);
@@ -111,7 +124,7 @@ static int row_anchor(struct row *w, struct kv *kv)
 	return 0;
 }
 
-static int fill_row(struct row *w, struct kv *kv)
+static int fill_row(struct dump_row *w, struct kv *kv)
 {
 	const uint8_t *k = w->key.p;
 	uint64_t ino = w->key.len >= 9 ? be64_get(k + 1) : 0;
@@ -141,6 +154,15 @@ static int fill_row(struct row *w, struct kv *kv)
 		put_bytes(w->out, "name", after(w->key, 9));
 		put_int(w->out, "bytes", w->value.len);
 		return 0;
+	case TABLE_POLICY:
+		if (w->key.len <= 9)
+			return -EUCLEAN;
+		put_bytes(w->out, "key", after(w->key, 9));
+		put_bytes(w->out, "value", w->value);
+		return 0;
+	case TABLE_HISTORY:
+		json_object_del(w->out, "ino");
+		return row_history(w, ino);
 	case TABLE_EXTENT:
 		return row_leaf(w);
 	case TABLE_BITMAP:
@@ -187,7 +209,7 @@ int fs_dump_index(struct fs *fs, FILE *out, bool json)
 	if (r < 0)
 		return r;
 	for (kv->ops->iter_seek(it, (struct slice){"", 0}); kv->ops->iter_valid(it); kv->ops->iter_next(it)) {
-		struct row w = {.key = kv->ops->iter_key(it), .value = kv->ops->iter_value(it), .out = json_object()};
+		struct dump_row w = {.key = kv->ops->iter_key(it), .value = kv->ops->iter_value(it), .out = json_object()};
 
 		if (w.key.len == 0 || fill_row(&w, kv) < 0)
 			put_bytes(w.out, "unreadable", w.key);

@@ -35,13 +35,9 @@ static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
 	atomic_fetch_add_explicit(&fs->freed_since_ckpt, 1, memory_order_relaxed);
 }
 
-int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, const struct leaf *old, const struct leaf *new,
-	       struct applied *applied)
+void extent_replaced(struct fs *fs, struct inode *in, uint64_t ino, const struct leaf *old, const struct leaf *new,
+		     struct applied *applied)
 {
-	int r = lcache_put(fs->lcache, ino, leaf, new);
-
-	if (r < 0)
-		return r;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		const struct slot *was = &old->slot[i], *is = &new->slot[i];
 
@@ -56,7 +52,16 @@ int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, con
 		in->dirty = true;
 	if (fs->config.sabotage & FS_SABOTAGE_R3_REUSE_NOW)
 		arena_release(fs->arena, arena_rotate(fs->arena));
-	return 0;
+}
+
+int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, const struct leaf *old, const struct leaf *new,
+	       struct applied *applied)
+{
+	int r = lcache_put(fs->lcache, ino, leaf, new);
+
+	if (r == 0)
+		extent_replaced(fs, in, ino, old, new, applied);
+	return r;
 }
 
 /* Files of up to this many leaves are walked leaf by leaf, without asking the index for what it has. */

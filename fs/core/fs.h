@@ -13,10 +13,12 @@
 #include "base/clock.h"
 #include "base/disk.h"
 #include "journal/journal.h"
+#include "journal/replica.h"
 #include "fs/store/kv.h"
 
 #define FS_ROOT_INO 1u
 
+struct diverged_sink;
 struct fs;
 
 /* Who asks. */
@@ -39,6 +41,7 @@ struct fs_config {
 	/* Opens (or, for format, creates) the index; the product gives RocksDB below the store, the simulator its own. */
 	int (*kv_open)(void *ctx, bool create, struct kv **ret_kv);
 	void *kv_ctx;
+	struct diverged_sink *diverged; /* where a resync keeps what only this node had (fs/store/diverged.h); NULL: nowhere */
 	const struct clock *clock;  /* NULL: the system's */
 	bool read_only;
 	bool noatime;
@@ -46,6 +49,7 @@ struct fs_config {
 	uint64_t memory_bytes;      /* budget: inode cache and memtables; 0: 512 MiB */
 	int64_t commit_interval_ns; /* age at which an open batch is committed by the timer; 0: default */
 	int64_t checkpoint_interval_ns;
+	bool lead_later;            /* a leader changes nothing, and nothing is recorded of this mount, before fs_lead() */
 	bool no_threads;            /* no homer, committer, checkpointer, reaper: the caller steps (simulator, fsck) */
 	unsigned sabotage;          /* FS_SABOTAGE_*: breaks one rule on purpose; tests only */
 };
@@ -65,12 +69,21 @@ struct fs_format_options {
 	uint64_t host_reserve;
 	uint32_t root_uid, root_gid, root_mode;
 	const char *label;
+	uint8_t node[16];           /* of this copy, as its certificate says; all zero: random */
+	uint32_t node_id;           /* 0: 1, the first node of a new volume */
+	uint64_t epoch;             /* 0: the first; of a follower: none heard of yet */
+	bool follower;              /* `volume` is that of a leader: empty until its first resync, and says so */
 };
 /* Makes a volume in an empty store: super (last), journal, first chunk, index with the root directory. -EEXIST. */
 MUST_CHECK int fs_format(const struct fs_config *c, const struct fs_format_options *o);
 
 /* Opens a volume and recovers it.  Unattended after any crash; writes nothing before everything read was validated. */
 MUST_CHECK int fs_open(const struct fs_config *c, struct fs **ret_fs);
+/*
+ * After fs_open() with lead_later: a leader logs its EPOCH record, durably, and takes changes from then on.  Until then another one
+ * may make it a follower (replica_ops.note_epoch), which then has nothing that its new leader has not.  Does nothing to a follower.
+ */
+MUST_CHECK int fs_lead(struct fs *fs);
 /* Checkpoint, mark clean, close.  Returns the error that kept it from being clean, after closing all the same. */
 int fs_close(struct fs *fs);
 /* As after kill -9: closes without writing anything; for the simulator and after a failure. */
@@ -86,6 +99,12 @@ void fs_get_recovery(struct fs *fs, struct fs_recovery *ret);
 /* Namespace.  Each that returns attributes also counts one kernel reference (nlookup), to be given back by fs_forget. */
 MUST_CHECK int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_attr *ret);
 void fs_forget(struct fs *fs, uint64_t ino, uint64_t nlookup);
+/* A mount ended, and the kernel's references with it: forgets all of them. */
+MUST_CHECK int fs_forget_all(struct fs *fs);
+/* Whether the kernel refers to `ino`, and so may have cached something of it; of the root it always may. */
+bool fs_is_known(struct fs *fs, uint64_t ino);
+/* Calls fn for each such inode, with no lock held. */
+MUST_CHECK int fs_known_each(struct fs *fs, void (*fn)(void *ctx, uint64_t ino), void *ctx);
 /* Regular files, directories, fifos, sockets, devices by mode's type.  Applies umask or the parent's default ACL, and
  * the parent's set-group-ID. */
 MUST_CHECK int fs_mknod(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,
@@ -145,10 +164,14 @@ MUST_CHECK int fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence, u
 MUST_CHECK int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint64_t from_off, uint64_t to, uint64_t to_off,
 			     size_t len, size_t *ret_len);
 
-/* A barrier: everything that returned before is durable (guarantee G2). */
+/* A barrier: everything that returned before is durable (guarantee G2), here and on as many followers as the durability
+ * policy of the root directory says. */
 MUST_CHECK int fs_sync(struct fs *fs);
-/* The same without waiting: calls w->done once, now or later, perhaps from another thread; see journal_commit_async(). */
-void fs_sync_async(struct fs *fs, struct journal_waiter *w);
+/*
+ * The same without waiting, at the level that the policy of `ino` says (durability.c): calls w->done once, now or later,
+ * perhaps from another thread; see journal_commit_async().
+ */
+void fs_sync_async(struct fs *fs, uint64_t ino, struct journal_waiter *w);
 
 struct fs_statfs {
 	uint64_t total_blocks, free_blocks, files, free_files; /* blocks of BLOCK_SIZE */
@@ -159,6 +182,59 @@ void fs_statfs(struct fs *fs, struct fs_statfs *ret);
 MUST_CHECK int fs_home_step(struct fs *fs, uint32_t max_blocks, bool *ret_more);
 MUST_CHECK int fs_checkpoint(struct fs *fs);
 MUST_CHECK int fs_reap_step(struct fs *fs, bool *ret_more);
+
+/*
+ * Replication.  fs_replica() is the volume as replicate/ sees it, borrowed; hooks are set once, after fs_open() and before
+ * anything is shipped or mounted.
+ */
+struct replica_volume *fs_replica(struct fs *fs);
+enum fs_change_kind {
+	CHANGE_ATTR,  /* attributes of ino */
+	CHANGE_DATA,  /* and bytes [off, off + len); len 0: to the end */
+	CHANGE_ENTRY, /* `name` in directory ino, and its attributes */
+	CHANGE_ALL,   /* anything: a resync */
+};
+struct fs_change {
+	enum fs_change_kind kind;
+	uint64_t ino, off, len;
+	struct slice name; /* borrowed */
+};
+struct fs_hooks {
+	void *ctx;
+	/* A batch is durable.  No locks held; must not block. */
+	void (*durable)(void *ctx, uint64_t seq);
+	/* Adds members to the status object (json_t). */
+	void (*status)(void *ctx, void *json_object);
+};
+void fs_set_hooks(struct fs *fs, const struct fs_hooks *h);
+/* A follower applied a change: for the kernel's caches.  No locks held; may wait for room in a queue but not for a request.
+ * NULL takes it away; returns once no call is under way. */
+void fs_set_watcher(struct fs *fs, void (*changed)(void *ctx, const struct fs_change *c), void *ctx);
+enum replica_role fs_role(struct fs *fs);
+/* 0, or why a follower cannot be read now: -EBUSY (between two states, behind its fence, different from its leader). */
+int fs_readable(struct fs *fs);
+/* The oldest batch any known peer still needs: a little of the ring is kept for it, also over a restart.  0: none. */
+void fs_set_ship_floor(struct fs *fs, uint64_t seq);
+/* Newest batch whose changes this node shows: on the leader the one being built. */
+uint64_t fs_pos(struct fs *fs);
+/* Calls w->done(w, 0) once fs_pos() >= seq, now or later and perhaps from another thread; -ETIMEDOUT, -ENOMEM, -EIO at the end. */
+void fs_wait_pos_async(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct journal_waiter *w);
+/* Without threads: answers those whose time is over.  *ret_next_ns: until the next one's is. */
+void fs_wait_step(struct fs *fs, int64_t *ret_next_ns);
+/* When a mount ends and nothing new comes from it: whoever waits in fs_sync_async() or fs_wait_pos_async() is answered before
+ * this returns, with -EIO where it would go on waiting. */
+void fs_end_waits(struct fs *fs);
+/* node_hooks.acked: what the followers have durably, highest first; the first n_live are connected. */
+void fs_acked(struct fs *fs, const uint64_t *durable, uint32_t n_known, uint32_t n_live);
+
+/*
+ * Policies: settings of a directory or file that everything below inherits (policy.c): "durability" so far.  Kept in the index
+ * (table P), replicated, not among the xattrs that listxattr shows.
+ */
+#define FS_POLICY_MAX 255u
+MUST_CHECK int fs_set_policy(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *key, const char *value); /* NULL: unset */
+/* Of `ino` itself (-ENODATA: inherits) or, with `inherited`, of it or the nearest directory above that has one. */
+MUST_CHECK int fs_get_policy(struct fs *fs, uint64_t ino, const char *key, bool inherited, char ret_value[FS_POLICY_MAX + 1]);
 
 /* Status as JSON text (object), for `clawfs status`, the xattr clawfs.status and tests. */
 void fs_status_json(struct fs *fs, struct buf *out);

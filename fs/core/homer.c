@@ -320,8 +320,11 @@ static void settle(struct fs *fs, struct slot *slot, const struct move *m)
 	bool current = slot->staged == pointer_make(DEVICE_JOURNAL, m->pos);
 
 	if (!m->fresh) {
-		if (current && slot->home == m->home)
+		if (current && slot->home == m->home) {
 			slot->staged = 0;
+			if (slot->birth == BIRTH_SUPERSEDED) /* it holds data again */
+				slot->birth = (uint32_t)atomic_load(&fs->snapshot_generation);
+		}
 		return;
 	}
 	if (!slot_reserved(slot)) { /* cut off or written directly meanwhile: the promise was given back once already */

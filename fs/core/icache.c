@@ -222,12 +222,17 @@ int icache_create(struct icache *ic, uint64_t ino, struct inode **ret)
 	return 0;
 }
 
-int icache_remove(struct icache *ic, uint64_t ino)
+void icache_forget(struct icache *ic, uint64_t ino)
 {
 	struct inode *in = find(&ic->stripe[stripe_of(ic, ino)], ino);
 
 	if (in)
 		memset(in, 0, sizeof(*in));
+}
+
+int icache_remove(struct icache *ic, uint64_t ino)
+{
+	icache_forget(ic, ino);
 	return index_delete_inode(ic->kv, ino);
 }
 

@@ -51,6 +51,8 @@ bool icache_try_copy(struct icache *ic, uint64_t ino, struct inode *ret);
 MUST_CHECK int icache_rdlock_get(struct icache *ic, uint64_t ino, struct inode **ret);
 /* Stripe locked exclusive: a new inode, all zero but ino, dirty. */
 MUST_CHECK int icache_create(struct icache *ic, uint64_t ino, struct inode **ret);
+/* Stripe locked exclusive: forgets it; what the index has under its number counts from now on. */
+void icache_forget(struct icache *ic, uint64_t ino);
 /* Stripe locked exclusive: forgets it and takes it from the index. */
 MUST_CHECK int icache_remove(struct icache *ic, uint64_t ino);
 

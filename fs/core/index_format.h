@@ -11,6 +11,8 @@
  *     E ino leaf      -> leaf (leaf.h)
  *     O ino           -> nothing                 an orphan: no name, not yet reaped
  *     B device page   -> ARENA_PAGE_BYTES of bitmap
+ *     P ino key       -> policy                  "durability" -> "replicas=1"
+ *     H epoch         -> le64 seq                the batch before the first one of that epoch
  *     A               -> anchor_value
  */
 #pragma once
@@ -19,7 +21,7 @@
 
 enum index_table {
 	TABLE_ANCHOR = 'A', TABLE_BITMAP = 'B', TABLE_COOKIE = 'C', TABLE_DENTRY = 'D', TABLE_EXTENT = 'E',
-	TABLE_INODE = 'I', TABLE_TARGET = 'L', TABLE_ORPHAN = 'O', TABLE_XATTR = 'X',
+	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_TARGET = 'L', TABLE_ORPHAN = 'O', TABLE_POLICY = 'P', TABLE_XATTR = 'X',
 };
 #define INDEX_KEY_MAX (1 + 8 + 255)
 

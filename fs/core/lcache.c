@@ -93,10 +93,16 @@ static int write_back(struct lcache *lc, struct shard *s, struct way *w) REQUIRE
 	return r;
 }
 
+/* The WAYS places where a leaf may be. */
+static struct way *set_of(struct lcache *lc, struct shard *s, uint64_t ino, uint64_t no) REQUIRES(s->lock)
+{
+	return &s->way[(hash(ino, no) >> 6) % lc->n_sets * WAYS];
+}
+
 /* The leaf's way; read from the index, over the least recently used of its set, when it was not cached. */
 static int find(struct lcache *lc, struct shard *s, uint64_t ino, uint64_t no, struct way **ret) REQUIRES(s->lock)
 {
-	struct way *set = &s->way[(hash(ino, no) >> 6) % lc->n_sets * WAYS], *victim = set;
+	struct way *set = set_of(lc, s, ino, no), *victim = set;
 
 	for (struct way *w = set; w < set + WAYS; w++) {
 		if (w->ino == ino && w->no == no) {
@@ -149,6 +155,21 @@ int lcache_put(struct lcache *lc, uint64_t ino, uint64_t leaf, const struct leaf
 	}
 	mutex_unlock(&s->lock);
 	return r;
+}
+
+void lcache_forget(struct lcache *lc, uint64_t ino, uint64_t leaf)
+{
+	struct shard *s = &lc->shard[hash(ino, leaf) % N_SHARDS];
+
+	mutex_lock(&s->lock);
+	struct way *set = set_of(lc, s, ino, leaf);
+	for (struct way *w = set; w < set + WAYS; w++) {
+		if (w->ino != ino || w->no != leaf)
+			continue;
+		s->n_dirty -= w->dirty;
+		*w = (struct way){0};
+	}
+	mutex_unlock(&s->lock);
 }
 
 static int save(struct lcache *lc, uint64_t ino)

@@ -20,6 +20,8 @@ struct lcache *lcache_free(struct lcache *lc);
 
 MUST_CHECK int lcache_get(struct lcache *lc, uint64_t ino, uint64_t leaf, struct leaf *ret);
 MUST_CHECK int lcache_put(struct lcache *lc, uint64_t ino, uint64_t leaf, const struct leaf *l);
+/* Forgets it; what the index has in its place counts from now on. */
+void lcache_forget(struct lcache *lc, uint64_t ino, uint64_t leaf);
 
 /* Writes every dirty leaf (of one inode: before table E is walked) to the index. */
 MUST_CHECK int lcache_save(struct lcache *lc);

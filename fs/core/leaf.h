@@ -21,9 +21,11 @@
 struct slot {
 	pointer_t home, staged;
 	uint32_t crc;
-	uint32_t birth; /* snapshot generation in which `home` was allocated */
+	uint32_t birth; /* snapshot generation in which `home` was allocated, or BIRTH_SUPERSEDED */
 	bool unwritten;
 };
+/* On a follower: in place of the data that the CRC is of, which nobody has any more, the home holds zeros. */
+#define BIRTH_SUPERSEDED UINT32_MAX
 struct leaf {
 	struct slot slot[LEAF_SLOTS];
 };

@@ -61,14 +61,23 @@ static int give(struct fs *fs, uint64_t ino, struct fs_attr *ret)
 	return refs_add(fs->refs, ino, 1);
 }
 
+/* A follower's leader removes what it likes, also between two looks at it here. */
+static bool is_gone(struct fs *fs, int r)
+{
+	return r == -ENOENT && fs_role(fs) == ROLE_FOLLOWER;
+}
+
 int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_attr *ret)
 {
 	struct inode *dir, in;
 	struct dentry d;
 
-	if (strlen(name) > RECORD_NAME_MAX)
-		return -ENAMETOOLONG;
-	int r = icache_rdlock_get(fs->icache, parent, &dir);
+	int r = fs_readable(fs);
+
+	if (r == 0 && strlen(name) > RECORD_NAME_MAX)
+		r = -ENAMETOOLONG;
+	if (r == 0)
+		r = icache_rdlock_get(fs->icache, parent, &dir);
 	if (r < 0)
 		return r;
 	if (!S_ISDIR(dir->mode))
@@ -88,7 +97,7 @@ int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_attr *
 	r = icache_copy(fs->icache, d.ino, &in);
 	if (r < 0) {
 		fs_forget(fs, d.ino, 1);
-		return fs_damaged(fs, d.ino, 0, "inode");
+		return is_gone(fs, r) ? r : fs_damaged(fs, d.ino, 0, "inode");
 	}
 	attr_fill(&in, ret);
 	return 0;
@@ -98,6 +107,27 @@ void fs_forget(struct fs *fs, uint64_t ino, uint64_t nlookup)
 {
 	if (refs_drop(fs->refs, ino, nlookup))
 		reap_push(fs, ino);
+}
+
+static void forget(void *fs, uint64_t ino)
+{
+	fs_forget(fs, ino, UINT64_MAX);
+}
+
+int fs_forget_all(struct fs *fs)
+{
+	return refs_each(fs->refs, forget, fs);
+}
+
+bool fs_is_known(struct fs *fs, uint64_t ino)
+{
+	return ino == FS_ROOT_INO || refs_get(fs->refs, ino) > 0;
+}
+
+int fs_known_each(struct fs *fs, void (*fn)(void *ctx, uint64_t ino), void *ctx)
+{
+	fn(ctx, FS_ROOT_INO);
+	return refs_each(fs->refs, fn, ctx);
 }
 
 /* What a new inode inherits: group and set-group-ID from the directory, default ACLs, or else the umask. */
@@ -538,13 +568,17 @@ int fs_readlink(struct fs *fs, uint64_t ino, char *p, size_t cap)
 	struct index_key k = key_ino(TABLE_TARGET, ino);
 	struct inode in;
 	size_t len;
-	int r = icache_copy(fs->icache, ino, &in);
+	int r = fs_readable(fs);
 
+	if (r == 0)
+		r = icache_copy(fs->icache, ino, &in);
 	if (r < 0)
 		return r;
 	if (!S_ISLNK(in.mode))
 		return -EINVAL;
 	r = kv_get(fs->kv, key_slice(&k), p, cap - 1, &len);
+	if (is_gone(fs, r))
+		return r;
 	if (r < 0 || len != in.size)
 		return fs_damaged(fs, ino, 0, "symlink target");
 	p[len] = '\0';
@@ -612,8 +646,10 @@ int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool want_attr, fs_
 	struct index_key k = key_pair(TABLE_COOKIE, ino, cookie < 2 ? 3 : cookie + 1);
 	struct inode dir;
 	struct kv_iter *it;
-	int r = icache_copy(fs->icache, ino, &dir);
+	int r = fs_readable(fs);
 
+	if (r == 0)
+		r = icache_copy(fs->icache, ino, &dir);
 	if (r < 0)
 		return r;
 	if (!S_ISDIR(dir.mode))

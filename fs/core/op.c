@@ -1,11 +1,15 @@
 /*
- * op.c: the frame of every operation that changes something: room, gate, order, apply.
+ * op.c: the frame of every operation that changes something: role, room, gate, order, apply.
  *
- * Waiting for room comes before the gate: what makes room (homer, checkpoint) needs the gate or excludes it.
+ * Waiting for room comes before the gate: what makes room (homer, checkpoint) needs the gate or excludes it.  Whether this node
+ * may write at all is looked at again under the gate: a change of role or a hand-over takes it exclusively, and who comes
+ * after that must see it.
  */
 #include <errno.h>
 
 #include "fs/core/core.h"
+
+#define HELD_POLL_US 1000u
 
 /* Memtables above this: wait for the checkpoint that empties them, so that memory stays bounded. */
 static uint64_t memtable_limit(const struct fs *fs)
@@ -40,7 +44,7 @@ static bool index_has_no_room(struct fs *fs)
 	return js.used_blocks > js.ring_blocks / 2;
 }
 
-int op_begin(struct fs *fs) NO_THREAD_SAFETY
+int op_wait_room(struct fs *fs)
 {
 	int r;
 
@@ -51,12 +55,45 @@ int op_begin(struct fs *fs) NO_THREAD_SAFETY
 			return -ENOSPC;
 		r = journal_wait_room(fs->journal);
 	} while (r == -EAGAIN);
-	if (r == 0)
-		r = wait_memory(fs);
-	if (r < 0)
-		return r;
-	rwlock_rdlock(&fs->gate);
-	return 0;
+	return r < 0 ? r : wait_memory(fs);
+}
+
+/* -EAGAIN while writers are held. */
+static int may_write(struct fs *fs)
+{
+	if (atomic_load_explicit(&fs->role, memory_order_relaxed) != ROLE_LEADER)
+		return -EROFS;
+	return atomic_load_explicit(&fs->held, memory_order_relaxed) ? -EAGAIN : 0;
+}
+
+static int wait_until_may_write(struct fs *fs)
+{
+	int r;
+
+	while ((r = may_write(fs)) == -EAGAIN) {
+		if (atomic_load(&fs->failed) || atomic_load(&fs->closing))
+			return -EROFS;
+		usleep(HELD_POLL_US);
+	}
+	return r;
+}
+
+int op_begin(struct fs *fs) NO_THREAD_SAFETY
+{
+	int r;
+
+	do {
+		r = wait_until_may_write(fs);
+		if (r == 0)
+			r = op_wait_room(fs);
+		if (r < 0)
+			return r;
+		rwlock_rdlock(&fs->gate);
+		r = may_write(fs);
+		if (r < 0)
+			rwlock_rdunlock(&fs->gate);
+	} while (r == -EAGAIN);
+	return r;
 }
 
 void op_end(struct fs *fs) NO_THREAD_SAFETY
@@ -89,6 +126,8 @@ int fs_log(struct fs *fs, struct record *records, size_t n, uint64_t promised)
 		if (r < 0) /* the journal has it, the index has half of it: only replay can say what is true */
 			fs_fail(fs, r, "a change could not be applied to the index: %s of inode %llu",
 				record_type_name(records[0].type), (unsigned long long)records[0].ino);
+		raise_u64(&fs->applied_seq, seq);
+		positions_reached(fs);
 	}
 	int64_t back = (int64_t)promised - applied.reserved;
 	if (back > 0)

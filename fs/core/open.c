@@ -5,6 +5,10 @@
  * tail: records the index has already only queue their data for the homer again, later ones are applied by the code that
  * applied them first.  Up to here nothing was written.  Then the incarnation is raised durably, the journal starts, and an
  * EPOCH record, committed, proves that this node can write.
+ *
+ * A follower writes no record of its own: what its staging files held is committed as it is, and is what its leader goes on
+ * after.  One that was between two states replays nothing: its journal begins anew and nothing is readable until a resync
+ * is complete.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -17,6 +21,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/store/super_format.h"
+#include "journal/ship.h"
 
 #define MEMORY_DEFAULT   (512 * MIB)
 #define STRIPES          4096u
@@ -40,6 +45,8 @@ void fs_fail(struct fs *fs, int error, const char *fmt, ...)
 	mutex_lock(&fs->failure_lock);
 	snprintf(fs->failure, sizeof(fs->failure), "%s: %s", what, strerror(-error));
 	mutex_unlock(&fs->failure_lock);
+	durability_failed(fs);
+	positions_reached(fs);
 	log_error("the volume is read-only now: %s: %s; what was synced is safe: check the store, then mount again", what,
 		  strerror(-error));
 }
@@ -111,12 +118,18 @@ static int fs_new(const struct fs_config *c, struct fs **ret)
 
 static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 {
+	resync_free(fs);
 	fs->journal = journal_close(fs->journal);
+	durability_close(fs);
+	positions_close(fs);
+	policies_free(fs);
 	fs->arena = arena_close(fs->arena);
 	fs->icache = icache_free(fs->icache);
 	fs->lcache = lcache_free(fs->lcache);
 	fs->kv = kv_close(fs->kv);
 	fs->refs = refs_free(fs->refs);
+	fs->sums = sums_free(fs->sums);
+	replica_close(fs);
 	homer_destroy(&fs->homer);
 	free(fs->reap);
 	mutex_destroy(&fs->failure_lock);
@@ -176,7 +189,7 @@ static int format_index(struct fs *fs, const struct fs_format_options *o)
 
 	arena_get_status(fs->arena, &as);
 	struct anchor a = {
-	    .tail = {0, 1, 0}, .next_ino = FS_ROOT_INO + 1, .epoch = fs->super.epoch, .n_inodes = 1, .n_chunks = as.n_chunks};
+	    .tail = {0, 1, 0}, .next_ino = FS_ROOT_INO + 1, .n_inodes = 1, .n_chunks = as.n_chunks}; /* no epoch has begun */
 	memcpy(a.volume, fs->super.volume, sizeof(a.volume));
 	int r = index_put_inode(fs->kv, &root);
 	if (r < 0)
@@ -189,11 +202,22 @@ static int format_index(struct fs *fs, const struct fs_format_options *o)
 	return r < 0 ? r : fs->kv->ops->flush_frozen(fs->kv);
 }
 
-static int format_super(const struct fs_format_options *o, const struct clock *clock, struct super *ret)
+static int given_or_random(const uint8_t given[16], uint8_t ret_uuid[16])
 {
 	static const uint8_t none[16];
 
-	*ret = (struct super){.epoch = 1,
+	memcpy(ret_uuid, given, sizeof(none));
+	return memcmp(given, none, sizeof(none)) == 0 ? uuid_random(ret_uuid) : 0;
+}
+
+static int format_super(const struct fs_format_options *o, const struct clock *clock, struct super *ret)
+{
+	uint32_t node_id = o->node_id ? o->node_id : 1;
+
+	*ret = (struct super){.epoch = o->epoch || o->follower ? o->epoch : epoch_make(1, node_id),
+			      .node_id = node_id,
+			      .follower = o->follower,
+			      .resyncing = o->follower,
 			      .clean = true,
 			      .journal_segments = o->journal.n_segments,
 			      .journal_segment_kib = (uint32_t)(o->journal.segment_blocks * BLOCK_SIZE / KIB),
@@ -203,9 +227,8 @@ static int format_super(const struct fs_format_options *o, const struct clock *c
 			      .created_ns = clock_real_ns(clock),
 			      .version = SUPER_FORMAT_VERSION};
 	snprintf(ret->label, sizeof(ret->label), "%s", o->label ? o->label : "");
-	memcpy(ret->volume, o->volume, sizeof(ret->volume));
-	int r = memcmp(o->volume, none, sizeof(none)) == 0 ? uuid_random(ret->volume) : 0;
-	return r < 0 ? r : uuid_random(ret->node);
+	int r = given_or_random(o->volume, ret->volume);
+	return r < 0 ? r : given_or_random(o->node, ret->node);
 }
 
 int fs_format(const struct fs_config *c, const struct fs_format_options *o)
@@ -313,6 +336,9 @@ static int open_index(struct fs *fs, struct anchor *ret)
 	atomic_store(&fs->next_ino, ret->next_ino);
 	atomic_store(&fs->n_inodes, ret->n_inodes);
 	atomic_store(&fs->snapshot_generation, ret->snapshot_generation);
+	atomic_store(&fs->history, ret->epoch);
+	atomic_store(&fs->applied_seq, ret->applied_seq);
+	sums_begin_after(fs, ret->applied_seq);
 	return open_caches(fs);
 }
 
@@ -335,6 +361,7 @@ static int replay_apply(void *ctx, const struct record *r, uint64_t seq)
 	if (e < 0)
 		log_error("replay: batch %llu: %s of inode %llu does not fit the index: %s", (unsigned long long)seq,
 			  record_type_name(r->type), (unsigned long long)r->ino, strerror(-e));
+	raise_u64(&fs->applied_seq, seq);
 	return e == -ENOENT ? -EUCLEAN : e;
 }
 
@@ -368,7 +395,9 @@ static int open_journal(struct fs *fs)
 		      .flush_data = flush_data_hook,
 		      .pressure = services_pressure,
 		      .failed = journal_failed_hook,
+		      .durable = replica_durable,
 		      .sabotage = fs->config.sabotage & FS_SABOTAGE_R1_SKIP_FLUSH ? JOURNAL_SABOTAGE_SKIP_FLUSH_DATA : 0},
+	    .whole_batches = fs->super.follower,
 	    .n_writers = fs->config.n_workers + 2,
 	};
 
@@ -410,26 +439,14 @@ static int replay(struct fs *fs, const struct anchor *a)
 	return 0;
 }
 
-/* Every orphan on disk: nobody can have it open now. */
-static int queue_orphans(struct fs *fs)
+/* What the journal adds to the index; nothing to a volume between two states. */
+static int recover(struct fs *fs, const struct anchor *a)
 {
-	static const uint8_t first[] = {TABLE_ORPHAN};
-	struct kv_iter *it;
-	int r = fs->kv->ops->iter_open(fs->kv, &it);
-
-	if (r < 0)
-		return r;
-	for (fs->kv->ops->iter_seek(it, (struct slice){first, 1}); fs->kv->ops->iter_valid(it); fs->kv->ops->iter_next(it)) {
-		struct slice key = fs->kv->ops->iter_key(it);
-
-		if (key.len != 9 || *(const uint8_t *)key.p != TABLE_ORPHAN)
-			break;
-		reap_push(fs, be64_get((const uint8_t *)key.p + 1));
-		fs->recovery.orphans++;
-	}
-	r = fs->kv->ops->iter_error(it);
-	fs->kv->ops->iter_close(it);
-	return r;
+	if (!fs->super.resyncing)
+		return replay(fs, a);
+	fs->recovery.was_clean = fs->super.clean;
+	arena_set_reserved(fs->arena, a->reserved_blocks);
+	return 0;
 }
 
 /* A volume whose root cannot be read has nothing to serve (guarantee G8). */
@@ -444,10 +461,18 @@ static int check_root(struct fs *fs)
 	return r == 0 || r == -ENOENT ? -EUCLEAN : r;
 }
 
-/* The first writes of this mount. */
-static int begin_writing(struct fs *fs)
+/* Of a volume between two states: what its journal holds belongs to neither. */
+static int begin_anew(struct fs *fs, const struct anchor *a)
 {
-	struct record rec = {0};
+	struct journal_point at = {a->tail.seq, a->tail.pos, a->tail.hash};
+
+	atomic_store(&fs->applied_seq, at.seq);
+	return journal_reset(fs->journal, &at);
+}
+
+/* The first writes of this mount. */
+static int begin_writing(struct fs *fs, const struct anchor *a)
+{
 	struct super s = fs->super;
 
 	s.incarnation++;
@@ -459,13 +484,10 @@ static int begin_writing(struct fs *fs)
 	if (r < 0)
 		return r;
 	fs->super = s;
-	r = journal_start(fs->journal);
-	if (r < 0)
-		return r;
-	op_stamp(fs, NULL, &rec, RECORD_EPOCH, 0);
-	rec.epoch.epoch = fs->super.epoch;
-	rec.epoch.incarnation = fs->super.incarnation;
-	r = fs_log(fs, &rec, 1, 0);
+	r = s.resyncing ? begin_anew(fs, a) : journal_start(fs->journal);
+	atomic_store(&fs->held, fs->config.lead_later);
+	if (r == 0 && !s.follower && !fs->config.lead_later)
+		r = replica_log_epoch(fs);
 	return r < 0 ? r : journal_commit_all(fs->journal, NULL);
 }
 
@@ -477,7 +499,13 @@ static int open_all(struct fs *fs)
 	if (r == 0)
 		r = check_super(fs);
 	if (r == 0)
+		r = replica_open(fs);
+	if (r == 0)
+		r = sums_new(&fs->sums);
+	if (r == 0)
 		r = open_index(fs, &a);
+	if (r == 0)
+		r = policies_load(fs);
 	if (r == 0)
 		r = open_arena(fs, a.n_chunks);
 	if (r == 0)
@@ -485,16 +513,22 @@ static int open_all(struct fs *fs)
 	if (r == 0)
 		r = open_journal(fs);
 	if (r == 0)
-		r = replay(fs, &a);
-	if (r == 0)
+		r = recover(fs, &a);
+	if (r == 0 && !fs->super.resyncing)
 		r = check_root(fs);
 	if (r == 0 && !fs->config.read_only)
-		r = queue_orphans(fs);
+		r = reap_queue_orphans(fs, &fs->recovery.orphans);
 	if (r == 0 && !fs->config.read_only)
-		r = begin_writing(fs);
+		r = begin_writing(fs, &a);
 	if (r == 0 && !fs->config.read_only)
 		ballast_lay(fs);
 	atomic_store(&fs->last_ckpt_ns, clock_mono_ns(fs->clock));
+	if (r == 0)
+		replica_judge(fs);
+	if (r == 0)
+		r = durability_open(fs);
+	if (r == 0)
+		r = positions_open(fs);
 	if (r == 0 && !fs->config.read_only && !fs->config.no_threads)
 		r = services_start(fs);
 	return r;
@@ -534,7 +568,7 @@ static bool ring_is_roomy(struct fs *fs)
 	struct journal_status js;
 
 	journal_get_status(fs->journal, &js);
-	return js.used_blocks < js.ring_blocks / 8; /* below where any writer waits */
+	return js.used_blocks < js.ring_blocks / 4; /* below where any writer waits; a checkpoint may keep an eighth */
 }
 
 static int finish(struct fs *fs)
@@ -561,6 +595,7 @@ static int finish(struct fs *fs)
 		return r;
 	struct super s = fs->super;
 	s.clean = true;
+	s.fence = s.fence > atomic_load(&fs->applied_seq) ? s.fence : 0;
 	return super_write(fs->store, &s);
 }
 
@@ -569,6 +604,7 @@ int fs_close(struct fs *fs)
 	int r = 0;
 
 	services_stop(fs);
+	fs_end_waits(fs);
 	if (!fs->config.read_only) {
 		int failed = atomic_load(&fs->failed);
 
@@ -583,6 +619,7 @@ int fs_close(struct fs *fs)
 void fs_abandon(struct fs *fs)
 {
 	services_stop(fs);
+	fs_end_waits(fs);
 	struct store *store = fs->store;
 	fs_free(fs);
 	store_close(store);

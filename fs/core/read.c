@@ -31,8 +31,10 @@ static int read_locked(struct fs *fs, const struct inode *in, uint64_t off, size
 int fs_read(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p, void **ret_p, size_t *ret_len)
 {
 	struct inode *in;
-	int r = icache_rdlock_get(fs->icache, ino, &in);
+	int r = fs_readable(fs);
 
+	if (r == 0)
+		r = icache_rdlock_get(fs->icache, ino, &in);
 	if (r < 0)
 		return r;
 	r = read_locked(fs, in, off, len, p, ret_p, ret_len);

@@ -3,11 +3,14 @@
  *
  * A large file goes in slices from its end, one REAP record each, so that no operation waits long and a crash between two
  * slices leaves a smaller orphan for the next mount.
+ *
+ * A follower's orphans are its leader's to reap.  Once it leads itself, those in the index are queued.
  */
 #include <errno.h>
 
 #include "base/log.h"
 #include "fs/core/core.h"
+#include "fs/core/index.h"
 
 /* Leaves a slice: 4,096 x 64 KiB = 256 MiB of data. */
 #define SLICE_LEAVES 4096u
@@ -33,9 +36,42 @@ static void queue(struct fs *fs, uint64_t ino)
 
 void reap_push(struct fs *fs, uint64_t ino)
 {
+	if (fs_role(fs) != ROLE_LEADER)
+		return;
 	queue(fs, ino);
 	if (fs->services_started)
 		service_wake(&fs->reaper);
+}
+
+void reap_forget(struct fs *fs)
+{
+	mutex_lock(&fs->reap_lock);
+	fs->n_reap = 0;
+	mutex_unlock(&fs->reap_lock);
+}
+
+int reap_queue_orphans(struct fs *fs, uint64_t *ret_n)
+{
+	static const uint8_t first[] = {TABLE_ORPHAN};
+	struct kv_iter *it;
+	int r = fs->kv->ops->iter_open(fs->kv, &it);
+
+	*ret_n = 0;
+	if (r < 0)
+		return r;
+	for (fs->kv->ops->iter_seek(it, (struct slice){first, 1}); fs->kv->ops->iter_valid(it); fs->kv->ops->iter_next(it)) {
+		struct slice key = fs->kv->ops->iter_key(it);
+
+		if (key.len != 9 || *(const uint8_t *)key.p != TABLE_ORPHAN)
+			break;
+		uint64_t ino = be64_get((const uint8_t *)key.p + 1);
+		if (refs_orphan(fs->refs, ino))
+			reap_push(fs, ino);
+		++*ret_n;
+	}
+	r = fs->kv->ops->iter_error(it);
+	fs->kv->ops->iter_close(it);
+	return r;
 }
 
 static bool pop(struct fs *fs, uint64_t *ret_ino, bool *ret_more)
@@ -92,14 +128,15 @@ int fs_reap_step(struct fs *fs, bool *ret_more)
 	uint64_t ino;
 	bool done = false;
 
-	if (!pop(fs, &ino, ret_more))
+	*ret_more = false;
+	if (fs_role(fs) != ROLE_LEADER || !pop(fs, &ino, ret_more))
 		return 0;
 	int r = reap_slice(fs, ino, &done);
 	if (r == -ENOENT)
 		return 0; /* reaped already */
 	if (r == -ENOSPC) /* the index has no room: at the next interval */
 		queue(fs, ino);
-	else if (r < 0)
+	else if (r < 0 && r != -EROFS)
 		log_warn("inode %llu could not be reaped: %d; the next mount tries again", (unsigned long long)ino, r);
 	else if (!done) {
 		reap_push(fs, ino);

@@ -175,3 +175,32 @@ uint64_t refs_count(struct refs *r)
 {
 	return atomic_load_explicit(&r->n, memory_order_relaxed);
 }
+
+/* The inodes of one shard as an array of *ret_n to free; NULL when out of memory, or empty. */
+static uint64_t *shard_inodes(struct shard *s, size_t *ret_n)
+{
+	mutex_lock(&s->lock);
+	uint64_t *inodes = s->n ? malloc(s->n * sizeof(*inodes)) : NULL;
+	size_t n = 0;
+
+	for (size_t i = 0; inodes && i < s->cap; i++)
+		if (s->table[i].ino)
+			inodes[n++] = s->table[i].ino;
+	*ret_n = s->n;
+	mutex_unlock(&s->lock);
+	return inodes;
+}
+
+int refs_each(struct refs *r, void (*fn)(void *ctx, uint64_t ino), void *ctx)
+{
+	for (unsigned i = 0; i < N_SHARDS; i++) {
+		size_t n;
+		CLEANUP_FREE uint64_t *inodes = shard_inodes(&r->shard[i], &n);
+
+		if (n && !inodes)
+			return -ENOMEM;
+		for (size_t j = 0; j < n; j++)
+			fn(ctx, inodes[j]);
+	}
+	return 0;
+}

@@ -21,3 +21,5 @@ bool refs_drop(struct refs *r, uint64_t ino, uint64_t n);
 bool refs_orphan(struct refs *r, uint64_t ino);
 uint64_t refs_get(struct refs *r, uint64_t ino); /* references of one inode */
 uint64_t refs_count(struct refs *r);             /* inodes with any */
+/* Calls fn for each inode with any, a shard at a time, with no lock held; what comes and goes meanwhile may be missed. -ENOMEM. */
+MUST_CHECK int refs_each(struct refs *r, void (*fn)(void *ctx, uint64_t ino), void *ctx);

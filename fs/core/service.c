@@ -184,6 +184,8 @@ int services_start(struct fs *fs)
 		r = start(fs, &fs->checkpointer, "checkpointer", checkpoint_step, NSEC_PER_SEC / 2);
 	if (r == 0)
 		r = start(fs, &fs->reaper, "reaper", reap_step, NSEC_PER_SEC);
+	if (r == 0)
+		r = start(fs, &fs->position_timer, "positions", position_step, NSEC_PER_SEC);
 	fs->services_started = r == 0;
 	if (r < 0)
 		services_stop(fs);
@@ -192,7 +194,7 @@ int services_start(struct fs *fs)
 
 void services_stop(struct fs *fs)
 {
-	struct service *all[] = {&fs->committer, &fs->homer_service, &fs->checkpointer, &fs->reaper};
+	struct service *all[] = {&fs->committer, &fs->homer_service, &fs->checkpointer, &fs->reaper, &fs->position_timer};
 
 	atomic_store(&fs->closing, true);
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)

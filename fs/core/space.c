@@ -196,7 +196,9 @@ int fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *re
 
 	if (whence != SEEK_DATA && whence != SEEK_HOLE)
 		return -EINVAL;
-	int r = icache_rdlock_get(fs->icache, ino, &in);
+	int r = fs_readable(fs);
+	if (r == 0)
+		r = icache_rdlock_get(fs->icache, ino, &in);
 	if (r < 0)
 		return r;
 	r = seek_locked(fs, in, off, whence == SEEK_DATA, ret_off);

@@ -115,14 +115,39 @@ static json_t *recovery_json(const struct fs_recovery *r)
 static json_t *volume_json(struct fs *fs)
 {
 	char volume[UUID_TEXT], node[UUID_TEXT];
+	struct super s;
 
-	uuid_text(fs->super.volume, volume);
-	uuid_text(fs->super.node, node);
-	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume", volume, "node", node, "label",
-			 fs->super.label, "format_version", (int)fs->super.version, "epoch", (json_int_t)fs->super.epoch,
-			 "incarnation", (json_int_t)fs->super.incarnation, "created_ns", (json_int_t)fs->super.created_ns,
-			 "chunk_bytes", (json_int_t)(fs->super.chunk_kib * KIB), "max_bytes",
-			 (json_int_t)(fs->super.max_blocks == UINT64_MAX ? 0 : fs->super.max_blocks * BLOCK_SIZE));
+	replica_get_super(fs, &s);
+	uuid_text(s.volume, volume);
+	uuid_text(s.node, node);
+	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume", volume, "node", node, "label", s.label,
+			 "format_version", (int)s.version, "epoch", (json_int_t)s.epoch, "incarnation", (json_int_t)s.incarnation,
+			 "created_ns", (json_int_t)s.created_ns, "chunk_bytes", (json_int_t)(s.chunk_kib * KIB), "max_bytes",
+			 (json_int_t)(s.max_blocks == UINT64_MAX ? 0 : s.max_blocks * BLOCK_SIZE));
+}
+
+static json_t *replica_json(struct fs *fs)
+{
+	struct replica_volume *v = fs_replica(fs);
+	struct replica_point p;
+
+	v->ops->get_point(v, &p);
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:I}", "role",
+			 p.role == ROLE_LEADER ? "leader" : "follower", "node_id", (json_int_t)p.node_id, "epoch",
+			 (json_int_t)p.promised, "epoch_counter", (json_int_t)epoch_counter(p.promised), "epoch_node",
+			 (json_int_t)epoch_node(p.promised), "history", (json_int_t)p.history, "fence", (json_int_t)p.fence,
+			 "resyncing", p.resyncing, "differs", p.differs, "readable", fs_readable(fs) == 0, "applied_seq",
+			 (json_int_t)p.applied_seq);
+}
+
+static json_t *durability_json(struct fs *fs)
+{
+	struct durability_status ds;
+
+	durability_get_status(fs, &ds);
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "level", ds.level, "waiting", (json_int_t)ds.waiting,
+			 "longest_wait_ns", (json_int_t)ds.longest_wait_ns, "short_since_ns", (json_int_t)ds.short_since_ns,
+			 "fallbacks", (json_int_t)ds.fallbacks, "last_fallback_ns", (json_int_t)ds.last_fallback_ns);
 }
 
 static json_t *health_json(struct fs *fs)
@@ -154,6 +179,10 @@ void fs_status_json(struct fs *fs, struct buf *out)
 	json_object_set_new(root, "health", health_json(fs));
 	json_object_set_new(root, "seq", json_integer((json_int_t)js.open_seq));
 	json_object_set_new(root, "durable_seq", json_integer((json_int_t)js.durable_seq));
+	json_object_set_new(root, "durability", durability_json(fs));
+	json_object_set_new(root, "replica", replica_json(fs));
+	if (replica_has_hooks(fs) && fs->hooks.status)
+		fs->hooks.status(fs->hooks.ctx, root);
 	json_object_set_new(root, "journal", journal_json(&js));
 	json_object_set_new(root, "arena", arena_json(fs));
 	json_object_set_new(root, "recovery", recovery_json(&fs->recovery));

@@ -45,8 +45,10 @@ int xattr_read(struct fs *fs, uint64_t ino, const char *name, void *value, size_
 int fs_getxattr(struct fs *fs, uint64_t ino, const char *name, void *value, size_t cap, size_t *ret_len)
 {
 	struct inode in;
-	int r = check_name(name);
+	int r = fs_readable(fs);
 
+	if (r == 0)
+		r = check_name(name);
 	if (r == 0)
 		r = icache_copy(fs->icache, ino, &in);
 	if (r < 0)
@@ -178,9 +180,11 @@ int fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t cap, size_t *re
 	struct kv_iter *it;
 	struct inode in;
 	size_t len = 0;
-	int r = icache_copy(fs->icache, ino, &in);
+	int r = fs_readable(fs);
 
 	*ret_len = 0;
+	if (r == 0)
+		r = icache_copy(fs->icache, ino, &in);
 	if (r < 0 || in.n_xattr == 0)
 		return r;
 	r = fs->kv->ops->iter_open(fs->kv, &it);

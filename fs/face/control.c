@@ -2,9 +2,12 @@
  * control.c: the admin's extended attributes, as one table.
  *
  * An attribute lives on the root inode or on every inode, and has a getter, a setter, or both.  A name that is not in the
- * table, or not on this inode, does not exist: -ENODATA to read, -EOPNOTSUPP to write.  One without a getter is a
- * command: it reads as unset, and setting it (to anything) carries it out before setxattr(2) returns.
- * Everyone who reaches the inode may read; only root and the owner of the root directory may set.
+ * table is asked of the provider when it is the root's; one that nobody has does not exist: -ENODATA to read, -EOPNOTSUPP to
+ * write.  One without a getter is a command: it reads as unset, and setting it carries it out before setxattr(2) returns.
+ * Everyone who reaches the inode may read.  Root and the owner of the root directory may set; waiting is for everyone.
+ *
+ * A setter answers by its waiter, because it may have to wait for other machines.  The kernel holds the inode's lock all the
+ * while, so waits for a position have a limit.
  */
 #include "fs/face/control.h"
 
@@ -12,16 +15,34 @@
 #include <limits.h>
 #include <string.h>
 
-#include "base/buf.h"
+#define WAIT_MAX_S 30u
 
 enum control_scope { SCOPE_ROOT, SCOPE_ANY };
+enum control_setter { SETTER_ADMIN, SETTER_EVERYONE };
+
+/* What is to be set, and who wants it. */
+struct setting {
+	struct fs *fs;
+	const struct fs_cred *cred;
+	uint64_t ino;
+	struct slice value;
+};
 
 struct control {
 	const char *name; /* after "clawfs." */
 	enum control_scope scope;
-	int (*get)(struct fs *fs, uint64_t ino, struct buf *out); /* NULL: reads as unset */
-	int (*set)(struct fs *fs);                                /* NULL: read-only */
+	int (*get)(struct fs *fs, uint64_t ino, struct buf *out);            /* NULL: reads as unset */
+	void (*set)(const struct setting *s, struct journal_waiter *w);      /* NULL: read-only */
+	int (*remove)(struct fs *fs, const struct fs_cred *c, uint64_t ino); /* NULL: cannot be unset */
+	enum control_setter setter;
 };
+
+static const char *control_name(const char *name)
+{
+	return name + strlen("clawfs.");
+}
+
+/* ---- what can be read ---- */
 
 static int get_status(struct fs *fs, uint64_t ino, struct buf *out)
 {
@@ -47,30 +68,151 @@ static int get_version(struct fs *fs, uint64_t ino, struct buf *out)
 	return 0;
 }
 
+static int get_pos(struct fs *fs, uint64_t ino, struct buf *out)
+{
+	(void)ino;
+	buf_printf(out, "%llu", (unsigned long long)fs_pos(fs));
+	return 0;
+}
+
+static int get_epoch(struct fs *fs, uint64_t ino, struct buf *out)
+{
+	struct replica_volume *v = fs_replica(fs);
+	struct replica_point p;
+
+	(void)ino;
+	v->ops->get_point(v, &p);
+	buf_printf(out, "%llu", (unsigned long long)p.promised);
+	return 0;
+}
+
+static int get_role(struct fs *fs, uint64_t ino, struct buf *out)
+{
+	(void)ino;
+	buf_printf(out, "%s", fs_role(fs) == ROLE_LEADER ? "leader" : "follower");
+	return 0;
+}
+
+static int get_durability(struct fs *fs, uint64_t ino, struct buf *out)
+{
+	char value[FS_POLICY_MAX + 1] = "local";
+	int r = fs_get_policy(fs, ino, "durability", true, value);
+
+	buf_printf(out, "%s", value);
+	return r == -ENODATA ? 0 : r;
+}
+
+/* ---- what can be set ---- */
+
+static void set_checkpoint(const struct setting *s, struct journal_waiter *w)
+{
+	w->done(w, fs_checkpoint(s->fs));
+}
+
+static void set_sync(const struct setting *s, struct journal_waiter *w)
+{
+	fs_sync_async(s->fs, FS_ROOT_INO, w);
+}
+
+static void set_durability(const struct setting *s, struct journal_waiter *w)
+{
+	char value[FS_POLICY_MAX + 1] = {0};
+
+	if (s->value.len > FS_POLICY_MAX || memchr(s->value.p, '\0', s->value.len)) {
+		w->done(w, -EINVAL);
+		return;
+	}
+	memcpy(value, s->value.p, s->value.len);
+	w->done(w, fs_set_policy(s->fs, s->cred, s->ino, "durability", value));
+}
+
+static int remove_durability(struct fs *fs, const struct fs_cred *cred, uint64_t ino)
+{
+	return fs_set_policy(fs, cred, ino, "durability", NULL);
+}
+
+/* Decimal digits at *at, which moves behind them. */
+static bool parse_number(struct slice text, size_t *at, uint64_t *ret)
+{
+	const char *p = text.p;
+	size_t first = *at;
+
+	*ret = 0;
+	for (; *at < text.len && p[*at] >= '0' && p[*at] <= '9'; (*at)++)
+		if (__builtin_mul_overflow(*ret, 10, ret) || __builtin_add_overflow(*ret, (uint64_t)(p[*at] - '0'), ret))
+			return false;
+	return *at > first;
+}
+
+/* "SEQ" or "SEQ SECONDS". */
+static int parse_wait(struct slice text, uint64_t *ret_seq, uint64_t *ret_seconds)
+{
+	const char *p = text.p;
+	size_t at = 0;
+
+	*ret_seconds = WAIT_MAX_S;
+	if (!parse_number(text, &at, ret_seq))
+		return -EINVAL;
+	if (at < text.len && (p[at++] != ' ' || !parse_number(text, &at, ret_seconds)))
+		return -EINVAL;
+	return at == text.len && *ret_seconds <= WAIT_MAX_S ? 0 : -EINVAL;
+}
+
+static void set_wait(const struct setting *s, struct journal_waiter *w)
+{
+	uint64_t seq, seconds;
+	int r = parse_wait(s->value, &seq, &seconds);
+
+	if (r < 0)
+		w->done(w, r);
+	else
+		fs_wait_pos_async(s->fs, seq, (int64_t)seconds * NSEC_PER_SEC, w);
+}
+
+/* ---- the table ---- */
+
 static const struct control controls[] = {
-    {"checkpoint", SCOPE_ROOT, NULL, fs_checkpoint}, {"path", SCOPE_ANY, get_path, NULL},
-    {"status", SCOPE_ROOT, get_status, NULL},        {"sync", SCOPE_ROOT, NULL, fs_sync},
-    {"version", SCOPE_ROOT, get_version, NULL},
+    {"checkpoint", SCOPE_ROOT, .set = set_checkpoint},
+    {"durability", SCOPE_ANY, get_durability, set_durability, remove_durability},
+    {"epoch", SCOPE_ROOT, get_epoch},
+    {"path", SCOPE_ANY, get_path},
+    {"pos", SCOPE_ROOT, get_pos},
+    {"role", SCOPE_ROOT, get_role},
+    {"status", SCOPE_ROOT, get_status},
+    {"sync", SCOPE_ROOT, .set = set_sync},
+    {"version", SCOPE_ROOT, get_version},
+    {"wait", SCOPE_ROOT, .set = set_wait, .setter = SETTER_EVERYONE},
 };
 
-static const struct control *control_find(uint64_t ino, const char *name)
+static const struct control *control_find(const char *name)
 {
-	const char *rest = name + strlen("clawfs.");
-
 	for (size_t i = 0; i < ARRAY_SIZE(controls); i++)
-		if (strcmp(controls[i].name, rest) == 0)
-			return controls[i].scope == SCOPE_ANY || ino == FS_ROOT_INO ? &controls[i] : NULL;
+		if (strcmp(controls[i].name, control_name(name)) == 0)
+			return &controls[i];
 	return NULL;
 }
 
-int control_get(struct fs *fs, uint64_t ino, const char *name, void *p, size_t cap, size_t *ret_len)
+static bool is_here(const struct control *c, uint64_t ino)
 {
-	const struct control *c = control_find(ino, name);
-	CLEANUP_BUF struct buf out = {0};
+	return c->scope == SCOPE_ANY || ino == FS_ROOT_INO;
+}
 
-	if (!c || !c->get)
-		return -ENODATA;
-	int r = c->get(fs, ino, &out);
+static int get(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
+	       struct buf *out)
+{
+	const struct control *c = control_find(name);
+
+	if (c)
+		return c->get && is_here(c, ino) ? c->get(fs, ino, out) : -ENODATA;
+	return more && ino == FS_ROOT_INO ? more->get(more->ctx, cred, control_name(name), out) : -ENODATA;
+}
+
+int control_get(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
+		void *p, size_t cap, size_t *ret_len)
+{
+	CLEANUP_BUF struct buf out = {0};
+	int r = get(fs, more, cred, ino, name, &out);
+
 	if (r < 0)
 		return r;
 	if (out.failed)
@@ -83,7 +225,7 @@ int control_get(struct fs *fs, uint64_t ino, const char *name, void *p, size_t c
 	return 0;
 }
 
-static int may_set(struct fs *fs, const struct fs_cred *cred)
+static int check_admin(struct fs *fs, const struct fs_cred *cred)
 {
 	struct fs_attr root;
 
@@ -95,14 +237,29 @@ static int may_set(struct fs *fs, const struct fs_cred *cred)
 	return cred->uid == root.uid ? 0 : -EPERM;
 }
 
-int control_set(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name, const void *p, size_t len)
+void control_set(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
+		 const void *value, size_t len, struct journal_waiter *w)
 {
-	const struct control *c = control_find(ino, name);
+	const struct setting s = {.fs = fs, .cred = cred, .ino = ino, .value = {value ? value : "", value ? len : 0}};
+	const struct control *c = control_find(name);
+	int r = 0;
 
-	(void)p;
-	(void)len;
-	if (!c || !c->set)
+	if (c ? !c->set || !is_here(c, ino) : !more || ino != FS_ROOT_INO)
+		r = -EOPNOTSUPP;
+	else if (!c || c->setter == SETTER_ADMIN)
+		r = check_admin(fs, cred);
+	if (r == 0 && c)
+		c->set(&s, w);
+	else
+		w->done(w, r < 0 ? r : more->set(more->ctx, cred, control_name(name), s.value.p, s.value.len));
+}
+
+int control_remove(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name)
+{
+	const struct control *c = control_find(name);
+
+	if (!c || !c->remove || !is_here(c, ino))
 		return -EOPNOTSUPP;
-	int r = may_set(fs, cred);
-	return r < 0 ? r : c->set(fs);
+	int r = check_admin(fs, cred);
+	return r < 0 ? r : c->remove(fs, cred, ino);
 }

@@ -3,12 +3,16 @@
  *
  * face_mount() mounts; the kernel queues its first request, INIT, and makes every user wait for the answer.  face_run()
  * starts the workers, and its own thread only waits on an eventfd for: INIT answered (the mount's cache can be tuned), the last
- * worker gone (somebody unmounted), or face_stop().
+ * worker gone (somebody unmounted), the caller's word to stop, or the volume's turn to follow.
  *
  * Stop: unmount as umount(8) does, which writes dirty pages and waits.  While files are open that fails with EBUSY; it is
  * tried for RELEASE_TRIES rounds, then the mount is written out, taken out of the tree, and the connection is cut: whoever
  * still has files open gets ENOTCONN.  Workers end by ENODEV, or are cancelled where the connection outlives the
  * unmount (a mount namespace that copied it).  All of it stays below 30 s (guarantee G16).
+ *
+ * A leader that turns follower under its mount leaves the kernel with a cache of writes that nobody takes any more and of names
+ * and attributes that never expire.  Such a mount is taken away without tries: what the kernel holds dirty is refused with EROFS,
+ * and the caller mounts anew.
  */
 #include "fs/face/face_internal.h"
 
@@ -94,7 +98,12 @@ int face_mount(struct fs *fs, const struct face_options *o, struct face **ret_fa
 		return -ENOMEM;
 	f->fs = fs;
 	f->fd = -1;
+	f->stop_fd = o->stop_fd;
+	f->stopping = o->stopping;
+	f->stopping_ctx = o->stopping_ctx;
 	f->read_only = o->read_only;
+	f->follower = o->follower;
+	f->provider = o->provider;
 	f->n_workers = o->n_workers ? o->n_workers : face_default_workers();
 	f->workers = calloc(f->n_workers, sizeof(*f->workers));
 	f->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -141,6 +150,16 @@ static void wait_event(struct face *f, int timeout_ms)
 	}
 }
 
+/* The same for ever; true for the word to stop. */
+static bool wait_event_or_stop(struct face *f)
+{
+	struct pollfd p[] = {{.fd = f->event_fd, .events = POLLIN}, {.fd = f->stop_fd, .events = POLLIN}};
+	bool stop = poll(p, ARRAY_SIZE(p), -1) > 0 && p[1].revents;
+
+	wait_event(f, 0);
+	return stop;
+}
+
 static void join_threads(struct face *f)
 {
 	const int64_t deadline = clock_mono_ns(&clock_system) + WORKERS_END_MS * INT64_C(1000000);
@@ -149,6 +168,8 @@ static void join_threads(struct face *f)
 		wait_event(f, 100);
 	if (f->seeker)
 		seeker_stop(f->seeker);
+	if (f->notifier)
+		notifier_stop(f->notifier);
 	for (uint32_t i = 0; i < f->n_workers; i++) {
 		struct worker *w = &f->workers[i];
 
@@ -170,12 +191,12 @@ static bool connection_is_over(const struct face *f)
 }
 
 /* The workers serve all the while: the kernel writes dirty pages and forgets inodes before it lets go. */
-static void release_mount(struct face *f)
+static void release_mount(struct face *f, int tries)
 {
 	const struct timespec step = {.tv_nsec = RELEASE_STEP_NS};
 	int r = -EBUSY;
 
-	for (int i = 0; i < RELEASE_TRIES && r == -EBUSY; i++) {
+	for (int i = 0; i < tries && r == -EBUSY; i++) {
 		if (connection_is_over(f))
 			return;
 		if (i > 0)
@@ -188,47 +209,55 @@ static void release_mount(struct face *f)
 	mount_detach(f);
 }
 
-int face_run(struct face *f)
+static int start_threads(struct face *f)
 {
-	bool tuned = false;
 	int r = seeker_start(f->session, &f->seeker);
 
-	if (r == 0)
-		r = start_workers(f);
+	if (r == 0 && f->follower)
+		r = notifier_start(f, &f->notifier);
+	return r < 0 ? r : start_workers(f);
+}
+
+int face_run(struct face *f)
+{
+	bool tuned = false, stop = false, remount = false;
+	int r = start_threads(f);
+
 	if (r < 0) {
 		log_error("starting threads: %s", strerror(-r));
 		atomic_store(&f->error, r);
-		face_stop(f);
+		stop = true;
 	}
-	while (atomic_load(&f->n_running) && !atomic_load(&f->stop)) {
-		wait_event(f, -1);
+	while (atomic_load(&f->n_running) && !stop && !remount) {
+		stop = wait_event_or_stop(f) || atomic_load(&f->error);
 		if (!tuned && atomic_load(&f->connected)) {
 			mount_tune(f);
 			tuned = true;
 		}
-		if (atomic_load(&f->error))
-			face_stop(f);
+		remount = atomic_load(&f->n_running) && atomic_load(&f->connected) && face_must_remount(f);
 	}
+	if (stop && f->stopping)
+		f->stopping(f->stopping_ctx);
 	if (atomic_load(&f->n_running))
-		release_mount(f);
+		release_mount(f, remount ? 1 : RELEASE_TRIES);
 	join_threads(f);
+	fs_end_waits(f->fs); /* fsync and clawfs.wait, whose answers go through the notifier and the session */
 	f->seeker = seeker_free(f->seeker);
-	return atomic_load(&f->error);
+	f->notifier = notifier_free(f->notifier);
+	r = atomic_load(&f->error);
+	return r == 0 && remount ? FACE_REMOUNT : r;
 }
 
 void face_wake(struct face *f)
 {
 	const uint64_t one = 1;
-	const int e = errno; /* belongs to whatever a signal handler interrupted */
 	ssize_t n = write(f->event_fd, &one, sizeof(one));
 
 	(void)n; /* full means it is already set */
-	errno = e;
 }
 
-void face_stop(struct face *f)
+void face_role_changed(struct face *f)
 {
-	atomic_store(&f->stop, true);
 	face_wake(f);
 }
 

@@ -23,10 +23,12 @@
 #define FACE_IO_MAX ((size_t)MIB) /* largest READ and WRITE */
 
 /*
- * The only mount of the volume is this one, so what the kernel cached stays true until the kernel itself changes it.
- * A billion seconds fits the kernel's arithmetic in jiffies.
+ * How long the kernel believes what a reply says.  The only mount of a leader's volume is this one, so what the kernel cached
+ * stays true until the kernel itself changes it; a billion seconds fits its arithmetic in jiffies.  On a follower notices
+ * end it early, and time ends it where a notice could not be given.
  */
-#define FACE_TIMEOUT_S 1e9
+#define FACE_TIMEOUT_LEADER_S   1e9
+#define FACE_TIMEOUT_FOLLOWER_S 1.0
 
 struct face;
 
@@ -53,16 +55,21 @@ struct face {
 	struct mount_device device;
 	int fd;       /* /dev/fuse, owned by the session */
 	int event_fd; /* wakes face_run() */
+	int stop_fd;  /* borrowed; -1: none */
+	void (*stopping)(void *ctx);
+	void *stopping_ctx;
 	bool read_only;
+	bool follower;                      /* mounted for a follower (face.h); stays so when the volume leads later */
+	const struct control_provider *provider; /* borrowed; may be NULL */
 	bool writeback;                     /* the kernel caches writes and owns size, mtime and ctime of regular files */
 	bool kill_privs;                    /* the kernel leaves clearing of setuid and setgid to us (FUSE_HANDLE_KILLPRIV_V2) */
 	bool no_open, no_opendir, no_flush; /* the kernel takes ENOSYS as "always fine, do not ask again" */
 	uint32_t n_workers;
 	struct worker *workers;
 	struct seeker *seeker;
+	struct notifier *notifier; /* of a follower's mount */
 	atomic_uint n_running;
 	atomic_int error;      /* first failure of the connection, -errno */
-	atomic_bool stop;      /* face_stop() was called */
 	atomic_bool connected; /* INIT was answered */
 };
 
@@ -70,7 +77,7 @@ struct face {
 MUST_CHECK int worker_start(struct worker *w);
 void worker_free_buffers(struct worker *w);
 MUST_CHECK int worker_attach_io(struct face *f);
-void face_wake(struct face *f); /* async-signal-safe */
+void face_wake(struct face *f);
 
 /* mount.c */
 MUST_CHECK int mount_arguments(const struct face_options *o, struct fuse_args *ret_args);
@@ -99,6 +106,15 @@ static inline struct fs *request_fs(fuse_req_t req)
 {
 	return request_face(req)->fs;
 }
+/* A leader's mount of a volume that follows by now: on its way out, and nothing it would say of the volume would stay right. */
+static inline bool face_must_remount(const struct face *f)
+{
+	return !f->follower && fs_role(f->fs) == ROLE_FOLLOWER;
+}
+static inline double face_timeout_s(const struct face *f)
+{
+	return f->follower ? FACE_TIMEOUT_FOLLOWER_S : FACE_TIMEOUT_LEADER_S;
+}
 static inline const struct fuse_in_header *request_header(void)
 {
 	return (const struct fuse_in_header *)(const void *)worker_self->in;
@@ -122,7 +138,7 @@ void reply_entry(fuse_req_t req, int r, const struct fs_attr *a);
 void reply_attr(fuse_req_t req, int r, const struct fs_attr *a);
 void reply_bytes(fuse_req_t req, int r, const void *p, size_t len);
 void attr_to_stat(const struct fs_attr *a, struct stat *ret);
-void attr_to_entry(const struct fs_attr *a, struct fuse_entry_param *ret);
+void attr_to_entry(const struct face *f, const struct fs_attr *a, struct fuse_entry_param *ret);
 int64_t timespec_to_ns(struct timespec ts); /* clamped to what 64 bits hold: years 1677 to 2262 */
 
 /* ops_namespace.c */
@@ -158,6 +174,16 @@ void seeker_stop(struct seeker *s);
 /* After the workers ended; NULL is fine. */
 struct seeker *seeker_free(struct seeker *s);
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+
+/* notify.c */
+struct notifier;
+/* Watches the volume and tells the kernel what changed. */
+MUST_CHECK int notifier_start(struct face *f, struct notifier **ret_notifier);
+/* Ends its threads; while the workers still serve, or once the connection is over. */
+void notifier_stop(struct notifier *n);
+struct notifier *notifier_free(struct notifier *n);
+/* Answers an xattr request once the kernel was told of everything that changed before: with a value, or (len 0) with success. */
+void notifier_answer(struct notifier *n, fuse_req_t req, const void *value, size_t len);
 
 /* ops_xattr.c */
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);

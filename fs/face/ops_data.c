@@ -5,6 +5,7 @@
  * is, a READ lands in the worker's reply buffer and leaves from there.
  * The kernel answers open and close by itself once OPEN was refused with ENOSYS; files carry no state of their own.  With
  * the writeback cache reads may come for files opened write-only, and writes without anyone's credentials.
+ * A follower's mount answers OPEN, so that opening for writing says EROFS as a read-only mount does.
  */
 #include "fs/face/face_internal.h"
 
@@ -13,12 +14,18 @@
 
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	const struct face *f = request_face(req);
+
 	(void)ino;
-	if (request_face(req)->no_open) {
+	if (f->no_open) {
 		(void)fuse_reply_err(req, ENOSYS);
 		return;
 	}
-	fi->keep_cache = 1;
+	if ((fi->flags & O_ACCMODE) != O_RDONLY && fs_role(f->fs) == ROLE_FOLLOWER) {
+		reply_err(req, -EROFS);
+		return;
+	}
+	fi->keep_cache = 1; /* it is right: the kernel is told of changes */
 	(void)fuse_reply_open(req, fi);
 }
 
@@ -49,6 +56,44 @@ static bool write_kills_privs(void)
 	return in->write_flags & FUSE_WRITE_KILL_SUIDGID;
 }
 
+static void reply_written(fuse_req_t req, int r, size_t n)
+{
+	if (r < 0)
+		reply_err(req, r);
+	else
+		(void)fuse_reply_write(req, n);
+}
+
+/* A request whose reply waits for a commit; the worker that received it goes on to the next. */
+struct pending_sync {
+	struct journal_waiter waiter;
+	fuse_req_t req;
+	size_t written; /* 0: an FSYNC */
+};
+
+static void reply_synced(struct journal_waiter *w, int result)
+{
+	struct pending_sync *p = container_of(w, struct pending_sync, waiter);
+
+	if (p->written)
+		reply_written(p->req, result, p->written);
+	else
+		reply_err(p->req, result);
+	free(p);
+}
+
+static void sync_then_reply(fuse_req_t req, fuse_ino_t ino, size_t written)
+{
+	struct pending_sync *p = malloc(sizeof(*p));
+
+	if (!p) {
+		reply_err(req, -ENOMEM);
+		return;
+	}
+	*p = (struct pending_sync){.waiter.done = reply_synced, .req = req, .written = written};
+	fs_sync_async(request_fs(req), ino, &p->waiter);
+}
+
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	const struct fs_cred cred = request_cred(req);
@@ -64,41 +109,17 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t 
 	 * ones (libaio, io_uring) on this reply alone.
 	 */
 	if (r == 0 && (fi->flags & (O_SYNC | O_DSYNC)))
-		r = fs_sync(f->fs);
-	if (r < 0)
-		reply_err(req, r);
+		sync_then_reply(req, ino, size);
 	else
-		(void)fuse_reply_write(req, size);
+		reply_written(req, r, size);
 }
 
-/* A request whose reply waits for a commit; the worker that received it goes on to the next. */
-struct pending_sync {
-	struct journal_waiter waiter;
-	fuse_req_t req;
-};
-
-static void reply_synced(struct journal_waiter *w, int result)
-{
-	struct pending_sync *p = container_of(w, struct pending_sync, waiter);
-
-	reply_err(p->req, result);
-	free(p);
-}
-
-/* Data only or not, file or directory: a durable point covers the whole volume (guarantee G2). */
+/* Data only or not, file or directory: a durable point covers the whole volume (guarantee G2), at the level of `ino`. */
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	struct pending_sync *p = malloc(sizeof(*p));
-
-	(void)ino;
 	(void)datasync;
 	(void)fi;
-	if (!p) {
-		reply_err(req, fs_sync(request_fs(req)));
-		return;
-	}
-	*p = (struct pending_sync){.waiter.done = reply_synced, .req = req};
-	fs_sync_async(request_fs(req), &p->waiter);
+	sync_then_reply(req, ino, 0);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
@@ -121,22 +142,5 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_off, struct 
 	int r = fs_copy_range(request_fs(req), &cred, from, (uint64_t)from_off, to, (uint64_t)to_off, min_u64(len, FACE_IO_MAX),
 			      &copied);
 
-	if (r < 0)
-		reply_err(req, r);
-	else
-		(void)fuse_reply_write(req, copied);
-}
-
-void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags, const void *in,
-	      size_t in_len, size_t out_len)
-{
-	(void)ino;
-	(void)cmd;
-	(void)arg;
-	(void)fi;
-	(void)flags;
-	(void)in;
-	(void)in_len;
-	(void)out_len;
-	reply_err(req, -ENOTTY);
+	reply_written(req, r, copied);
 }

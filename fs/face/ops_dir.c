@@ -19,16 +19,21 @@ struct dir_reply {
 	bool full;
 };
 
-/* Asks not to be asked again: no per-directory state is kept, and the kernel then also caches what it read. */
+/*
+ * Asks not to be asked again: no per-directory state is kept, and the kernel then also caches what it read.  Not so on a
+ * follower, where each reading of a directory shows it as it is now.
+ */
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	const struct face *f = request_face(req);
+
 	(void)ino;
-	if (request_face(req)->no_opendir) {
+	if (f->no_opendir) {
 		(void)fuse_reply_err(req, ENOSYS);
 		return;
 	}
-	fi->cache_readdir = 1;
-	fi->keep_cache = 1;
+	fi->cache_readdir = !f->follower;
+	fi->keep_cache = !f->follower;
 	(void)fuse_reply_open(req, fi);
 }
 
@@ -59,7 +64,7 @@ static int add_plus(void *ctx, const struct fs_dirent *e)
 	const bool with_attr = e->attr && !is_dot(e->name);
 
 	if (with_attr)
-		attr_to_entry(e->attr, &entry);
+		attr_to_entry(request_face(d->req), e->attr, &entry);
 	size_t n = fuse_add_direntry_plus(d->req, d->p + d->used, d->cap - d->used, e->name, &entry, (off_t)e->cookie);
 
 	if (n > d->cap - d->used) {

@@ -17,7 +17,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	int r = fs_lookup(request_fs(req), parent, name, &a);
 
 	if (r == -ENOENT) {
-		const struct fuse_entry_param absent = {.entry_timeout = FACE_TIMEOUT_S};
+		const struct fuse_entry_param absent = {.entry_timeout = face_timeout_s(request_face(req))};
 
 		(void)fuse_reply_entry(req, &absent);
 		return;

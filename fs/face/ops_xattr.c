@@ -1,8 +1,10 @@
 /*
  * ops_xattr.c: extended attributes; names in clawfs.* go to the control table and never to an inode.
  *
- * The kernel asks for security.capability before it lets a write pass; fs_getxattr answers -ENODATA from the inode alone.
- * No call here is ever answered with ENOSYS (reply_err sees to it): that would switch xattrs off for the whole mount.
+ * On a follower clawfs.pos and a clawfs.wait that succeeded promise what this mount shows, so the kernel's caches must be told of
+ * it before they are answered (notify.c). The kernel asks for security.capability before it lets a write pass; fs_getxattr
+ * answers -ENODATA from the inode alone. No call here is ever answered with ENOSYS (reply_err sees to it): that would switch
+ * xattrs off for the whole mount.
  */
 #include "fs/face/face_internal.h"
 
@@ -20,30 +22,68 @@ static void reply_value(fuse_req_t req, int r, size_t size, size_t len)
 		reply_bytes(req, r, worker_self->reply, len);
 }
 
+/* A setting that may wait, for another machine say; the worker that received it goes on to the next. */
+struct pending_set {
+	struct journal_waiter waiter;
+	fuse_req_t req;
+	bool promises; /* its success says what this mount shows */
+	bool ioctl;
+};
+
+static void reply_set(struct journal_waiter *w, int result)
+{
+	struct pending_set *p = container_of(w, struct pending_set, waiter);
+	struct face *f = request_face(p->req);
+
+	if (result == 0 && p->promises)
+		notifier_answer(f->notifier, p->req, NULL, 0);
+	else if (result == 0 && p->ioctl)
+		(void)fuse_reply_ioctl(p->req, 0, NULL, 0);
+	else
+		reply_err(p->req, result);
+	free(p);
+}
+
+static void set_control(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, bool ioctl)
+{
+	const struct fs_cred cred = request_cred(req);
+	const struct face *f = request_face(req);
+	struct pending_set *p = malloc(sizeof(*p));
+
+	if (!p) {
+		reply_err(req, -ENOMEM);
+		return;
+	}
+	*p = (struct pending_set){
+	    .waiter.done = reply_set, .req = req, .promises = f->follower && strcmp(name, "clawfs.wait") == 0, .ioctl = ioctl};
+	control_set(f->fs, f->provider, &cred, ino, name, value, size, &p->waiter);
+}
+
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
 	const struct fs_cred cred = request_cred(req);
-	struct fs *fs = request_fs(req);
-	int r;
 
 	if (control_is(name))
-		r = control_set(fs, &cred, ino, name, value, size);
+		set_control(req, ino, name, value, size, false);
 	else
-		r = fs_setxattr(fs, &cred, ino, name, value, size, flags);
-	reply_err(req, r);
+		reply_err(req, fs_setxattr(request_fs(req), &cred, ino, name, value, size, flags));
 }
 
 void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
+	const struct fs_cred cred = request_cred(req);
+	const struct face *f = request_face(req);
 	size_t cap = min_u64(size, FACE_IO_MAX), len = 0;
-	struct fs *fs = request_fs(req);
 	int r;
 
 	if (control_is(name))
-		r = control_get(fs, ino, name, worker_self->reply, cap, &len);
+		r = control_get(f->fs, f->provider, &cred, ino, name, worker_self->reply, cap, &len);
 	else
-		r = fs_getxattr(fs, ino, name, worker_self->reply, cap, &len);
-	reply_value(req, r, size, len);
+		r = fs_getxattr(f->fs, ino, name, worker_self->reply, cap, &len);
+	if (r == 0 && cap && len && f->follower && strcmp(name, "clawfs.pos") == 0)
+		notifier_answer(f->notifier, req, worker_self->reply, len);
+	else
+		reply_value(req, r, size, len);
 }
 
 /* As the host's filesystems do: trusted.* is shown to root only.  Returns the length of what is left. */
@@ -78,6 +118,45 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	const struct fs_cred cred = request_cred(req);
+	struct fs *fs = request_fs(req);
 
-	reply_err(req, control_is(name) ? -EOPNOTSUPP : fs_removexattr(request_fs(req), &cred, ino, name));
+	reply_err(req, control_is(name) ? control_remove(fs, &cred, ino, name) : fs_removexattr(fs, &cred, ino, name));
+}
+
+static bool ioctl_valid(const struct control_ioctl *in, size_t len)
+{
+	return len == sizeof(*in) && memchr(in->name, '\0', sizeof(in->name)) && memchr(in->value, '\0', sizeof(in->value)) &&
+	       control_is(in->name);
+}
+
+static void remove_control(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	const struct fs_cred cred = request_cred(req);
+	int r = control_remove(request_fs(req), &cred, ino, name);
+
+	if (r < 0)
+		reply_err(req, r);
+	else
+		(void)fuse_reply_ioctl(req, 0, NULL, 0);
+}
+
+void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags, const void *in,
+	      size_t in_len, size_t out_len)
+{
+	const struct control_ioctl *c = in;
+
+	(void)arg;
+	(void)fi;
+	(void)flags;
+	(void)out_len;
+	if (cmd != CONTROL_IOCTL_SET && cmd != CONTROL_IOCTL_REMOVE)
+		reply_err(req, -ENOTTY);
+	else if (!ioctl_valid(c, in_len))
+		reply_err(req, -EINVAL);
+	else if (strcmp(c->name, "clawfs.wait") == 0)
+		reply_err(req, -ENOTTY);
+	else if (cmd == CONTROL_IOCTL_REMOVE)
+		remove_control(req, ino, c->name);
+	else
+		set_control(req, ino, c->name, c->value, strlen(c->value), true);
 }

@@ -60,9 +60,9 @@ void attr_to_stat(const struct fs_attr *a, struct stat *ret)
 }
 
 /* generation stays 0: inode numbers are never used twice, so they need no help over NFS. */
-void attr_to_entry(const struct fs_attr *a, struct fuse_entry_param *ret)
+void attr_to_entry(const struct face *f, const struct fs_attr *a, struct fuse_entry_param *ret)
 {
-	*ret = (struct fuse_entry_param){.ino = a->ino, .attr_timeout = FACE_TIMEOUT_S, .entry_timeout = FACE_TIMEOUT_S};
+	*ret = (struct fuse_entry_param){.ino = a->ino, .attr_timeout = face_timeout_s(f), .entry_timeout = face_timeout_s(f)};
 	attr_to_stat(a, &ret->attr);
 }
 
@@ -70,15 +70,15 @@ void attr_to_entry(const struct fs_attr *a, struct fuse_entry_param *ret)
 void reply_entry(fuse_req_t req, int r, const struct fs_attr *a)
 {
 	struct fuse_entry_param e;
-	struct fs *fs = request_fs(req); /* req is gone once replied to */
+	struct face *f = request_face(req); /* req is gone once replied to */
 
 	if (r < 0) {
 		reply_err(req, r);
 		return;
 	}
-	attr_to_entry(a, &e);
+	attr_to_entry(f, a, &e);
 	if (fuse_reply_entry(req, &e) < 0)
-		fs_forget(fs, a->ino, 1);
+		fs_forget(f->fs, a->ino, 1);
 }
 
 void reply_attr(fuse_req_t req, int r, const struct fs_attr *a)
@@ -90,7 +90,7 @@ void reply_attr(fuse_req_t req, int r, const struct fs_attr *a)
 		return;
 	}
 	attr_to_stat(a, &st);
-	(void)fuse_reply_attr(req, &st, FACE_TIMEOUT_S);
+	(void)fuse_reply_attr(req, &st, face_timeout_s(request_face(req)));
 }
 
 void reply_bytes(fuse_req_t req, int r, const void *p, size_t len)

@@ -60,6 +60,42 @@ static bool opcode_writes(uint32_t opcode)
 	}
 }
 
+static bool opcode_reads(uint32_t opcode)
+{
+	switch (opcode) {
+	case FUSE_GETATTR:
+	case FUSE_GETXATTR:
+	case FUSE_LISTXATTR:
+	case FUSE_LOOKUP:
+	case FUSE_READLINK:
+	case FUSE_OPEN:
+	case FUSE_READ:
+	case FUSE_OPENDIR:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+	case FUSE_LSEEK:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* What the root itself tells: status and commands are attributes of it, and a path to them asks for its mode and ACL. */
+static bool is_of_root(uint32_t opcode, uint64_t ino)
+{
+	return ino == FS_ROOT_INO && (opcode == FUSE_GETATTR || opcode == FUSE_GETXATTR || opcode == FUSE_LISTXATTR);
+}
+
+/* 0, or why this mount does not answer what reads the volume: ENOTCONN as it will say when it is gone. */
+static int read_error(const struct face *f, uint32_t opcode, uint64_t ino)
+{
+	if (!opcode_reads(opcode))
+		return 0;
+	if (face_must_remount(f))
+		return -ENOTCONN;
+	return is_of_root(opcode, ino) ? 0 : fs_readable(f->fs);
+}
+
 static void refuse(const struct worker *w, int e)
 {
 	const struct fuse_in_header *in = request_header();
@@ -129,6 +165,11 @@ static void serve(const struct worker *w, size_t len)
 
 	if (f->read_only && opcode_writes(opcode)) {
 		refuse(w, EROFS);
+		return;
+	}
+	int r = read_error(f, opcode, request_header()->nodeid);
+	if (r < 0) {
+		refuse(w, -r);
 		return;
 	}
 	fuse_session_process_buf(f->session, &buf);

@@ -442,6 +442,32 @@ int arena_alloc(struct arena *a, uint64_t n, pointer_t hint, bool from_reserved,
 	return r;
 }
 
+static void set_hidden(struct arena *a, struct run r, bool hidden)
+{
+	uint64_t block;
+
+	mutex_lock(&a->lock);
+	int e = arena_range(a, r.start, r.n_blocks, &block);
+	assert(e == 0 && bitmap_count(&a->busy, block, r.n_blocks) == r.n_blocks);
+	if (e == 0 && hidden)
+		bitmap_clear(&a->used, block, r.n_blocks);
+	else if (e == 0)
+		bitmap_set(&a->used, block, r.n_blocks);
+	if (e == 0)
+		touch_pages_locked(a, block, r.n_blocks);
+	mutex_unlock(&a->lock);
+}
+
+void arena_hide(struct arena *a, struct run r)
+{
+	set_hidden(a, r, true);
+}
+
+void arena_show(struct arena *a, struct run r)
+{
+	set_hidden(a, r, false);
+}
+
 int arena_claim(struct arena *a, struct run r)
 {
 	uint64_t block;

@@ -48,6 +48,13 @@ MUST_CHECK int arena_free(struct arena *a, struct run r);
 void arena_unalloc(struct arena *a, struct run r);
 /* The same for blocks allocated with from_reserved: what they used up is promised again, in one step. */
 void arena_unalloc_reserved(struct arena *a, struct run r);
+/*
+ * Allocated blocks that no record names for a while, so that checkpoints come between: a hidden one is given to nobody else, but
+ * what arena_save() says is used does not have it, and a crash loses nothing.  Shown again under the gate under which its record
+ * is appended, or before arena_unalloc().
+ */
+void arena_hide(struct arena *a, struct run r);
+void arena_show(struct arena *a, struct run r);
 /* Replay of a record that names blocks: marks them used.  -EUCLEAN when outside the arena or already used. */
 MUST_CHECK int arena_claim(struct arena *a, struct run r);
 

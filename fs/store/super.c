@@ -17,14 +17,30 @@
 #include "base/log.h"
 #include "fs/store/super_format.h"
 
-#define SUPER_NAME "super"
-#define COPIES     2u
+#define SUPER_NAME  "super"
+#define COPIES      2u
+#define NODE_ID_MAX 65535u
 
 _Static_assert(SUPER_BYTES == DISK_BLOCK, "a copy is one aligned write");
 
 static uint32_t block_crc(const struct super_block *b)
 {
 	return crc32c(0, b, offsetof(struct super_block, crc));
+}
+
+static uint64_t encode_flags(const struct super *s)
+{
+	return (s->clean ? SUPER_CLEAN : 0) | (s->follower ? SUPER_FOLLOWER : 0) | (s->resyncing ? SUPER_RESYNCING : 0) |
+	       (s->save ? SUPER_SAVE : 0) | (s->differs ? SUPER_DIFFERS : 0);
+}
+
+static void decode_flags(uint64_t flags, struct super *ret)
+{
+	ret->clean = flags & SUPER_CLEAN;
+	ret->follower = flags & SUPER_FOLLOWER;
+	ret->resyncing = flags & SUPER_RESYNCING;
+	ret->save = flags & SUPER_SAVE;
+	ret->differs = flags & SUPER_DIFFERS;
 }
 
 static void encode(const struct super *s, uint64_t generation, struct super_block *ret)
@@ -41,7 +57,9 @@ static void encode(const struct super *s, uint64_t generation, struct super_bloc
 	ret->generation = le64_make(generation);
 	ret->epoch = le64_make(s->epoch);
 	ret->incarnation = le64_make(s->incarnation);
-	ret->flags = le64_make(s->clean ? SUPER_CLEAN : 0);
+	ret->flags = le64_make(encode_flags(s));
+	ret->node_id = le32_make(s->node_id);
+	ret->fence = le64_make(s->fence);
 	ret->journal_segments = le32_make(s->journal_segments);
 	ret->journal_segment_kib = le32_make(s->journal_segment_kib);
 	ret->max_blocks = le64_make(s->max_blocks);
@@ -56,6 +74,14 @@ static bool geometry_ok(const struct super *s)
 {
 	return s->journal_segments >= 2 && s->journal_segments <= 4096 && s->journal_segment_kib &&
 	       s->journal_segment_kib % 4 == 0 && s->chunk_kib && s->chunk_kib % 256 == 0 && s->max_blocks;
+}
+
+/* A leader is in no state that only a follower can be in. */
+static bool role_ok(const struct super *s)
+{
+	bool following = s->resyncing || s->save || s->differs || s->fence;
+
+	return s->node_id <= NODE_ID_MAX && (s->follower || !following);
 }
 
 int super_decode(const void *block, struct super *ret)
@@ -73,7 +99,8 @@ int super_decode(const void *block, struct super *ret)
 	    .generation = le64_get(b->generation),
 	    .epoch = le64_get(b->epoch),
 	    .incarnation = le64_get(b->incarnation),
-	    .clean = le64_get(b->flags) & SUPER_CLEAN,
+	    .node_id = le32_get(b->node_id) ? le32_get(b->node_id) : 1,
+	    .fence = le64_get(b->fence),
 	    .journal_segments = le32_get(b->journal_segments),
 	    .journal_segment_kib = le32_get(b->journal_segment_kib),
 	    .chunk_kib = le32_get(b->chunk_kib),
@@ -85,7 +112,8 @@ int super_decode(const void *block, struct super *ret)
 	memcpy(s.volume, b->volume, sizeof(s.volume));
 	memcpy(s.node, b->node, sizeof(s.node));
 	memcpy(s.label, b->label, sizeof(b->label)); /* one byte shorter: the NUL stays */
-	if (!geometry_ok(&s))
+	decode_flags(le64_get(b->flags), &s);
+	if (!geometry_ok(&s) || !role_ok(&s))
 		return -EUCLEAN;
 	*ret = s;
 	return 0;
@@ -114,7 +142,7 @@ static int choose(const int results[COPIES], const struct super copies[COPIES], 
 		int r = results[0] == -EUCLEAN || results[1] == -EUCLEAN ? -EUCLEAN : -EBADMSG;
 		log_error("both copies of the superblock are damaged (%s): restore the file '" SUPER_NAME
 			  "' from a backup or replica",
-			  r == -EUCLEAN ? "impossible geometry" : "checksum");
+			  r == -EUCLEAN ? "impossible geometry or flags" : "checksum");
 		return r;
 	}
 	unsigned newest = results[0] ? 1 : results[1] ? 0 : copies[1].generation > copies[0].generation;

@@ -4,7 +4,7 @@
  * Durability: super_write() returns once the new copy is flushed; the old copy stays valid until then.
  * Threads: one at a time.
  * Errors: -ENODATA no superblock at all (not a volume), -EBADMSG both copies damaged, -EPROTONOSUPPORT written by a newer
- * clawfs, -EUCLEAN impossible geometry.  Each logs one line that tells the admin what to do.
+ * clawfs, -EUCLEAN impossible geometry or flags.  Each logs one line that tells the admin what to do.
  */
 #pragma once
 
@@ -15,6 +15,9 @@ struct super {
 	uint64_t compat, ro_compat, incompat;
 	uint64_t generation, epoch, incarnation;
 	bool clean;
+	bool follower, resyncing, save, differs; /* SUPER_*: the last three only of a follower */
+	uint32_t node_id;
+	uint64_t fence;
 	uint32_t journal_segments, journal_segment_kib, chunk_kib;
 	uint64_t max_blocks, host_reserve;
 	int64_t created_ns;

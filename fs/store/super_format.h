@@ -22,18 +22,24 @@ struct super_block {
 	uint8_t node[16];       /* uuid of this copy of it */
 	le64 compat, ro_compat, incompat;
 	le64 generation;
-	le64 epoch;
+	le64 epoch;             /* the highest the node has heard of: it accepts nothing below */
 	le64 incarnation;       /* grows by one with every mount, durably before anything else is written */
-	le64 flags;             /* SUPER_CLEAN */
+	le64 flags;             /* SUPER_* below */
 	le32 journal_segments;
 	le32 journal_segment_kib;
 	le64 max_blocks;        /* size limit; all ones: none */
 	le64 created_ns;
 	le64 host_reserve;      /* bytes left to the host */
 	uint8_t label[64];      /* UTF-8, zero-padded */
-	uint8_t zero[3892];
+	le32 node_id;           /* of this node within the volume, 1 .. 65535; 0, as older releases wrote it, is 1 */
+	le64 fence;             /* a follower is not readable before it has applied this batch; 0: none */
+	uint8_t zero[3880];
 	le32 crc;               /* CRC-32C of the block up to here */
 };
 _Static_assert(sizeof(struct super_block) == SUPER_BYTES, "");
 
-#define SUPER_CLEAN UINT64_C(1) /* the last mount ended with a checkpoint; replay has nothing to do */
+#define SUPER_CLEAN UINT64_C(1)     /* the last mount ended with a checkpoint; replay has nothing to do */
+#define SUPER_FOLLOWER UINT64_C(2)  /* the node follows: what it appends comes from its leader */
+#define SUPER_RESYNCING UINT64_C(4) /* a follower between two states: its journal counts for nothing */
+#define SUPER_SAVE UINT64_C(8)      /* the resync that was begun keeps what it replaces */
+#define SUPER_DIFFERS UINT64_C(16)  /* a follower whose state was seen to differ from its leader's */

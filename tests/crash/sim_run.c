@@ -51,6 +51,7 @@ void sim_history_add(struct sim_run *run, const char *what, size_t covers)
 	*s = (struct sim_step){.model = model_clone(run->model), .hash = model_hash(run->model), .covers = covers};
 	snprintf(s->what, sizeof(s->what), "%s", what);
 	s->mark = simstore_mark(run->image.store);
+	s->pos = run->fs ? fs_pos(run->fs) : 0;
 }
 
 static void history_cut(struct sim_history *h, size_t n)

@@ -42,6 +42,7 @@ struct sim_step {
 	struct model *model; /* after it */
 	uint64_t hash;
 	uint64_t mark; /* event at which it was answered; 0: before this mount */
+	uint64_t pos;  /* fs_pos() then: the batch it is in; 0: before this mount */
 	size_t covers; /* a durable point: the steps before this one are covered; 0: it is none */
 	char what[120];
 };

@@ -9,6 +9,15 @@ pid and its exit status are known and nothing is found by name.  $CLAWFS_TEST_DI
             v.write("f", b"x")
             v.remount()
             self.assertEqual(v.read("f"), b"x")
+
+Several machines with one volume are nodes of a Cluster, here all on this host, each with a port of its own:
+
+    class Several(ClusterTest):
+        def test_a_file_arrives(self):
+            c = self.cluster(3)              # c.node[0] leads, the others follow; all mounted and streaming
+            c.leader.write("f", b"x")
+            c.settle()                       # every follower shows everything
+            self.assertEqual(c.node[1].read("f"), b"x")
 """
 
 import json
@@ -17,6 +26,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -116,14 +126,18 @@ class Volume:
         self.options, self.source = options, source
         args = [CLAWFS, "mount", "--foreground"] + (["-o", ",".join(options)] if options else [])
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(args + [source or self.store, self.mnt], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env={**os.environ, **self.env})
+            self.process = subprocess.Popen(self._command(args + [source or self.store, self.mnt]), stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log, env={**os.environ, **self.env})
         try:
             wait_for("the mount of " + self.mnt, self._answers, timeout)
         except Failed:
             self.kill9()
             raise
         return self
+
+    def _command(self, args):
+        """What runs the program; a node in a network of its own puts something before it."""
+        return args
 
     def _answers(self):
         code = self.process.poll()
@@ -228,6 +242,127 @@ class VolumeTest(unittest.TestCase):
         self.addCleanup(v.close)
         v.format(**format_options)
         return v.mount(*mount_options) if mount else v
+
+
+def free_address():
+    """127.0.0.1 with a port that nobody had a moment ago."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return "127.0.0.1:%d" % s.getsockname()[1]
+
+
+class Node(Volume):
+    """A volume among its peers."""
+
+    def __init__(self, tmpdir, name, address=None):
+        super().__init__(tmpdir, name)
+        self.name = name
+        self.address = address or free_address()
+        self.extra = ()
+
+    def start(self, *options):
+        """Mounts, with what every node needs and `options`; the same options again when none are given."""
+        self.extra = options or self.extra
+        return self.mount("listen=" + self.address, "name=" + self.name, *self.extra)
+
+    def cli(self, *args, check=EXIT_OK, timeout=120):
+        return cli(*args, check=check, timeout=timeout)
+
+    def invite(self, name, *options):
+        return self.cli("peer", "invite", "--name", name, *options, self.mnt).stdout.strip()
+
+    def join(self, token, *options):
+        """`clawfs peer join` into an empty directory."""
+        args = self._command([CLAWFS, "peer", "join", token, self.store, "--address", self.address, *options])
+        r = subprocess.run(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+        if r.returncode:
+            raise Failed("peer join: exit %d: %s" % (r.returncode, r.stdout))
+        return self
+
+    # What it says of itself.
+
+    def xattr(self, name):
+        return os.getxattr(self.mnt, "clawfs." + name).decode()
+
+    def set_xattr(self, name, value="1"):
+        os.setxattr(self.mnt, "clawfs." + name, value.encode())
+
+    @property
+    def pos(self):
+        return int(self.xattr("pos"))
+
+    @property
+    def role(self):
+        return self.xattr("role")
+
+    def is_now(self, role):
+        """True once the mount answers with this role; it is away for a moment when a leader has to follow."""
+        try:
+            return self.role == role
+        except OSError:
+            return False
+
+    def peer(self, name):
+        """What this node says of the peer `name`."""
+        return self.status()["peers"][name]
+
+    def peer_state(self, name):
+        return self.peer(name)["state"]
+
+    def diverged(self):
+        return json.loads(self.cli("diverged", "list", "--json", self.mnt).stdout)
+
+    def reached(self, seq, timeout=30):
+        """Returns once this node shows everything up to batch `seq`."""
+        self.cli("wait", "--timeout", timeout, seq, self.mnt, timeout=timeout + 10)
+        return self
+
+
+class Cluster:
+    """Nodes n1, n2, ... of one volume; n1 is made first and leads."""
+
+    def __init__(self, test, n, options=(), **format_options):
+        self.test = test
+        self.node = []
+        self.options = options
+        self.leader = self.add().format(**format_options).start(*options)
+        for _ in range(n - 1):
+            self.join()
+        self.settle()
+
+    def make_node(self, name):
+        return Node(self.test.tmp, name)
+
+    def add(self):
+        node = self.make_node("n%d" % (len(self.node) + 1))
+        self.test.addCleanup(node.close)
+        self.node.append(node)
+        return node
+
+    def join(self):
+        """One more node, mounted."""
+        node = self.add()
+        return node.join(self.leader.invite(node.name)).start(*self.options)
+
+    @property
+    def followers(self):
+        return [n for n in self.node if n is not self.leader and n.process]
+
+    def settle(self, timeout=60, nodes=None):
+        """Returns once every running follower (or each of `nodes`) shows all that the leader has."""
+        self.leader.cli("sync", self.leader.mnt)
+        seq = self.leader.pos
+        for n in nodes or self.followers:
+            n.reached(seq, timeout)
+
+    def promote(self, node):
+        node.cli("promote", node.mnt)
+        self.leader = node
+
+
+class ClusterTest(VolumeTest):
+    def cluster(self, n, *options, **format_options):
+        return Cluster(self, n, options, **format_options)
 
 
 def main():

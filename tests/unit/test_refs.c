@@ -86,6 +86,36 @@ static void an_open_orphan_is_reaped_by_whoever_drops_it_last(void **state)
 	assert_false(refs_drop(r, 9, 1));
 }
 
+struct seen {
+	struct refs *refs;
+	uint64_t n, sum;
+};
+
+static void see_and_drop(void *ctx, uint64_t ino)
+{
+	struct seen *s = ctx;
+
+	s->n++;
+	s->sum += ino;
+	(void)refs_drop(s->refs, ino, UINT64_MAX); /* no lock is held: it may */
+}
+
+static void each_inode_with_references_is_told_once(void **state)
+{
+	struct seen s = {.refs = *state};
+	uint64_t sum = 0;
+
+	assert_int_equal(refs_each(s.refs, see_and_drop, &s), 0);
+	assert_int_equal(s.n, 0);
+	for (uint64_t ino = 1; ino <= 1000; ino++, sum += ino - 1)
+		assert_int_equal(refs_add(s.refs, ino, ino), 0);
+	assert_false(refs_drop(s.refs, 500, 500)); /* known no more */
+	assert_int_equal(refs_each(s.refs, see_and_drop, &s), 0);
+	assert_int_equal(s.n, 999);
+	assert_int_equal(s.sum, sum - 500);
+	assert_int_equal(refs_count(s.refs), 0);
+}
+
 #define INOS 3000u
 
 struct naive {
@@ -208,9 +238,10 @@ int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, make_refs, free_refs)
 	const struct CMUnitTest tests[] = {
-	    CASE(a_reference_lasts_until_it_is_dropped),          CASE(dropping_more_than_there_is_ends_at_nothing),
-	    CASE(an_orphan_nobody_knows_is_reaped_at_once),       CASE(an_open_orphan_is_reaped_by_whoever_drops_it_last),
-	    CASE(random_adds_and_drops_agree_with_a_naive_table), CASE(of_many_threads_exactly_one_reaps),
+	    CASE(a_reference_lasts_until_it_is_dropped),    CASE(dropping_more_than_there_is_ends_at_nothing),
+	    CASE(an_orphan_nobody_knows_is_reaped_at_once), CASE(an_open_orphan_is_reaped_by_whoever_drops_it_last),
+	    CASE(each_inode_with_references_is_told_once),  CASE(random_adds_and_drops_agree_with_a_naive_table),
+	    CASE(of_many_threads_exactly_one_reaps),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,6 +29,12 @@ static int setup(void **state)
 	snprintf(f->path, sizeof(f->path), "%s/super", f->dir);
 	assert_int_equal(store_posix_open(f->dir, false, &f->store), 0);
 	f->s = (struct super){.generation = 6,
+			      .node_id = 65535,
+			      .fence = UINT64_MAX - 1,
+			      .follower = true,
+			      .resyncing = true,
+			      .save = true,
+			      .differs = true,
 			      .epoch = 3,
 			      .incarnation = 9,
 			      .clean = true,
@@ -90,6 +96,12 @@ static void assert_same(const struct super *a, const struct super *b)
 	assert_int_equal(a->epoch, b->epoch);
 	assert_int_equal(a->incarnation, b->incarnation);
 	assert_int_equal(a->clean, b->clean);
+	assert_int_equal(a->node_id, b->node_id);
+	assert_int_equal(a->fence, b->fence);
+	assert_int_equal(a->follower, b->follower);
+	assert_int_equal(a->resyncing, b->resyncing);
+	assert_int_equal(a->save, b->save);
+	assert_int_equal(a->differs, b->differs);
 	assert_int_equal(a->journal_segments, b->journal_segments);
 	assert_int_equal(a->journal_segment_kib, b->journal_segment_kib);
 	assert_int_equal(a->chunk_kib, b->chunk_kib);
@@ -231,6 +243,70 @@ static void impossible_geometry_is_refused(void **state)
 	assert_int_equal(super_read(f->store, &s), -EUCLEAN);
 }
 
+/* Each flag alone, so that none is taken for another. */
+static void every_flag_reads_back_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct super s, got;
+
+	f->s.clean = f->s.follower = f->s.resyncing = f->s.save = f->s.differs = false;
+	f->s.fence = 0;
+	assert_int_equal(super_create(f->store, &f->s), 0);
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(super_read(f->store, &s), 0);
+		s.follower = i > 0;
+		s.clean = i == 0;
+		s.resyncing = i == 2;
+		s.save = i == 3;
+		s.differs = i == 4;
+		assert_int_equal(super_write(f->store, &s), 0);
+		assert_int_equal(super_read(f->store, &got), 0);
+		assert_same(&got, &s);
+	}
+}
+
+static void a_superblock_without_node_id_is_that_of_node_1_and_leads(void **state)
+{
+	struct fixture *f = *state;
+	struct super s;
+
+	f->s.node_id = 0;
+	f->s.fence = 0;
+	f->s.follower = f->s.resyncing = f->s.save = f->s.differs = false;
+	assert_int_equal(super_create(f->store, &f->s), 0);
+	assert_int_equal(super_read(f->store, &s), 0);
+	assert_int_equal(s.node_id, 1);
+	assert_false(s.follower);
+}
+
+static void what_only_a_follower_can_be_is_refused_of_a_leader(void **state)
+{
+	struct fixture *f = *state;
+	struct super_block *b = (struct super_block *)f->image;
+	const uint64_t flags[] = {SUPER_RESYNCING, SUPER_SAVE, SUPER_DIFFERS};
+	struct super s;
+
+	f->s.fence = 0;
+	assert_int_equal(super_create(f->store, &f->s), 0);
+	image_get(f);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		b->flags = le64_make(flags[i] | SUPER_FOLLOWER);
+		reseal(f, 0);
+		assert_int_equal(super_decode(b, &s), 0);
+		b->flags = le64_make(flags[i]);
+		reseal(f, 0);
+		assert_int_equal(super_decode(b, &s), -EUCLEAN);
+	}
+	b->flags = le64_make(0);
+	b->fence = le64_make(1);
+	reseal(f, 0);
+	assert_int_equal(super_decode(b, &s), -EUCLEAN);
+	b->fence = le64_make(0);
+	b->node_id = le32_make(65536);
+	reseal(f, 0);
+	assert_int_equal(super_decode(b, &s), -EUCLEAN);
+}
+
 static void a_copy_in_the_wrong_place_does_not_count(void **state)
 {
 	struct fixture *f = *state;
@@ -309,6 +385,9 @@ int main(void)
 	    CASE(a_file_cut_short_serves_its_first_copy),
 	    CASE(a_newer_version_is_refused_even_beside_an_old_copy),
 	    CASE(impossible_geometry_is_refused),
+	    CASE(every_flag_reads_back_alone),
+	    CASE(a_superblock_without_node_id_is_that_of_node_1_and_leads),
+	    CASE(what_only_a_follower_can_be_is_refused_of_a_leader),
 	    CASE(a_copy_in_the_wrong_place_does_not_count),
 	    CASE(a_write_torn_at_any_sector_leaves_old_or_new),
 	    cmocka_unit_test(uuids_are_random_and_well_formed),

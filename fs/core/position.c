@@ -1,0 +1,172 @@
+/*
+ * position.c: waits until this node shows a batch: reading here what was written on another machine.
+ *
+ * A wait is in the list before the position is looked at, and the position has moved before the list is looked at, so one of
+ * the two sees the other.  Waits end when the position is there, when their time is over (a thread of their own, asleep until
+ * the next one's is), or when the volume ends.  They are answered without the lock.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "fs/core/core.h"
+
+#define IDLE_NS (3600 * NSEC_PER_SEC) /* nobody waits */
+
+struct wait {
+	struct wait *next;
+	struct journal_waiter *waiter;
+	uint64_t seq;
+	int64_t deadline_ns; /* mono */
+	int result;
+};
+
+struct positions {
+	struct fs *fs;
+	struct mutex lock;
+	struct wait *first; /* guarded by lock */
+	uint32_t ending;    /* guarded by lock: calls of fs_end_waits() */
+	_Atomic uint64_t n; /* in the list; grows before the position is looked at */
+};
+
+/* Takes out those that `pos`, `now_ns` or the end of the volume ends. */
+static struct wait *take_ended(struct positions *p, uint64_t pos, int64_t now_ns) REQUIRES(p->lock)
+{
+	struct wait *taken = NULL, **end = &taken, **at = &p->first;
+	bool over = p->ending || atomic_load(&p->fs->failed);
+
+	while (*at) {
+		struct wait *w = *at;
+
+		if (w->seq > pos && w->deadline_ns > now_ns && !over) {
+			at = &w->next;
+			continue;
+		}
+		w->result = w->seq <= pos ? 0 : over ? -EIO : -ETIMEDOUT;
+		*at = w->next;
+		*end = w;
+		end = &w->next;
+		atomic_fetch_sub(&p->n, 1);
+	}
+	*end = NULL;
+	return taken;
+}
+
+static void tell(struct wait *w)
+{
+	for (struct wait *next; w; w = next) {
+		next = w->next;
+		w->waiter->done(w->waiter, w->result);
+		free(w);
+	}
+}
+
+/*
+ * The newest batch that can be read here.  A follower that has heard of an epoch and has nothing of it yet may hold batches that
+ * its leader does not: their numbers say nothing until it has followed.
+ */
+static uint64_t shown(struct fs *fs)
+{
+	struct replica_point here;
+
+	if (fs_role(fs) == ROLE_LEADER)
+		return fs_pos(fs);
+	fs_replica(fs)->ops->get_point(fs_replica(fs), &here);
+	return fs_readable(fs) < 0 || here.history < here.promised ? 0 : fs_pos(fs);
+}
+
+static void look(struct positions *p) EXCLUDES(p->lock)
+{
+	uint64_t pos = shown(p->fs);
+	int64_t now_ns = clock_mono_ns(p->fs->clock);
+
+	mutex_lock(&p->lock);
+	struct wait *ended = take_ended(p, pos, now_ns);
+	mutex_unlock(&p->lock);
+	tell(ended);
+}
+
+void positions_reached(struct fs *fs)
+{
+	if (fs->positions && atomic_load(&fs->positions->n) > 0)
+		look(fs->positions);
+}
+
+void fs_wait_pos_async(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct journal_waiter *w)
+{
+	struct positions *p = fs->positions;
+	struct wait *wait = malloc(sizeof(*wait));
+
+	if (!wait) {
+		w->done(w, -ENOMEM);
+		return;
+	}
+	if (fs->config.read_only) /* nothing moves */
+		timeout_ns = 0;
+	*wait = (struct wait){.waiter = w, .seq = seq, .deadline_ns = clock_mono_ns(fs->clock) + timeout_ns};
+	mutex_lock(&p->lock);
+	wait->next = p->first;
+	p->first = wait;
+	atomic_fetch_add(&p->n, 1);
+	mutex_unlock(&p->lock);
+	look(p);
+	if (fs->services_started && atomic_load(&p->n) > 0)
+		service_wake(&fs->position_timer);
+}
+
+void fs_wait_step(struct fs *fs, int64_t *ret_next_ns)
+{
+	struct positions *p = fs->positions;
+	int64_t now_ns = clock_mono_ns(fs->clock), next_ns = IDLE_NS;
+
+	look(p);
+	mutex_lock(&p->lock);
+	for (const struct wait *w = p->first; w; w = w->next)
+		if (w->deadline_ns - now_ns < next_ns)
+			next_ns = w->deadline_ns - now_ns;
+	mutex_unlock(&p->lock);
+	*ret_next_ns = next_ns > 0 ? next_ns : 0;
+}
+
+void position_step(struct fs *fs, struct service *s)
+{
+	fs_wait_step(fs, &s->interval_ns);
+}
+
+int positions_open(struct fs *fs)
+{
+	struct positions *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	p->fs = fs;
+	mutex_init(&p->lock);
+	fs->positions = p;
+	return 0;
+}
+
+void positions_close(struct fs *fs)
+{
+	struct positions *p = fs->positions;
+
+	if (!p)
+		return;
+	assert(!p->first);
+	mutex_destroy(&p->lock);
+	free(p);
+	fs->positions = NULL;
+}
+
+void fs_end_waits(struct fs *fs)
+{
+	struct positions *p = fs->positions;
+
+	durability_end_waits(fs);
+	mutex_lock(&p->lock);
+	p->ending++;
+	mutex_unlock(&p->lock);
+	look(p);
+	mutex_lock(&p->lock);
+	p->ending--;
+	mutex_unlock(&p->lock);
+}
