@@ -1,0 +1,214 @@
+/*
+ * replica_kept.c: see replica_kept.h.  Lines are looked through as text: the names in the simulator need no escapes.
+ */
+#include "tests/crash/replica_kept.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "journal/pointer.h"
+#include "tests/lib/cow.h"
+
+static const uint8_t zeros[BLOCK_SIZE];
+
+static struct kept *kept_of(struct diverged_sink *s)
+{
+	return container_of(s, struct kept, sink);
+}
+
+static int sink_open(struct diverged_sink *s, const char *id)
+{
+	struct kept *k = kept_of(s);
+
+	if (k->open || !*id)
+		return -EINVAL;
+	k->open = true;
+	k->tails++;
+	return 0;
+}
+
+static void add(struct kept *k, uint64_t ino, uint64_t off, const void *p, size_t len, bool line)
+{
+	k->item = test_grow(k->item, k->n, &k->cap, sizeof(*k->item));
+	struct kept_item *i = &k->item[k->n++];
+	*i = (struct kept_item){.ino = ino, .off = off, .p = test_alloc(len + 1), .len = line ? 0 : len};
+	memcpy(i->p, p, len);
+}
+
+static int sink_line(struct diverged_sink *s, struct slice line)
+{
+	add(kept_of(s), 0, 0, line.p, line.len, true);
+	return 0;
+}
+
+static int sink_data(struct diverged_sink *s, uint64_t ino, uint64_t off, const void *p, size_t len)
+{
+	add(kept_of(s), ino, off, p, len, false);
+	return 0;
+}
+
+static int sink_sync(struct diverged_sink *s, struct slice info)
+{
+	struct kept *k = kept_of(s);
+
+	(void)info;
+	for (size_t i = 0; i < k->n; i++)
+		k->item[i].synced = true;
+	return 0;
+}
+
+static void sink_close(struct diverged_sink *s)
+{
+	kept_of(s)->open = false;
+}
+
+static void sink_free(struct diverged_sink *s)
+{
+	(void)s;
+}
+
+static const struct diverged_ops ops = {
+    .open = sink_open,
+    .put_line = sink_line,
+    .put_data = sink_data,
+    .sync = sink_sync,
+    .close = sink_close,
+    .free = sink_free,
+};
+
+void kept_open(struct kept *k)
+{
+	*k = (struct kept){.sink.ops = &ops};
+}
+
+void kept_crash(struct kept *k)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < k->n; i++) {
+		if (k->item[i].synced)
+			k->item[n++] = k->item[i];
+		else
+			free(k->item[i].p);
+	}
+	k->n = n;
+	k->open = false;
+}
+
+void kept_forget(struct kept *k)
+{
+	for (size_t i = 0; i < k->n; i++)
+		free(k->item[i].p);
+	k->n = 0;
+}
+
+void kept_free(struct kept *k)
+{
+	kept_forget(k);
+	free(k->item);
+	*k = (struct kept){0};
+}
+
+static bool has_block(const struct kept *k, uint64_t ino, uint64_t off, const uint8_t *want, size_t len)
+{
+	for (size_t i = 0; i < k->n; i++) {
+		const struct kept_item *it = &k->item[i];
+
+		if (it->ino == ino && it->len && it->off <= off && off + len <= it->off + it->len &&
+		    memcmp(it->p + (off - it->off), want, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool has_name(const struct kept *k, const char *name)
+{
+	char member[300];
+
+	snprintf(member, sizeof(member), "\"name\":\"%s\"", name);
+	for (size_t i = 0; i < k->n; i++)
+		if (k->item[i].len == 0 && strstr((const char *)k->item[i].p, member))
+			return true;
+	return false;
+}
+
+/* Behind its end a file has zeros. */
+static bool model_has(const struct model *m, uint64_t ino, uint64_t off, const uint8_t *want, size_t len)
+{
+	const struct model_inode *i = m ? model_get(m, ino) : NULL;
+
+	if (!i || !S_ISREG(i->mode) || off >= i->size)
+		return false;
+	size_t n = min_u64(len, i->size - off);
+	return memcmp(model_bytes(m, ino) + off, want, n) == 0 && memcmp(want + n, zeros, len - n) == 0;
+}
+
+/* What was looked for, and where. */
+struct question {
+	const struct kept *kept;
+	const struct model *old, *now, *common;
+	struct tree tree; /* of `old` */
+	char *why;
+	size_t cap;
+};
+
+/* Zeros nobody has to keep. */
+static bool has_bytes(const struct question *q, uint64_t ino, uint64_t *ret_off)
+{
+	const uint8_t *bytes = model_bytes(q->old, ino);
+	uint64_t size = model_get(q->old, ino)->size;
+
+	for (uint64_t off = 0; off < size; off += BLOCK_SIZE) {
+		size_t len = min_u64(BLOCK_SIZE, size - off);
+
+		*ret_off = off;
+		if (memcmp(bytes + off, zeros, len) && !model_has(q->now, ino, off, bytes + off, len) &&
+		    !has_block(q->kept, ino, off, bytes + off, len) && !model_has(q->common, ino, off, bytes + off, len))
+			return false;
+	}
+	return true;
+}
+
+/* The inode of the directory that `path` is in. */
+static uint64_t parent_of(const struct tree *t, const char *path)
+{
+	size_t len = (size_t)(strrchr(path, '/') - path);
+
+	for (size_t i = 0; i < t->n; i++)
+		if (strlen(t->e[i].path) == len && memcmp(t->e[i].path, path, len) == 0)
+			return t->e[i].ino;
+	return 0;
+}
+
+static bool has_entry(const struct question *q, const struct tree_entry *e)
+{
+	const char *name = strrchr(e->path, '/');
+	uint64_t off;
+
+	if (name && model_lookup(q->now, parent_of(&q->tree, e->path), name + 1) != e->ino && !has_name(q->kept, name + 1)) {
+		snprintf(q->why, q->cap, "the name %.100s of inode %llu went, and is not kept aside", e->path,
+			 (unsigned long long)e->ino);
+		return false;
+	}
+	if (S_ISREG(e->mode) && !has_bytes(q, e->ino, &off)) {
+		snprintf(q->why, q->cap, "%.100s (inode %llu): the block at %llu went, and is not kept aside", e->path,
+			 (unsigned long long)e->ino, (unsigned long long)off);
+		return false;
+	}
+	return true;
+}
+
+bool kept_has_all(const struct kept *k, const struct model *old, const struct model *now, const struct model *common,
+		  char *ret_why, size_t cap)
+{
+	struct question q = {.kept = k, .old = old, .now = now, .common = common, .why = ret_why, .cap = cap};
+	bool ok = true;
+
+	model_tree(old, &q.tree);
+	for (size_t i = 0; ok && i < q.tree.n; i++)
+		ok = has_entry(&q, &q.tree.e[i]);
+	tree_free(&q.tree);
+	return ok;
+}

@@ -1,0 +1,34 @@
+/*
+ * replica_kept.h: what a node of the simulator kept aside when a resync replaced its history: a diverged_sink in memory, and the
+ * question whether everything that went is in it.
+ *
+ * Durability: what was put is lost with a crash until sync().  Ownership: the test owns it.  Threads: one.
+ */
+#pragma once
+
+#include "fs/store/diverged.h"
+#include "tests/lib/model.h"
+
+struct kept_item {
+	uint64_t ino, off; /* of a block */
+	uint8_t *p;        /* owned; a line, terminated, when len is 0 */
+	size_t len;
+	bool synced;
+};
+struct kept {
+	struct diverged_sink sink;
+	struct kept_item *item;
+	size_t n, cap;
+	bool open;
+	unsigned tails;
+};
+void kept_open(struct kept *k);
+void kept_crash(struct kept *k); /* what was not synced is gone */
+void kept_forget(struct kept *k); /* everything */
+void kept_free(struct kept *k);
+/*
+ * Whether every block and name of `old` that `now` has not is here; says what is missing.  A block that was in `common` (NULL: there
+ * is none), where both histories come from, need not be: an orphan may still have it when the resync looks.
+ */
+bool kept_has_all(const struct kept *k, const struct model *old, const struct model *now, const struct model *common,
+		  char *ret_why, size_t cap);
