@@ -424,6 +424,8 @@ int admin_admit(struct server *s, const char *id, const char *host, struct slice
 	struct joined j = {0};
 
 	int r = join_parse(json, &m);
+	if (r == 0 && !peer_name_ok(m.name)) /* it goes into lines of the log */
+		r = -EUCLEAN;
 	if (r == 0)
 		r = joiner_address(&m, host);
 	if (r < 0)

@@ -167,7 +167,7 @@ static int claim(struct session *s, const struct hello *h, enum peer_state state
 	if (p) {
 		session_claim_locked(n, s, p, state);
 		node_peer_proven_locked(p);
-		p->fence = h->fence;
+		p->fence = state == PEER_STREAMING ? h->fence : 0; /* a resync brings its own */
 		p->safe_seq = 0;
 		node_peer_acked_locked(p, durable_seq, durable_seq);
 		if (state == PEER_RESYNCING)

@@ -46,6 +46,12 @@ static bool is_readable_from(struct node *n, uint64_t seq)
 	return readable;
 }
 
+/* Whether what a fence was raised for lies in our history: another leader's batches up to there may never have come here. */
+static bool has_my_fence(struct node *n, const struct hello *h)
+{
+	return h->fence <= h->seq || n->volume->ops->is_prefix(n->volume, h->history, h->fence);
+}
+
 enum welcome_action leader_decide(struct node *n, const struct replica_point *me, const struct hello *h)
 {
 	if (h->flags & HELLO_RESYNC_WANTED)
@@ -53,7 +59,8 @@ enum welcome_action leader_decide(struct node *n, const struct replica_point *me
 	if (h->flags & HELLO_RESYNCING) /* has nothing any more, and knows itself whether it saves */
 		return WELCOME_RESYNC;
 	if (has_my_hash(n, me, h))
-		return !(h->flags & HELLO_DIFFERS) && is_readable_from(n, h->seq + 1) ? WELCOME_STREAM : WELCOME_RESYNC;
+		return !(h->flags & HELLO_DIFFERS) && is_readable_from(n, h->seq + 1) && has_my_fence(n, h) ? WELCOME_STREAM
+													    : WELCOME_RESYNC;
 	bool behind = h->seq <= me->durable_seq && n->volume->ops->is_prefix(n->volume, h->history, h->seq);
 	if (behind && !has_other_hash(n, me, h))
 		return WELCOME_RESYNC;

@@ -175,11 +175,11 @@ static int shows(const char *path, uint64_t seq)
 	r = status_read(path, &facts);
 	if (r < 0)
 		return r;
-	const json_t *here = json_object_get(facts, "replica"); /* nothing of a volume that is alone */
-	bool unreadable = json_is_false(json_object_get(here, "readable"));
-	bool of_another = here && !json_equal(json_object_get(here, "history"), json_object_get(here, "epoch"));
+	const json_t *here = json_object_get(facts, "replica");
+	bool readable = json_is_true(json_object_get(here, "readable"));
+	bool in_epoch = json_equal(json_object_get(here, "history"), json_object_get(here, "epoch"));
 	json_decref(facts);
-	return !unreadable && !of_another;
+	return readable && in_epoch;
 }
 
 /*

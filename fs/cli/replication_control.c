@@ -35,19 +35,7 @@ static json_t *peer_json(const struct peer_status *p)
 			 bytes_json((struct slice){p->reason, strlen(p->reason)})); /* a peer may have chosen it */
 }
 
-static json_t *replica_json(struct replication *r)
-{
-	struct replica_point here;
-
-	replication_point(r, &here);
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:I}", "role",
-			 here.role == ROLE_LEADER ? "leader" : "follower", "epoch", (json_int_t)here.promised, "history",
-			 (json_int_t)here.history, "node_id", (json_int_t)here.node_id, "applied_seq",
-			 (json_int_t)here.applied_seq, "readable", fs_readable(r->fs) == 0, "resyncing", here.resyncing,
-			 "differs", here.differs, "fence", (json_int_t)here.fence);
-}
-
-/* "replica": this node; "peers": the others, by name. */
+/* "peers", by name. */
 void replication_status(void *ctx, void *object)
 {
 	struct replication *r = ctx;
@@ -57,7 +45,6 @@ void replication_status(void *ctx, void *object)
 
 	for (uint32_t i = 0; i < n; i++)
 		json_object_set_new(peers, status[i].name, peer_json(&status[i]));
-	json_object_set_new(object, "replica", replica_json(r));
 	json_object_set_new(object, "peers", peers);
 }
 

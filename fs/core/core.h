@@ -118,6 +118,7 @@ struct fs {
 	_Atomic bool held;             /* writers wait in op_begin() */
 	_Atomic uint64_t history;      /* epoch of the newest EPOCH record applied */
 	_Atomic uint64_t applied_seq;  /* newest batch with a record applied */
+	_Atomic uint64_t telling_seq;  /* of a follower: applied, but its watcher is being told of it; 0: none is */
 	_Atomic uint64_t ship_floor;
 };
 

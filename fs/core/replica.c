@@ -46,9 +46,12 @@ int fs_readable(struct fs *fs)
 	return atomic_load_explicit(&fs->unreadable, memory_order_relaxed);
 }
 
+/* What the kernel may still have cached from before a batch is told of is not shown yet.  `telling` is set before `applied`. */
 uint64_t fs_pos(struct fs *fs)
 {
-	return atomic_load(&fs->applied_seq);
+	uint64_t applied = atomic_load(&fs->applied_seq), telling = atomic_load(&fs->telling_seq);
+
+	return telling && telling <= applied ? telling - 1 : applied;
 }
 
 void fs_set_ship_floor(struct fs *fs, uint64_t seq)

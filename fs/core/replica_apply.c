@@ -186,10 +186,10 @@ static void finished(struct replica *rep, const struct batch_info *info) REQUIRE
 
 	rep->finished.seq = info->seq;
 	rep->finished.hash = info->hash;
+	atomic_store(&fs->telling_seq, info->seq);
 	atomic_store(&fs->applied_seq, info->seq);
 	if (fs_readable(fs) < 0)
 		replica_judge(fs);
-	positions_reached(fs);
 }
 
 static int bring_in(struct replica *rep) REQUIRES(rep->follow_lock)
@@ -253,6 +253,8 @@ int replica_finish_batch(struct replica_volume *v)
 	if (r < 0)
 		return r;
 	replica_report(rep->fs, &done.view);
+	atomic_store(&rep->fs->telling_seq, 0);
+	positions_reached(rep->fs);
 	taken_reset(&done);
 	mutex_lock(&rep->follow_lock);
 	if (!rep->taken.memory && !rep->taken.begun) {

@@ -126,10 +126,19 @@ static int write_data(struct change *c)
 	struct arena_write w[LEAF_SLOTS];
 	size_t n = 0;
 
-	for (unsigned i = 0; i < LEAF_SLOTS; i++)
-		if (c->fresh >> i & 1)
-			w[n++] = (struct arena_write){
-			    .at = c->new.slot[i].home, .n_blocks = 1, .p = c->fs->resync->room + (size_t)i *BLOCK_SIZE};
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		const uint8_t *from = c->fs->resync->room + (size_t)i * BLOCK_SIZE;
+		struct arena_write *last = n ? &w[n - 1] : NULL;
+		pointer_t home = c->new.slot[i].home;
+
+		if (!(c->fresh >> i & 1))
+			continue;
+		if (last && home == pointer_add(last->at, last->n_blocks) &&
+		    from == (const uint8_t *)last->p + last->n_blocks * BLOCK_SIZE)
+			last->n_blocks++;
+		else
+			w[n++] = (struct arena_write){.at = home, .n_blocks = 1, .p = from};
+	}
 	int r = n ? arena_write_many(c->fs->arena, w, n) : 0;
 	if (r < 0)
 		fs_fail(c->fs, r, "writing data to the arena");

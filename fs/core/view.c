@@ -4,7 +4,7 @@
  * A view is an iterator over the index, opened under the gate when everything was committed and the caches were saved: it
  * shows that moment for as long as it is open, at no cost to anybody who writes.  Data is not pinned.  A leaf is read when it
  * is asked for, under the inode's stripe; what no longer has the CRC of the view, or cannot be read, is superseded: what
- * changed it lies in the batches that follow, up to the fence.
+ * changed it lies in the batches that follow, up to the fence, which is durable before it is told.
  */
 #include <errno.h>
 #include <string.h>
@@ -161,6 +161,7 @@ int replica_read_leaf(struct replica_volume *v, struct leaf_data *d, uint8_t *bl
 			memset(blocks, 0, BLOCK_SIZE);
 		blocks += BLOCK_SIZE;
 	}
-	*ret_fence = d->superseded ? replica_newest(fs) : 0;
-	return 0;
+	*ret_fence = 0;
+	/* A crash must not take back what superseded it, when the follower waits for that. */
+	return d->superseded ? journal_commit_all(fs->journal, ret_fence) : 0;
 }

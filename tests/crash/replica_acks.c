@@ -73,6 +73,7 @@ void acks_ask(struct slot *s, unsigned level)
 	*p = (struct pending){
 	    .waiter.done = answered, .next = s->c->pending, .slot = s, .epoch = s->epoch, .ino = ino, .level = level};
 	p->seq = newest_change(s);
+	p->disks_lost = s->c->stats.destroyed + s->c->stats.rolled_back;
 	s->c->pending = p;
 	fs_sync_async(s->run.fs, ino, &p->waiter);
 	slot_settle(s);
@@ -128,11 +129,14 @@ static void take_answer(struct cluster *c, const struct pending *p)
 	c->stats.acks++;
 	/* What an old leader answers after another one was made is lost to that one. */
 	bool waived = p->epoch < c->newest_epoch;
-	if (!waived && count_holders(c, b) < level + 1)
+	/* A follower's ack stands although its disk was lost since. */
+	bool disk_lost = p->disks_lost != c->stats.destroyed + c->stats.rolled_back;
+	if (!waived && !disk_lost && count_holders(c, b) < level + 1)
 		cluster_fail(c, "slot %u: an fsync at level %u was answered, and batch %llu is on %u disks, whole on %u",
 			     p->slot->index, level, (unsigned long long)c->h.batch[b].seq, count_durable(c, b),
 			     count_holders(c, b));
 	acks_add(&c->h, level, b, waived);
+	c->h.ack[c->h.n_acks - 1].disk_lost = disk_lost;
 	c->stats.acks_waived += waived;
 }
 

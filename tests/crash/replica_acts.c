@@ -491,14 +491,21 @@ static bool is_lost(struct cluster *c)
 	return c->stats.destroyed + c->stats.rolled_back > 0;
 }
 
-/* A leader may have come up without the last change of the list. */
+/*
+ * A leader may have come up without the last change of the list, and a node may have been away for so long that it knows nobody
+ * who leads: the admin gives them the list.
+ */
 static void repeat_peers(struct cluster *c)
 {
-	for (unsigned i = 0; i < SLOTS; i++)
-		if (c->slot[i].leads && c->slot[i].peers.version < c->peers.version) {
-			tell_peers(c);
-			return;
-		}
+	for (unsigned i = 0; i < SLOTS; i++) {
+		struct slot *s = &c->slot[i];
+
+		if (s->peers.version >= c->peers.version)
+			continue;
+		s->peers = c->peers;
+		if (node_set_peers(s->node, &c->peers))
+			cluster_fail(c, "slot %u: node_set_peers", i);
+	}
 }
 
 static bool make_equal(struct cluster *c)

@@ -30,7 +30,7 @@
 enum replica_sabotage {
 	SABOTAGE_NONE,
 	SABOTAGE_ACK_EARLY,    /* a follower acks before it commits */
-	SABOTAGE_IGNORE_EPOCH, /* nobody notes a higher epoch */
+	SABOTAGE_IGNORE_EPOCH, /* a leader does not note a higher epoch */
 	SABOTAGE_SKIP_SAVING,  /* a resync keeps nothing aside */
 	SABOTAGE_NO_FENCE,     /* a follower forgets that data was superseded */
 	SABOTAGE_SHORT_RESYNC, /* a resync leaves out some of the rows that go */
@@ -45,6 +45,7 @@ struct shim {
 	struct replica_volume volume;
 	struct replica_volume *real;
 	struct slot *slot;
+	uint64_t taken_seq;
 };
 
 struct node_clock {
@@ -120,6 +121,7 @@ struct pending {
 	uint64_t ino; /* asked for */
 	unsigned level;
 	uint64_t seq; /* batch that it covers */
+	uint64_t disks_lost; /* by then */
 	bool answered, voided;
 	int result;
 };

@@ -62,6 +62,7 @@ static int read_data(struct replica_volume *v, struct replica_cursor *cursor, ui
 
 static int take_batch(struct replica_volume *v, const struct shipped_batch *b, uint32_t *ret_n_data)
 {
+	shim_of(v)->taken_seq = b->seq;
 	v = real_of(v);
 	return v->ops->take_batch(v, b, ret_n_data);
 }
@@ -121,7 +122,7 @@ static int take_data(struct replica_volume *v, const struct shipped_data *d)
 	struct shipped_data open = *d;
 
 	if (is_sabotaged(v, SABOTAGE_NO_FENCE) && open.fence)
-		open.fence = 1;
+		open.fence = shim_of(v)->taken_seq; /* reached with its own batch */
 	v = real_of(v);
 	return v->ops->take_data(v, &open);
 }
@@ -152,7 +153,7 @@ static int note_epoch(struct replica_volume *v, uint64_t epoch)
 {
 	struct replica_volume *real = real_of(v);
 
-	if (is_sabotaged(v, SABOTAGE_IGNORE_EPOCH))
+	if (is_sabotaged(v, SABOTAGE_IGNORE_EPOCH) && shim_of(v)->slot->leads)
 		return 0;
 	int r = real->ops->note_epoch(real, epoch);
 	slot_settle(shim_of(v)->slot);

@@ -51,7 +51,7 @@ struct fake {
 	uint32_t n_batches, cap_batches;
 	uint64_t base_seq, base_hash;
 	bool held, save;
-	uint32_t n_kept, n_views, n_commits, n_promotes;
+	uint32_t n_kept, n_puts, n_views, n_commits, n_promotes;
 	/* a batch on its way in */
 	struct fake_batch taken;
 	uint8_t *taken_blocks[FAKE_BLOCKS * 64];
@@ -728,6 +728,7 @@ static int fake_resync_put(struct replica_volume *v, const struct row *row, cons
 	struct fake *f = fake_of(v);
 
 	assert(f->point.resyncing);
+	f->n_puts++;
 	if (f->save && fake_find(&f->rows, row->key))
 		f->n_kept++;
 	if (!row->value.p) {

@@ -25,7 +25,7 @@ struct node {
 	struct replica_cursor *cursor; /* of what this node ships */
 };
 struct world {
-	struct sim_run run; /* the first leader, node 1, with its random operations */
+	struct sim_run run;                /* the first leader, node 1, with its random operations */
 	struct node follower[N_FOLLOWERS]; /* nodes 2 and 3 */
 	struct replica_cursor *cursor;     /* of the first leader */
 };
@@ -75,7 +75,8 @@ static inline void node_kill(struct node *n)
 	n->fs = NULL;
 }
 
-static inline void super_edit(struct world *w, const struct sim_image *image, void (*edit)(struct super *s, uint32_t arg), uint32_t arg)
+static inline void super_edit(struct world *w, const struct sim_image *image, void (*edit)(struct super *s, uint32_t arg),
+			      uint32_t arg)
 {
 	struct fs_config c = sim_config(&w->run, image);
 	struct super s;

@@ -844,6 +844,45 @@ static void save_puts_only_pages_changed_since_the_last(void **state)
 	assert_int_equal(n, 3);
 }
 
+/* Bits set in what was saved last. */
+static int sum_put(void *ctx, unsigned device, uint64_t page, const uint8_t *bits)
+{
+	unsigned *n = ctx;
+
+	(void)device, (void)page;
+	*n = 0;
+	for (size_t i = 0; i < ARENA_PAGE_BYTES; i++)
+		*n += (unsigned)__builtin_popcount(bits[i]);
+	return 0;
+}
+
+static void hidden_blocks_are_nobodys_but_not_saved_as_used(void **state)
+{
+	struct fixture *f = *state;
+	unsigned n = 0;
+
+	f->c.max_blocks = CHUNK;
+	reopen(f, 0);
+	struct run mine = alloc_one(f, 10);
+	uint64_t rest = CHUNK - 10;
+	arena_hide(f->a, mine);
+	assert_int_equal(alloc_error(f, rest + 1, false), -ENOSPC);
+	struct run others = alloc_one(f, rest);
+	assert_int_equal(alloc_error(f, 1, false), -ENOSPC);
+	assert_int_equal(arena_save(f->a, sum_put, &n), 0);
+	assert_int_equal(n, rest);
+	arena_release(f->a, arena_rotate(f->a)); /* a checkpoint gives them to nobody either */
+	assert_int_equal(alloc_error(f, 1, false), -ENOSPC);
+	assert_int_equal(arena_free(f->a, mine), -EUCLEAN);
+	arena_show(f->a, mine);
+	arena_show(f->a, mine); /* again is fine */
+	assert_int_equal(arena_save(f->a, sum_put, &n), 0);
+	assert_int_equal(n, CHUNK);
+	arena_unalloc(f->a, mine);
+	assert_int_equal(status_of(f).free_blocks, 10);
+	(void)others;
+}
+
 static void load_refuses_what_is_outside(void **state)
 {
 	struct fixture *f = *state;
@@ -962,6 +1001,7 @@ int main(void)
 	    CASE(a_run_around_the_cursor_is_one_run),
 	    CASE(neighbours_on_disk_but_not_in_memory_are_written_as_given),
 	    CASE(save_puts_only_pages_changed_since_the_last),
+	    CASE(hidden_blocks_are_nobodys_but_not_saved_as_used),
 	    CASE(load_refuses_what_is_outside),
 	    CASE(the_thread_keeps_a_chunk_ahead),
 	    CASE(threads_leave_the_accounts_balanced),

@@ -26,11 +26,18 @@
 static struct volume vol;
 static int64_t now_ns;
 static _Atomic bool no_memory;
+static void (*on_malloc)(void); /* called once, by the next one */
 
 void *__real_malloc(size_t n);
 void *__wrap_malloc(size_t n);
 void *__wrap_malloc(size_t n)
 {
+	void (*call)(void) = on_malloc;
+
+	if (call) {
+		on_malloc = NULL;
+		call();
+	}
 	return atomic_load(&no_memory) ? NULL : __real_malloc(n);
 }
 
@@ -395,6 +402,24 @@ static void a_change_that_asks_for_more_is_waited_for(void **state)
 	expect(&a, 0);
 }
 
+/* Its level was looked up, and it is not in the list yet: the moment in which it gets its memory. */
+static void set_local(void)
+{
+	set(vol.dir, "local");
+}
+
+static void a_change_between_looking_and_waiting_is_not_missed(void **state)
+{
+	struct asker a;
+
+	(void)state;
+	set(vol.dir, "replicas=1");
+	on_malloc = set_local;
+	ask(&a, vol.file);
+	assert_null(on_malloc);
+	expect(&a, 0);
+}
+
 /* The policy changes while the fsync's own batch is being written. */
 static const char *change_to;
 static void change_policy(void *ctx)
@@ -553,9 +578,21 @@ static void an_error_of_the_commit_is_the_answer(void **state)
 	expect(&a, -EIO);
 	expect(&waiting, -EIO); /* the volume stopped */
 	simstore_fail(vol.sim, 0, 0, 0);
-	fs_abandon(vol.fs);
-	vol.config.store = simstore_open(vol.sim);
-	assert_int_equal(fs_open(&vol.config, &vol.fs), 0);
+	volume_reopen(&vol, true);
+}
+
+static void an_ack_does_not_make_up_for_a_failed_commit(void **state)
+{
+	struct asker a;
+
+	(void)state;
+	set(vol.dir, "replicas=1");
+	ack(durable_seq() + 100, 1);
+	simstore_fail(vol.sim, simstore_count(vol.sim) + 1, UINT64_MAX, -EIO);
+	ask(&a, vol.file);
+	expect(&a, -EIO);
+	simstore_fail(vol.sim, 0, 0, 0);
+	volume_reopen(&vol, true);
 }
 
 static void without_memory_nothing_is_claimed(void **state)
@@ -714,6 +751,7 @@ int main(void)
 	    CASE(else_local_waits_for_a_follower_that_is_there_until_it_goes),
 	    CASE(a_change_answers_who_has_waited_for_more),
 	    CASE(a_change_that_asks_for_more_is_waited_for),
+	    CASE(a_change_between_looking_and_waiting_is_not_missed),
 	    CASE(a_change_during_the_commit_is_not_missed),
 	    CASE(an_ack_during_the_commit_answers_after_it),
 	    CASE(a_leader_that_follows_refuses_what_it_could_not_hand_on),
@@ -722,6 +760,7 @@ int main(void)
 	    CASE(closing_answers_who_waits),
 	    CASE(a_volume_that_stops_answers_who_waits),
 	    CASE(an_error_of_the_commit_is_the_answer),
+	    CASE(an_ack_does_not_make_up_for_a_failed_commit),
 	    CASE(without_memory_nothing_is_claimed),
 	    CASE(many_are_answered_in_order_as_acks_come),
 	    CASE(status_says_so),

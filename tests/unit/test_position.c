@@ -202,10 +202,12 @@ static void a_thread_watches_the_time(void **state)
 	vol.config.clock = NULL;
 	volume_reopen(&vol, false);
 	ask(&a, fs_pos(vol.fs) + 1000, 600 * NSEC_PER_SEC);
-	ask(&b, fs_pos(vol.fs) + 1000, NSEC_PER_SEC / 20);
-	while (sem_wait(&b.wake))
-		;
-	assert_int_equal(b.result, -ETIMEDOUT);
+	for (int i = 0; i < 2; i++) { /* the thread sleeps until the later one's time when the second one comes */
+		ask(&b, fs_pos(vol.fs) + 1000, NSEC_PER_SEC / 20);
+		while (sem_wait(&b.wake))
+			;
+		assert_int_equal(b.result, -ETIMEDOUT);
+	}
 	fs_end_waits(vol.fs);
 	assert_int_equal(a.result, -EIO);
 }

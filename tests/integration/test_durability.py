@@ -1,0 +1,175 @@
+"""test_durability: fsync at a level on a node that is alone: who waits, for what, and the ways out of it.
+
+The calls that wait are made by children: the kernel lets nobody out of them, not even killed."""
+
+import errno
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from clawfs_env import CLAWFS, EXIT_OK, VolumeTest, cli, main, wait_for
+
+# struct control_ioctl of fs/face/control.h.
+IOCTL_BYTES = 64 + 1024
+IOCTL_SET = 1 << 30 | IOCTL_BYTES << 16 | 0xCF << 8 | 1
+IOCTL_REMOVE = IOCTL_SET + 1
+
+# Prints the errno that each call ends with; argv: path, open flags, what to do.
+CHILD = """
+import mmap, os, sys
+path, flags, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+fd = os.open(path, flags, 0o644)
+block = mmap.mmap(-1, 4096)
+try:
+    if what == "fsync":
+        os.fsync(fd)
+    elif what == "write":
+        os.pwritev(fd, [block], 0)
+    else:
+        os.ftruncate(fd, 4096)
+        m = mmap.mmap(fd, 4096)
+        m[0] = 65
+        m.flush()
+    print(0)
+except OSError as e:
+    print(e.errno)
+"""
+
+
+class Waiting:
+    """A child in a call that may wait."""
+
+    def __init__(self, test, path, what="fsync", flags=os.O_RDONLY):
+        self.process = subprocess.Popen([sys.executable, "-c", CHILD, path, str(flags), what], stdout=subprocess.PIPE, text=True)
+        test.addCleanup(self.process.stdout.close)
+
+    def waits(self, seconds=1.0):
+        try:
+            self.process.wait(seconds)
+            return False
+        except subprocess.TimeoutExpired:
+            return True
+
+    def result(self):
+        self.process.wait(20)
+        return int(self.process.stdout.read())
+
+
+class Levels(VolumeTest):
+    def waiting(self, v):
+        return v.status()["durability"]["waiting"]
+
+    def let_go(self, v):
+        cli("durability", "local", v.mnt, check=EXIT_OK, timeout=10)
+
+    def test_every_kind_of_synchronous_write_waits_and_is_let_go(self):
+        v = self.volume()
+        self.addCleanup(self.let_go, v)
+        create = os.O_CREAT | os.O_RDWR
+        cli("durability", "replicas=1", v.mnt, check=EXIT_OK)
+        calls = [Waiting(self, v.path(name), what, flags) for name, what, flags in [
+            ("fsync", "fsync", create), ("msync", "msync", create), ("sync", "write", create | os.O_SYNC),
+            ("dsync", "write", create | os.O_DSYNC), ("direct-sync", "write", create | os.O_SYNC | os.O_DIRECT),
+            ("direct-dsync", "write", create | os.O_DSYNC | os.O_DIRECT)]]
+        plain = [Waiting(self, v.path("plain"), "write", create), Waiting(self, v.path("direct"), "write", create | os.O_DIRECT)]
+        self.assertEqual([p.result() for p in plain], [0, 0])
+        wait_for("all to wait", lambda: self.waiting(v) == len(calls))
+        self.assertTrue(all(c.waits(0.1) for c in calls))
+        cli("durability", "replicas=1,else=local", v.mnt, check=EXIT_OK, timeout=10)
+        self.assertEqual([c.result() for c in calls], [0] * len(calls))
+        self.assertEqual(self.waiting(v), 0)
+        self.assertGreaterEqual(v.status()["durability"]["fallbacks"], len(calls))
+
+    def test_a_directory_that_waits_does_not_lock_the_admin_out(self):
+        v = self.volume()
+        self.addCleanup(self.let_go, v)
+        os.mkdir(v.path("dir"))
+        cli("durability", "replicas=1", v.mnt, check=EXIT_OK)
+        cli("durability", "replicas=2", v.path("dir"), check=EXIT_OK)
+        calls = [Waiting(self, v.mnt), Waiting(self, v.path("dir"))]
+        wait_for("both to wait", lambda: self.waiting(v) == 2)
+        cli("durability", "inherit", v.path("dir"), check=EXIT_OK, timeout=10)
+        self.assertTrue(calls[1].waits())
+        self.let_go(v)
+        self.assertEqual([c.result() for c in calls], [0, 0])
+
+    def test_sigterm_answers_who_waits(self):
+        v = self.volume()
+        cli("durability", "replicas=1", v.mnt, check=EXIT_OK)
+        calls = [Waiting(self, v.mnt), Waiting(self, v.path("file"), "fsync", os.O_CREAT | os.O_RDWR)]
+        wait_for("both to wait", lambda: self.waiting(v) == 2)
+        began = time.monotonic()
+        v.terminate()
+        self.assertLess(time.monotonic() - began, 30)
+        for c in calls:
+            self.assertIn(c.result(), (errno.EIO, errno.ENOTCONN, errno.ECONNABORTED))
+        self.assertEqual(v.fsck().returncode, EXIT_OK)
+
+
+class Attributes(VolumeTest):
+    def errno_of(self, call, *args):
+        with self.assertRaises(OSError) as e:
+            call(*args)
+        return e.exception.errno
+
+    def test_the_attribute_is_the_policy(self):
+        v = self.volume()
+        os.makedirs(v.path("a/b"))
+        v.write("a/b/file", b"x")
+        self.assertEqual(os.getxattr(v.path("a/b/file"), "clawfs.durability"), b"local")
+        os.setxattr(v.path("a"), "clawfs.durability", b"replicas=3,else=local")
+        self.assertEqual(os.getxattr(v.path("a/b/file"), "clawfs.durability"), b"replicas=3,else=local")
+        self.assertEqual(os.listxattr(v.path("a")), [])
+        self.assertEqual(self.errno_of(os.setxattr, v.path("a"), "clawfs.durability", b"replicas=16"), errno.EINVAL)
+        self.assertEqual(self.errno_of(os.removexattr, v.path("a/b"), "clawfs.durability"), errno.ENODATA)
+        v.kill9()
+        v.remount()
+        self.assertEqual(os.getxattr(v.path("a/b/file"), "clawfs.durability"), b"replicas=3,else=local")
+        os.removexattr(v.path("a"), "clawfs.durability")
+        self.assertEqual(os.getxattr(v.path("a/b/file"), "clawfs.durability"), b"local")
+
+    def test_the_ioctl_takes_what_is_well_formed_and_nothing_else(self):
+        v = self.volume()
+        fd = os.open(v.mnt, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+
+        def ask(command, name, value):
+            return fcntl.ioctl(fd, command, struct.pack("64s1024s", name, value))
+
+        ask(IOCTL_SET, b"clawfs.durability", b"replicas=1,else=local")
+        self.assertEqual(os.getxattr(v.mnt, "clawfs.durability"), b"replicas=1,else=local")
+        ask(IOCTL_REMOVE, b"clawfs.durability", b"")
+        for expected, command, name, value in [
+                (errno.ENODATA, IOCTL_REMOVE, b"clawfs.durability", b""), (errno.EINVAL, IOCTL_SET, b"clawfs.durability", b""),
+                (errno.EINVAL, IOCTL_SET, b"clawfs.durability", b"x" * 1024), (errno.EINVAL, IOCTL_SET, b"c" * 64, b"local"),
+                (errno.EINVAL, IOCTL_SET, b"user.name", b"x"), (errno.EINVAL, IOCTL_SET, b"", b""),
+                (errno.EOPNOTSUPP, IOCTL_SET, b"clawfs.", b"x"), (errno.EOPNOTSUPP, IOCTL_SET, b"clawfs.status", b"x"),
+                (errno.EOPNOTSUPP, IOCTL_REMOVE, b"clawfs.status", b""), (errno.ENOTTY, IOCTL_SET, b"clawfs.wait", b"0"),
+                (errno.ENOTTY, IOCTL_SET + 2, b"clawfs.durability", b"local"),
+                (errno.ENOTTY, IOCTL_SET - (1 << 16), b"clawfs.durability", b"local")]:
+            self.assertEqual(self.errno_of(ask, command, name, value), expected, (command, name, value))
+        self.assertEqual(os.getxattr(v.mnt, "clawfs.durability"), b"local")
+
+    def test_only_admins_set_it(self):
+        v = self.volume("allow_other")
+        os.chmod(v.mnt, 0o777)
+        v.write("file", b"x")
+        os.chown(v.path("file"), 1234, 1234)
+        script = "import os, fcntl, struct\n" \
+                 "fd = os.open(%r, os.O_RDONLY)\n" \
+                 "for call in (lambda: os.setxattr(%r, 'clawfs.durability', b'local'),\n" \
+                 "             lambda: fcntl.ioctl(fd, %d, struct.pack('64s1024s', b'clawfs.durability', b'local'))):\n" \
+                 "    try:\n        call()\n        print(0)\n" \
+                 "    except OSError as e:\n        print(e.errno)\n" % (v.path("file"), v.path("file"), IOCTL_SET)
+        os.chmod(v.dir, 0o755)
+        os.chmod(self.tmp, 0o755)
+        r = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, user=1234, group=1234, extra_groups=[])
+        self.assertEqual(r.stdout.split(), [str(errno.EPERM)] * 2, r.stderr)
+
+
+if __name__ == "__main__":
+    main()
