@@ -93,10 +93,14 @@ uint64_t replica_newest(struct fs *fs)
 
 /* ---- the superblock ---- */
 
+/* One that led is shown again once it has something of the new epoch: by then it is a prefix of its leader. */
 static void judge_locked(struct fs *fs) REQUIRES(fs->replica->super_lock)
 {
 	const struct super *s = &fs->super;
-	bool hidden = s->follower && (s->resyncing || s->differs || s->fence > atomic_load(&fs->applied_seq));
+
+	fs->replica->led = fs->replica->led && s->follower && atomic_load(&fs->history) < s->epoch;
+	bool hidden = s->follower &&
+		      (s->resyncing || s->differs || s->fence > atomic_load(&fs->applied_seq) || fs->replica->led);
 
 	atomic_store(&fs->unreadable, hidden ? -EBUSY : 0);
 }
@@ -299,8 +303,9 @@ static int promise(struct fs *fs, struct super *s, uint64_t epoch)
 	return 0;
 }
 
-static int promise_and_follow(struct fs *fs, struct super *s, uint64_t epoch)
+static int promise_and_follow(struct fs *fs, struct super *s, uint64_t epoch) REQUIRES(fs->replica->super_lock)
 {
+	fs->replica->led = true;
 	s->follower = true;
 	return promise(fs, s, epoch);
 }

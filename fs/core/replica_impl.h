@@ -39,7 +39,8 @@ struct replica {
 	struct fs *fs;
 	_Atomic bool has_hooks;   /* fs->hooks is set, and stays */
 	struct mutex role_lock;   /* one change of role at a time */
-	struct mutex super_lock;  /* guards what changes in fs->super once the volume is open */
+	struct mutex super_lock;  /* guards what changes in fs->super once the volume is open, and the next */
+	bool led;                 /* it led and stopped: it may hold what its new leader does not */
 	struct mutex follow_lock; /* held by each of a follower's functions */
 	/* guarded by follow_lock */
 	struct taken_batch taken;

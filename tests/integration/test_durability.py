@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from clawfs_env import CLAWFS, EXIT_OK, VolumeTest, cli, main, wait_for
+from clawfs_env import EXIT_OK, VolumeTest, cli, main, wait_for
 
 # struct control_ioctl of fs/face/control.h.
 IOCTL_BYTES = 64 + 1024
@@ -100,7 +100,8 @@ class Levels(VolumeTest):
     def test_sigterm_answers_who_waits(self):
         v = self.volume()
         cli("durability", "replicas=1", v.mnt, check=EXIT_OK)
-        calls = [Waiting(self, v.mnt), Waiting(self, v.path("file"), "fsync", os.O_CREAT | os.O_RDWR)]
+        os.mkdir(v.path("dir"))
+        calls = [Waiting(self, v.mnt), Waiting(self, v.path("dir"))]
         wait_for("both to wait", lambda: self.waiting(v) == 2)
         began = time.monotonic()
         v.terminate()
@@ -138,7 +139,7 @@ class Attributes(VolumeTest):
         self.addCleanup(os.close, fd)
 
         def ask(command, name, value):
-            return fcntl.ioctl(fd, command, struct.pack("64s1024s", name, value))
+            return fcntl.ioctl(fd, command, bytearray(struct.pack("64s1024s", name, value)))
 
         ask(IOCTL_SET, b"clawfs.durability", b"replicas=1,else=local")
         self.assertEqual(os.getxattr(v.mnt, "clawfs.durability"), b"replicas=1,else=local")
@@ -160,14 +161,15 @@ class Attributes(VolumeTest):
         v.write("file", b"x")
         os.chown(v.path("file"), 1234, 1234)
         script = "import os, fcntl, struct\n" \
+                 "os.setgroups([])\nos.setgid(1234)\nos.setuid(1234)\n" \
                  "fd = os.open(%r, os.O_RDONLY)\n" \
                  "for call in (lambda: os.setxattr(%r, 'clawfs.durability', b'local'),\n" \
-                 "             lambda: fcntl.ioctl(fd, %d, struct.pack('64s1024s', b'clawfs.durability', b'local'))):\n" \
+                 "             lambda: fcntl.ioctl(fd, %d, bytearray(struct.pack('64s1024s', b'clawfs.durability', b'local')))):\n" \
                  "    try:\n        call()\n        print(0)\n" \
                  "    except OSError as e:\n        print(e.errno)\n" % (v.path("file"), v.path("file"), IOCTL_SET)
         os.chmod(v.dir, 0o755)
         os.chmod(self.tmp, 0o755)
-        r = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, user=1234, group=1234, extra_groups=[])
+        r = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         self.assertEqual(r.stdout.split(), [str(errno.EPERM)] * 2, r.stderr)
 
 
