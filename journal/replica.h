@@ -1,6 +1,6 @@
 /*
  * replica.h: what replication asks of a volume, as a table of functions: the seam between replicate/, which knows peers and
- * messages, and fs/, which knows files.  fs/core/replica*.c is the implementation; tests have others.
+ * messages, and fs/, which knows files.  fs/core/replica/ is the implementation; tests have others.
  *
  * Roles.  One node leads: it writes.  The others follow: they append and apply what the leader ships and refuse every change
  * of their own.  An epoch is the reign of one leader: the counter in the upper 48 bits, the leader's node id in the lower 16, so

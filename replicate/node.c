@@ -535,6 +535,7 @@ static void fill_status(struct node *n, const struct node_peer *p, const struct 
 	*ret = (struct peer_status){
 	    .node_id = p->peer.node_id,
 	    .leads = p->peer.node_id == node_leader_locked(n),
+	    .has_address = p->peer.address[0] != 0,
 	    .state = p->state,
 	    .promised = p->promised,
 	    .durable_seq = p->durable_seq,

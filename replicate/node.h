@@ -49,6 +49,7 @@ struct peer_status {
 	char name[WIRE_NAME_MAX + 1];
 	uint32_t node_id;
 	bool leads;             /* as far as we know */
+	bool has_address;       /* it can be dialed */
 	enum peer_state state;
 	uint64_t promised;                 /* epoch, as it last said; 0: it has said nothing yet */
 	uint64_t durable_seq, applied_seq; /* it has told */

@@ -247,7 +247,8 @@ static bool text_is_right(const struct option_row *row, const char *value)
 		return false;
 	if (row->kind == KIND_NAME)
 		return peer_name_ok(value);
-	return row->kind != KIND_ADDRESS || address_parse(value, host, sizeof(host), &port) == 0;
+	/* port 0 is any free one: nobody would know which */
+	return row->kind != KIND_ADDRESS || (address_parse(value, host, sizeof(host), &port) == 0 && port != 0);
 }
 
 /* Stores one option's value; `value` is NULL where none was given. */

@@ -2,7 +2,7 @@
  * peer.c: who holds the volume: inviting, joining, listing, removing and renaming peers.
  *
  * Joining makes a follower's volume here: the directory is prepared first, because the token works once; then the other machine
- * is asked (replicate/join.h); then the volume is made as that one's is, and DIR/peers last.
+ * is asked (replicate/net/join.h); then the volume is made as that one's is, and DIR/peers last.
  */
 #include "fs/cli/cli.h"
 
@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "replicate/join.h"
+#include "replicate/net/join.h"
 
 #define TOKEN_TEXT_MAX 4096
 

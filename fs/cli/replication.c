@@ -23,7 +23,7 @@
 #include <time.h>
 
 #include "base/log.h"
-#include "replicate/net.h"
+#include "replicate/net/net.h"
 
 #define ASK_NS   (2 * NSEC_PER_SEC)
 #define DRAIN_NS (5 * NSEC_PER_SEC)
@@ -291,7 +291,7 @@ static bool all_asked(struct replication *r)
 	for (uint32_t i = 0; i < n; i++) {
 		bool answered =
 		    status[i].promised && status[i].promised <= here.promised; /* above: this node is about to follow */
-		bool unreachable = status[i].errors && !status[i].connects;
+		bool unreachable = !status[i].has_address || (status[i].errors && !status[i].connects);
 
 		if (!answered && !unreachable)
 			return false;

@@ -7,7 +7,7 @@
 #include "base/lock.h"
 #include "fs/cli/cli.h"
 #include "fs/face/face.h"
-#include "replicate/server.h"
+#include "replicate/net/server.h"
 
 struct replication {
 	struct fs *fs;

@@ -1,7 +1,7 @@
 /*
  * diverged.h: what only this node had when a resync replaced its history: kept aside, and read back by admins.
  *
- * A tail is what one resync kept: rows of the index as lines of JSON (fs/core/diverged.c), and the blocks of files.  In the
+ * A tail is what one resync kept: rows of the index as lines of JSON (fs/core/replica/diverged.c), and the blocks of files.  In the
  * volume's directory it is diverged/ID/ with
  *     info.json    whose history it was, when, how much; "complete" once the resync reached its end
  *     rows.jsonl   one row a line: what it was, and the path it was reached by

@@ -12,6 +12,8 @@
 #include "tests/crash/replica_run.h"
 #include "tests/lib/cow.h"
 
+#define FORGET_NS (20 * NSEC_PER_SEC) /* a leader has noticed that a follower is gone */
+
 static const struct fs_cred admin = {.umask = 022};
 
 static void answered(struct journal_waiter *w, int result)
@@ -73,7 +75,6 @@ void acks_ask(struct slot *s, unsigned level)
 	*p = (struct pending){
 	    .waiter.done = answered, .next = s->c->pending, .slot = s, .epoch = s->epoch, .ino = ino, .level = level};
 	p->seq = newest_change(s);
-	p->disks_lost = s->c->stats.destroyed + s->c->stats.rolled_back;
 	s->c->pending = p;
 	fs_sync_async(s->run.fs, ino, &p->waiter);
 	slot_settle(s);
@@ -103,6 +104,19 @@ static unsigned count_holders(const struct cluster *c, uint32_t batch)
 	return n;
 }
 
+/* Disks that had it and were lost so lately that the leader need not know. */
+static unsigned count_lost(const struct cluster *c, uint32_t batch)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < SLOTS; i++) {
+		const struct slot *s = &c->slot[i];
+
+		n += simnet_now(c->net) < s->lost_until_ns && !holds(c, i, batch) && batches_contain(&c->h, s->lost, batch);
+	}
+	return n;
+}
+
 /* Users rename and remove the directories of levels, too: an fsync is answered as the policy says then. */
 static unsigned level_now(const struct pending *p)
 {
@@ -129,14 +143,13 @@ static void take_answer(struct cluster *c, const struct pending *p)
 	c->stats.acks++;
 	/* What an old leader answers after another one was made is lost to that one. */
 	bool waived = p->epoch < c->newest_epoch;
-	/* A follower's ack stands although its disk was lost since. */
-	bool disk_lost = p->disks_lost != c->stats.destroyed + c->stats.rolled_back;
-	if (!waived && !disk_lost && count_holders(c, b) < level + 1)
+	unsigned lost = count_lost(c, b);
+	if (!waived && count_holders(c, b) + lost < level + 1)
 		cluster_fail(c, "slot %u: an fsync at level %u was answered, and batch %llu is on %u disks, whole on %u",
 			     p->slot->index, level, (unsigned long long)c->h.batch[b].seq, count_durable(c, b),
 			     count_holders(c, b));
 	acks_add(&c->h, level, b, waived);
-	c->h.ack[c->h.n_acks - 1].disk_lost = disk_lost;
+	c->h.ack[c->h.n_acks - 1].disk_lost = lost > 0;
 	c->stats.acks_waived += waived;
 }
 
@@ -205,6 +218,7 @@ void acks_check_reign(struct slot *s)
 			return;
 		}
 		waive(c, a);
+		c->stats.acks_fenced += c->fenced_off && one_of_them_has(c, s->asked, a->batch, before);
 	}
 	s->asked = 0;
 }
@@ -220,6 +234,9 @@ void acks_give_up(struct slot *s)
 void acks_lose_disk(struct slot *s)
 {
 	struct cluster *c = s->c;
+
+	s->lost = s->whole;
+	s->lost_until_ns = simnet_now(c->net) + FORGET_NS;
 
 	for (size_t i = 0; i < c->h.n_acks; i++) {
 		struct known_ack *a = &c->h.ack[i];

@@ -306,25 +306,33 @@ static bool stands_above(const struct replica_point *a, const struct replica_poi
 	return a->history != b->history ? a->history > b->history : a->durable_seq > b->durable_seq;
 }
 
-/* Of the nodes that are up, the one that stands highest; not one between two states, whose seq means nothing. */
-static struct slot *highest(struct cluster *c, unsigned *ret_asked)
+/* The nodes that are up, highest first, but those between two states, whose seq means nothing; returns how many. */
+static unsigned rank(struct cluster *c, struct slot *ret[SLOTS], unsigned *ret_asked)
 {
-	struct slot *best = NULL;
+	unsigned n = 0;
 
 	*ret_asked = 0;
 	for (unsigned i = 0; i < SLOTS; i++) {
 		struct slot *s = &c->slot[i];
-		struct replica_point p, q;
 
 		if (!slot_is_up(s))
 			continue;
 		*ret_asked |= 1u << i;
-		p = slot_point(s);
-		q = best ? slot_point(best) : p;
-		if (!p.resyncing && (!best || stands_above(&p, &q)))
-			best = s;
+		struct replica_point p = slot_point(s);
+		unsigned at = n;
+		for (; !p.resyncing && at > 0; at--) {
+			struct replica_point above = slot_point(ret[at - 1]);
+
+			if (!stands_above(&p, &above))
+				break;
+			ret[at] = ret[at - 1];
+		}
+		if (!p.resyncing) {
+			ret[at] = s;
+			n++;
+		}
 	}
-	return best;
+	return n;
 }
 
 static bool promote(struct slot *s, unsigned asked, bool by_rule)
@@ -347,12 +355,22 @@ static bool promote(struct slot *s, unsigned asked, bool by_rule)
 	return true;
 }
 
+/* The highest; when that cannot lead for want of data behind its fence, the next. */
 static bool promote_by_rule(struct cluster *c)
 {
-	unsigned asked;
-	struct slot *s = highest(c, &asked);
+	struct slot *order[SLOTS];
+	unsigned asked, n = rank(c, order, &asked);
 
-	return s && !s->leads && promote(s, asked, true);
+	for (unsigned i = 0; i < n; i++) {
+		if (order[i]->leads)
+			return false;
+		c->fenced_off = i > 0;
+		bool done = promote(order[i], asked, i == 0);
+		c->fenced_off = false;
+		if (done)
+			return true;
+	}
+	return false;
 }
 
 /* Nobody who is up leads, so the admin looks for a new one, sometimes. */

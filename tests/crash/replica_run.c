@@ -190,7 +190,7 @@ static void slot_init(struct cluster *c, unsigned i)
 
 	s->c = c;
 	s->index = i;
-	s->held = s->tip = s->whole = s->before_resync = s->backup_tip = NO_BATCH;
+	s->held = s->tip = s->whole = s->before_resync = s->backup_tip = s->lost = NO_BATCH;
 	clock_begin(&s->clock, &c->rng);
 	s->run = (struct sim_run){.seed = c->o.seed, .profile = c->profile, .clock = &s->clock.sim, .expect_errors = true};
 	s->run.rng = rng_derive(c->o.seed, 0x6f7073, i);

@@ -103,6 +103,9 @@ struct slot {
 	bool unsaved;           /* a leader whose history has all of that replaced it, or began to */
 	uint64_t checked;       /* hash of the state that was compared last */
 
+	uint32_t lost;         /* what its last disk had, when it was lost */
+	int64_t lost_until_ns; /* so long a leader may count that */
+
 	struct sim_image backup;
 	uint32_t backup_tip;
 };
@@ -121,7 +124,6 @@ struct pending {
 	uint64_t ino; /* asked for */
 	unsigned level;
 	uint64_t seq; /* batch that it covers */
-	uint64_t disks_lost; /* by then */
 	bool answered, voided;
 	int result;
 };
@@ -133,7 +135,7 @@ struct cluster_options {
 };
 struct cluster_stats {
 	uint64_t operations, events, crashes, promotions, lossy_promotions, handovers, resyncs, saved, destroyed, rolled_back, acks,
-	    acks_kept, acks_waived, compared;
+	    acks_kept, acks_waived, acks_fenced, compared;
 };
 
 struct cluster {
@@ -150,6 +152,7 @@ struct cluster {
 	size_t n_calls, calls_cap;
 	enum sim_profile profile;
 	bool may_choose_loss, may_lose_disks;
+	bool fenced_off; /* the admin takes another one, since the highest is behind its fence */
 	struct cluster_stats stats;
 	char why[1400];
 };

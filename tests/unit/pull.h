@@ -12,7 +12,7 @@
 
 #include "base/crc32c.h"
 #include "fs/core/core.h"
-#include "fs/core/rows.h"
+#include "fs/core/replica/rows.h"
 #include "tests/crash/sim_run.h"
 #include "tests/lib/cow.h"
 

@@ -26,8 +26,8 @@
 #include "base/clock.h"
 #include "base/lock.h"
 #include "replicate/peerfile.h"
-#include "replicate/pki.h"
-#include "replicate/server.h"
+#include "replicate/net/pki.h"
+#include "replicate/net/server.h"
 #include "tests/unit/tempdir.h"
 
 #define GREETING_BYTES 40u

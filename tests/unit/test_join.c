@@ -5,8 +5,8 @@
 
 #include <signal.h>
 
-#include "replicate/exchange.h"
-#include "replicate/join_message.h"
+#include "replicate/net/exchange.h"
+#include "replicate/net/join_message.h"
 
 #define ANY_PORT "127.0.0.1:7001"
 

@@ -940,7 +940,7 @@ static void a_stranger_that_never_says_hello_is_dropped(void **state)
 	/* A byte now and then is no HELLO. */
 	for (uint32_t i = 0; i < 20 && !r; i++) {
 		w.mono_ns += NSEC_PER_SEC / 2;
-		r = session_input(s, "CLWF" + i % 4, i < 4);
+		r = session_input(s, &"CLWF"[i % 4], i < 4);
 		if (!r)
 			r = session_pump(s, &deadline_ns);
 	}

@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "replicate/join.h"
+#include "replicate/net/join.h"
 #include "replicate/peerfile.h"
-#include "replicate/pki.h"
+#include "replicate/net/pki.h"
 #include "tests/unit/tempdir.h"
 
 #define DAY_S 86400

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "replicate/invites.h"
+#include "replicate/net/invites.h"
 #include "tests/unit/tempdir.h"
 
 static struct token sample(void)

@@ -1,0 +1,102 @@
+/*
+ * impl.h: what the files of the volume's side of replication share.
+ *
+ *     replica.c  roles, the superblock, the table of journal/replica.h
+ *     source.c   a leader's batches, and the data they name
+ *     check.c    whether a batch of another node fits this volume, before anything of it counts
+ *     take.c     a follower takes a batch in pieces
+ *     apply.c    and appends, applies and commits it
+ *     watch.c    who is told what changed
+ *     sums.c     what each batch left in the inodes it names
+ *     view.c, rows.c, resync.c, resync_put.c, diverged.c   RESYNC (resync.h)
+ *
+ * Order of locks, before those of core.h: role_lock, follow_lock.  super_lock and watch_lock are leaves.
+ */
+#pragma once
+
+#include "fs/core/core.h"
+#include "journal/ship.h"
+
+/* A batch between take_batch() and finish_batch() or drop_batch(). */
+struct taken_batch {
+	bool begun;
+	uint64_t epoch; /* of the leader that sends it */
+	struct batch_info info;
+	struct batch_view view; /* payload and logical section, in memory; the local one is `local`, once it is complete */
+	uint8_t *memory;        /* owned */
+	size_t cap;
+	/* out-of-line data: where its records are in the logical section, how much has come, where it was put */
+	uint32_t *data_at; /* owned; n_data */
+	uint32_t n_data, n_taken;
+	struct buf local;
+	struct run *runs; /* owned; all of them, hidden from checkpoints (arena_hide()) */
+	size_t n_runs, cap_runs;
+	uint64_t promised; /* blocks that must be there for its inline data and zeros */
+	uint64_t fence;    /* 0: none of its data was superseded */
+};
+
+struct replica {
+	struct replica_volume volume;
+	struct fs *fs;
+	_Atomic bool has_hooks;   /* fs->hooks is set, and stays */
+	struct mutex role_lock;   /* one change of role at a time */
+	struct mutex super_lock;  /* guards what changes in fs->super once the volume is open, and the next */
+	bool led;                 /* it led and stopped: it may hold what its new leader does not */
+	struct mutex follow_lock; /* held by each of a follower's functions */
+	/* guarded by follow_lock */
+	struct taken_batch taken;
+	struct {
+		uint64_t seq, hash;
+	} finished;   /* the batch finished last */
+	void *bounce; /* owned: aligned memory for the data of one WRITE, made when first needed */
+	struct mutex watch_lock;
+	struct cond watch_idle;
+	/* guarded by watch_lock */
+	void (*changed)(void *ctx, const struct fs_change *c);
+	void *changed_ctx;
+	uint32_t n_watching; /* calls of it under way */
+};
+
+static inline struct replica *replica_of(struct replica_volume *v)
+{
+	return container_of(v, struct replica, volume);
+}
+/* The epoch promised so far. */
+uint64_t replica_promised(struct fs *fs);
+/* Changes the superblock durably, in one step with looking at it; a negative result of `change` is returned instead. */
+typedef int super_change(struct fs *fs, struct super *s, uint64_t arg);
+MUST_CHECK int replica_change_super(struct fs *fs, super_change *change, uint64_t arg);
+/* -EROFS once the volume failed, or cannot be written at all. */
+int replica_failed(struct fs *fs);
+/* The newest batch with a record in it. */
+uint64_t replica_newest(struct fs *fs);
+
+/* source.c */
+int replica_read_batch(struct replica_volume *v, struct replica_cursor **c, uint64_t seq, struct shipped_batch *ret,
+		       uint32_t *ret_n_data);
+int replica_read_data(struct replica_volume *v, struct replica_cursor *c, uint32_t index, struct shipped_data *ret);
+void replica_cursor_free(struct replica_cursor *c);
+
+/*
+ * check.c: every record of a batch against the volume as it will be by then: 0 when applying it can neither fail nor
+ * leave a tree that cannot be.  *ret_promised: how many blocks must be free for it, at most.
+ * -EUCLEAN and a line in the log: it does not fit; -EBADMSG and others: what it changes cannot be read here.
+ */
+MUST_CHECK int replica_check(struct fs *fs, const struct batch_view *v, uint64_t seq, uint64_t epoch, uint64_t *ret_promised);
+
+/* take.c */
+int replica_take_batch(struct replica_volume *v, const struct shipped_batch *b, uint32_t *ret_n_data);
+int replica_take_data(struct replica_volume *v, const struct shipped_data *d);
+void replica_drop_batch(struct replica_volume *v);
+void taken_drop(struct replica *rep) REQUIRES(rep->follow_lock); /* nothing to drop is fine */
+void taken_free(struct taken_batch *t);
+void taken_reset(struct taken_batch *t); /* empty again; the memory stays for the next one */
+/* Whether this node takes batches, and those of a leader of `epoch`: -EROFS, -ESTALE, -EINVAL. */
+MUST_CHECK int replica_check_sender(struct fs *fs, uint64_t epoch);
+
+/* apply.c */
+int replica_finish_batch(struct replica_volume *v);
+int replica_commit(struct replica_volume *v, uint64_t *ret_durable_seq);
+
+/* watch.c: tells the watcher what the records of a batch changed. */
+void replica_report(struct fs *fs, const struct batch_view *v);
