@@ -93,8 +93,7 @@ static void count_taken(struct session *s, size_t bytes, uint64_t batches)
 	if (p) {
 		p->durable_seq = max_u64(p->durable_seq, s->following.taken);
 		p->applied_seq = p->durable_seq;
-		p->batches += batches;
-		p->batch_bytes += bytes;
+		node_peer_count_locked(p, batches, bytes);
 	}
 	mutex_unlock(&n->lock);
 }

@@ -170,8 +170,7 @@ static void count_sent(struct session *s, size_t bytes, uint64_t batches, uint64
 	mutex_lock(&n->lock);
 	struct node_peer *p = node_peer_locked(n, s->peer_id);
 	if (p) {
-		p->batches += batches;
-		p->batch_bytes += bytes;
+		node_peer_count_locked(p, batches, bytes);
 		p->fence = max_u64(p->fence, fence);
 	}
 	mutex_unlock(&n->lock);

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "replicate/node_internal.h"
 
+#define LATELY_BATCHES 256u /* that the average size of a batch is told from */
 #define DIAL_FIRST_NS  NSEC_PER_SEC
 #define DIAL_LAST_NS   (10 * NSEC_PER_SEC)
 #define DIAL_FAILED_NS (30 * NSEC_PER_SEC)
@@ -274,6 +275,16 @@ void node_peer_acked_locked(struct node_peer *p, uint64_t durable_seq, uint64_t 
 		p->safe_seq = durable_seq;
 	p->durable_seq = durable_seq;
 	p->applied_seq = applied_seq;
+}
+
+void node_peer_count_locked(struct node_peer *p, uint64_t batches, uint64_t bytes)
+{
+	p->batches += batches;
+	p->batch_bytes += bytes;
+	if (p->batches < LATELY_BATCHES)
+		return;
+	p->batches /= 2;
+	p->batch_bytes /= 2;
 }
 
 /* ---- dialing ---- */

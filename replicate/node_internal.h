@@ -57,7 +57,7 @@ struct node_peer {
 	uint32_t tries;         /* since it last was of use */
 	bool slow_retry;        /* our own volume is in the way */
 	uint64_t sent_bytes, received_bytes, connects, errors;
-	uint64_t batches, batch_bytes; /* sent or taken, for their average size */
+	uint64_t batches, batch_bytes; /* sent or taken lately, for their average size; node_peer_count_locked() */
 	uint64_t resync_rows, resync_bytes;
 	double resync_share;
 	char reason[REASON_MAX];
@@ -130,6 +130,8 @@ void node_hint_leader(struct node *n, uint32_t id, uint64_t epoch) EXCLUDES(n->l
  * lead: what it acks there does not count before the fence is reached.
  */
 void node_peer_acked_locked(struct node_peer *p, uint64_t durable_seq, uint64_t applied_seq);
+/* Batches sent or taken, and bytes of them; older ones count less and less. */
+void node_peer_count_locked(struct node_peer *p, uint64_t batches, uint64_t bytes);
 /* The peer turned out to be of use: the next attempt need not wait. */
 void node_peer_proven_locked(struct node_peer *p);
 /* A list from the leader, JSON: taken when it is newer. */
