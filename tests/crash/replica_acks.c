@@ -218,7 +218,7 @@ void acks_check_reign(struct slot *s)
 			return;
 		}
 		waive(c, a);
-		c->stats.acks_fenced += c->fenced_off && one_of_them_has(c, s->asked, a->batch, before);
+		c->stats.acks_fenced += c->fenced_off && a->level > 0 && one_of_them_has(c, s->asked, a->batch, before);
 	}
 	s->asked = 0;
 }

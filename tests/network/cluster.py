@@ -223,7 +223,7 @@ while True:
         """Ends it and returns the number of the last line that was acknowledged as durable."""
         if self.process.poll() is None:
             self.process.kill()
-        for line in self.process.stdout.read().splitlines():
+        for line in self.process.stdout.read().split("\n")[:-1]:  # the last may be cut
             words = line.split()
             if words[0] == "acked":
                 self.acked = int(words[1])
