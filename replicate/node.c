@@ -498,7 +498,7 @@ static uint64_t least_acked(struct node *n) REQUIRES(n->lock)
 	return least;
 }
 
-/* May be called under the filesystem's locks, so it calls no other hook than wake. */
+/* May be called under the filesystem's locks, so it calls no other hook than news or wake. */
 void node_batch_durable(struct node *n, uint64_t seq)
 {
 	mutex_lock(&n->lock);
@@ -509,8 +509,9 @@ void node_batch_durable(struct node *n, uint64_t seq)
 			moments_add(&n->moments, seq, node_now(n), least_acked(n) + 1);
 	}
 	mutex_unlock(&n->lock);
-	if (news && n->hooks.wake)
-		n->hooks.wake(n->hooks.ctx);
+	void (*tell)(void *ctx) = n->hooks.news ? n->hooks.news : n->hooks.wake;
+	if (news && tell)
+		tell(n->hooks.ctx);
 }
 
 /* ---- status ---- */

@@ -78,6 +78,8 @@ struct node_hooks {
 	void (*wake)(void *ctx);
 	/* The list of peers changed (a leader sent it): keep it. */
 	void (*peers_changed)(void *ctx, const struct peers *p);
+	/* A batch became durable, which streams will send: like wake, but it may wait a little.  NULL: wake. */
+	void (*news)(void *ctx);
 };
 
 struct node_config {

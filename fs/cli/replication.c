@@ -47,12 +47,24 @@ static void wake(void *ctx)
 	rwlock_rdunlock(&r->lock);
 }
 
+/* An fsync that waits for followers wants its batch to be sent at once; otherwise a few go out together. */
+static void news(void *ctx)
+{
+	struct replication *r = ctx;
+
+	rwlock_rdlock(&r->lock);
+	if (fs_has_policies(r->fs))
+		server_wake(r->wakes);
+	else
+		server_news(r->wakes);
+	rwlock_rdunlock(&r->lock);
+}
+
 static void batch_durable(void *ctx, uint64_t seq)
 {
 	struct replication *r = ctx;
 
 	node_batch_durable(r->node, seq);
-	wake(r);
 }
 
 static void acked(void *ctx, const uint64_t *durable, uint32_t n_known, uint32_t n_live)
@@ -201,7 +213,12 @@ static int start_node(struct replication *r, const struct peers *list)
 	const struct node_config c = {.volume = fs_replica(r->fs),
 				      .clock = &clock_system,
 				      .peers = *list,
-				      .hooks = {r, acked, role_changed, wake, peers_changed}};
+				      .hooks = {.ctx = r,
+						.acked = acked,
+						.role_changed = role_changed,
+						.wake = wake,
+						.news = news,
+						.peers_changed = peers_changed}};
 
 	return node_new(&c, &r->node);
 }

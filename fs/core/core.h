@@ -259,7 +259,6 @@ bool policy_is(struct slice xattr_name);
 bool policy_valid(const struct record *r); /* of such a record: policy_apply() can read it */
 MUST_CHECK int policy_apply(struct fs *fs, const struct record *r);
 MUST_CHECK int policy_drop(struct fs *fs, uint64_t ino); /* the inode goes */
-bool policy_any(struct fs *fs); /* one load: without any there is nothing to look up */
 
 /* durability.c: fsync on as many followers as a policy asks for */
 struct durability_level {

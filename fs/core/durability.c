@@ -277,7 +277,7 @@ void fs_sync_async(struct fs *fs, uint64_t ino, struct journal_waiter *w)
 
 	if (r < 0 || fs->config.read_only)
 		w->done(w, r);
-	else if (!policy_any(fs))
+	else if (!fs_has_policies(fs))
 		journal_commit_async(fs->journal, w);
 	else
 		sync_at_level(fs, ino, w);
@@ -304,7 +304,7 @@ int fs_sync(struct fs *fs)
 
 	if (r < 0 || fs->config.read_only)
 		return r;
-	if (!policy_any(fs))
+	if (!fs_has_policies(fs))
 		return journal_commit_all(fs->journal, NULL);
 	sem_init(&s.wake, 0, 0);
 	fs_sync_async(fs, FS_ROOT_INO, &s.waiter);

@@ -233,6 +233,8 @@ void fs_acked(struct fs *fs, const uint64_t *durable, uint32_t n_known, uint32_t
  */
 #define FS_POLICY_MAX 255u
 MUST_CHECK int fs_set_policy(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *key, const char *value); /* NULL: unset */
+/* Whether there is any, so that an fsync may wait for followers; one load. */
+bool fs_has_policies(struct fs *fs);
 /* Of `ino` itself (-ENODATA: inherits) or, with `inherited`, of it or the nearest directory above that has one. */
 MUST_CHECK int fs_get_policy(struct fs *fs, uint64_t ino, const char *key, bool inherited, char ret_value[FS_POLICY_MAX + 1]);
 

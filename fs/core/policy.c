@@ -130,7 +130,7 @@ static void free_rows(struct policies *ps)
 	free(ps->row);
 }
 
-bool policy_any(struct fs *fs)
+bool fs_has_policies(struct fs *fs)
 {
 	return atomic_load(&fs->policies->any);
 }
@@ -314,7 +314,7 @@ int policy_drop(struct fs *fs, uint64_t ino)
 	struct kv_batch *b;
 	size_t at, n = 0;
 
-	if (!policy_any(fs))
+	if (!fs_has_policies(fs))
 		return 0;
 	b = index_batch();
 	rwlock_wrlock(&ps->lock);
@@ -403,9 +403,9 @@ int fs_set_policy(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const
 int fs_get_policy(struct fs *fs, uint64_t ino, const char *key, bool inherited, char ret_value[FS_POLICY_MAX + 1])
 {
 	struct inode in;
-	int r = policy_any(fs) ? get_own(fs, ino, key, ret_value) : -ENODATA;
+	int r = fs_has_policies(fs) ? get_own(fs, ino, key, ret_value) : -ENODATA;
 
-	if (r != -ENODATA || !inherited || !policy_any(fs))
+	if (r != -ENODATA || !inherited || !fs_has_policies(fs))
 		return r;
 	for (unsigned depth = 0; r == -ENODATA && ino != FS_ROOT_INO; depth++) {
 		r = depth < DEPTH_MAX ? icache_copy(fs->icache, ino, &in) : -ENOENT;

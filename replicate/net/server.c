@@ -134,20 +134,37 @@ void server_end_strangers(struct server *s, const struct peers *p)
 	mutex_unlock(&s->list_lock);
 }
 
+static void wake_all(struct server *s, bool nappers)
+{
+	mutex_lock(&s->list_lock);
+	for (struct connection *c = s->connections; c; c = c->next) {
+		int rest = atomic_load(&c->rest);
+
+		if (rest == REST_NONE || (rest == REST_NAP && !nappers) ||
+		    !atomic_compare_exchange_strong(&c->rest, &rest, REST_NONE))
+			continue; /* changed just now: its thread looks at the counts by itself */
+		atomic_fetch_sub(rest == REST_NAP ? &s->nappers : &s->sleepers, 1);
+		(void)eventfd_write(c->wake_fd, 1);
+	}
+	mutex_unlock(&s->list_lock);
+}
+
 void server_wake(struct server *s)
 {
 	if (!s)
 		return;
 	atomic_fetch_add(&s->wakes, 1);
-	if (atomic_load(&s->sleepers) == 0)
+	if (atomic_load(&s->sleepers) > 0 || atomic_load(&s->nappers) > 0)
+		wake_all(s, true);
+}
+
+void server_news(struct server *s)
+{
+	if (!s)
 		return;
-	mutex_lock(&s->list_lock);
-	for (struct connection *c = s->connections; c; c = c->next)
-		if (atomic_exchange(&c->sleeping, false)) {
-			atomic_fetch_sub(&s->sleepers, 1);
-			(void)eventfd_write(c->wake_fd, 1);
-		}
-	mutex_unlock(&s->list_lock);
+	atomic_fetch_add(&s->news, 1);
+	if (atomic_load(&s->sleepers) > 0)
+		wake_all(s, false);
 }
 
 /* ---- threads ---- */

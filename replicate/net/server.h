@@ -30,6 +30,8 @@ struct server_options {
 MUST_CHECK int server_start(struct node *n, const struct server_options *o, struct server **ret);
 struct server *server_stop(struct server *s);
 void server_wake(struct server *s); /* node_hooks.wake; cheap when nobody sleeps */
+/* There are batches to send, for which nobody waits: they go out within 2 ms, with those that come by then. */
+void server_news(struct server *s);
 uint16_t server_port(const struct server *s);
 /* node_hooks.peers_changed: the list that a leader sent is kept and counts from now on.  A failure to keep it is logged. */
 void server_set_peers(struct server *s, const struct peers *p);

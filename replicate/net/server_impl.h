@@ -35,6 +35,8 @@ struct bucket {
 size_t bucket_ask(const struct bucket *b, size_t n, int64_t now_ns, int64_t *ret_next_ns);
 void bucket_take(struct bucket *b, size_t n, int64_t now_ns);
 
+/* What a connection's thread does between two rounds: a nap lasts 2 ms at most, and only server_wake() ends it sooner. */
+enum rest { REST_NONE, REST_NAP, REST_SLEEP };
 enum connection_state { CONNECTION_PENDING, CONNECTION_PROVEN, CONNECTION_ENDED };
 
 struct connection {
@@ -47,7 +49,7 @@ struct connection {
 	struct peer peer;            /* dialed: whom; else once it is proven.  Written by its thread under list_lock */
 	enum connection_state state; /* guarded by list_lock */
 	atomic_int end;              /* -errno: it is to end */
-	atomic_bool sleeping;        /* wake_fd must be written to */
+	atomic_int rest;             /* enum rest: unless it is REST_NONE, wake_fd must be written to */
 
 	/* Of the thread alone. */
 	struct channel *channel;
@@ -89,8 +91,8 @@ struct server {
 	int64_t stranger_ns, minute_ns;
 	unsigned n_strangers;
 
-	atomic_uint_fast64_t wakes; /* grows with each server_wake() */
-	atomic_int sleepers;        /* connections that sleep */
+	atomic_uint_fast64_t wakes, news; /* calls of server_wake() and server_news() */
+	atomic_int nappers, sleepers;     /* connections that rest */
 };
 
 /* server.c */

@@ -212,7 +212,7 @@ static void what_lies_below_inherits_what_is_nearest(void **state)
 	set(vol.dir, NULL);
 	set(FS_ROOT_INO, NULL);
 	expect(file, true, "");
-	assert_false(policy_any(vol.fs));
+	assert_false(fs_has_policies(vol.fs));
 }
 
 static void unsetting_what_is_not_set_says_so(void **state)
@@ -306,7 +306,7 @@ static void users_cannot_make_one_as_an_attribute(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		assert_int_equal(fs_setxattr(vol.fs, &root, vol.file, names[i], "local", 5, 0), -EOPNOTSUPP);
-	assert_false(policy_any(vol.fs));
+	assert_false(fs_has_policies(vol.fs));
 }
 
 static void records_are_told_from_those_of_attributes_by_their_name(void **state)
@@ -337,7 +337,7 @@ static void a_record_that_cannot_be_is_refused(void **state)
 	assert_int_equal(policy_apply(vol.fs, &r), -EUCLEAN);
 	r.type = RECORD_RMXATTR;
 	assert_int_equal(policy_apply(vol.fs, &r), -EUCLEAN);
-	assert_false(policy_any(vol.fs));
+	assert_false(fs_has_policies(vol.fs));
 }
 
 /* As a newer version may have set it: kept, shown, and no fsync relies on it. */

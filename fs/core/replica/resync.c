@@ -339,7 +339,7 @@ static int check_view(struct fs *fs, const struct replica_view_info *info)
 }
 
 /* The anchor of the next checkpoint says all of it. */
-static int become(struct fs *fs, const struct replica_view_info *info)
+static int take_place(struct fs *fs, const struct replica_view_info *info) REQUIRES(fs->gate)
 {
 	struct journal_point at = {.seq = info->seq, .hash = info->hash};
 	int r = journal_reset(fs->journal, &at);
@@ -353,7 +353,16 @@ static int become(struct fs *fs, const struct replica_view_info *info)
 	atomic_store(&fs->history, info->epoch);
 	atomic_store(&fs->applied_seq, info->seq);
 	sums_begin_after(fs, info->seq);
-	return save(fs);
+	return 0;
+}
+
+/* A checkpoint of another thread draws its line before or after all of that. */
+static int become(struct fs *fs, const struct replica_view_info *info)
+{
+	rwlock_wrlock(&fs->gate);
+	int r = take_place(fs, info);
+	rwlock_wrunlock(&fs->gate);
+	return r < 0 ? r : save(fs);
 }
 
 static int unmark(struct fs *fs, uint64_t fence)
