@@ -356,12 +356,14 @@ static int take_place(struct fs *fs, const struct replica_view_info *info) REQUI
 	return 0;
 }
 
-/* A checkpoint of another thread draws its line before or after all of that. */
+/* A checkpoint of another thread is over before that or begins after it: its trim names batches of the journal as it was. */
 static int become(struct fs *fs, const struct replica_view_info *info)
 {
+	mutex_lock(&fs->ckpt_lock);
 	rwlock_wrlock(&fs->gate);
 	int r = take_place(fs, info);
 	rwlock_wrunlock(&fs->gate);
+	mutex_unlock(&fs->ckpt_lock);
 	return r < 0 ? r : save(fs);
 }
 
