@@ -286,13 +286,14 @@ def resync(pair, options):
         with open(os.path.join(work, f"f{i:04}"), "r+b") as f:
             for _ in range(GIB // 10 // MIB):
                 changed += f.write(os.urandom(MIB))
-    # And more than the ring holds, in place, so that the stream cannot go on.
-    with open(os.path.join(work, "ring"), "wb") as f:
-        for _ in range(2 * GIB // MIB * 11 // 10):
-            f.seek(0)
-            f.write(os.urandom(MIB))
-            f.flush()
-            os.fdatasync(f.fileno())
+    # And more than the ring holds, in writes that go through it, so that the stream cannot go on.
+    blob = os.urandom(64 << 10)
+    ring = pair.leader.status()["journal"]["ring_bytes"]
+    fd = os.open(os.path.join(work, "ring"), os.O_RDWR | os.O_CREAT)
+    for _ in range(ring // len(blob) * 11 // 10):
+        os.pwrite(fd, blob, 0)
+        os.fdatasync(fd)
+    os.close(fd)
     pair.leader.settle()
     drop_caches()
     began = time.monotonic()
