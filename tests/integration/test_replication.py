@@ -531,6 +531,7 @@ class Roles(ReplicationTest):
         try:
             c.promote(b)  # both run and reach each other
             wait_for("the old leader to follow", lambda: a.is_now("follower"), 15)
+            c.settle()  # until it has something of the new epoch it is not readable
             self.assert_errno(errno.EROFS, a.write, "x", b"")
             with self.assertRaises(OSError) as e:
                 os.pwrite(held, b"y", 0)
