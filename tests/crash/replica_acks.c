@@ -207,7 +207,9 @@ void acks_check_reign(struct slot *s)
 		cluster_fail(c, "slot %u: leads, and nobody said so", s->index);
 		return;
 	}
-	for (size_t i = 0; i < c->h.n_acks; i++) {
+	/* It was made to lead before the newest leader was, and has only come to it now. */
+	bool late = s->epoch < c->newest_epoch;
+	for (size_t i = 0; i < c->h.n_acks && !late; i++) {
 		struct known_ack *a = &c->h.ack[i];
 
 		if (a->waived || batches_contain(&c->h, s->tip, a->batch))
@@ -218,7 +220,10 @@ void acks_check_reign(struct slot *s)
 			return;
 		}
 		waive(c, a);
-		c->stats.acks_fenced += c->fenced_off && a->level > 0 && one_of_them_has(c, s->asked, a->batch, before);
+		if (c->fenced_off && a->level > 0 && one_of_them_has(c, s->asked, a->batch, before)) {
+			cluster_say(c, "an fsync at level %u is lost: who has it is behind a fence", a->level);
+			c->stats.acks_fenced++;
+		}
 	}
 	s->asked = 0;
 }
