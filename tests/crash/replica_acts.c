@@ -340,8 +340,7 @@ static bool promote(struct slot *s, unsigned asked, bool by_rule)
 	unsigned asked_before = s->asked;
 	bool rule_before = s->by_rule;
 
-	s->asked = asked;
-	s->by_rule = by_rule;
+	acks_note_asked(s, asked, by_rule);
 	int r = node_promote(s->node);
 	cluster_say(s->c, "slot %u is promoted%s: %s", s->index, by_rule ? "" : " against the rule", strerror(-r));
 	if (r) {
@@ -393,8 +392,7 @@ static void act_hand_over(struct cluster *c)
 		return;
 	unsigned asked_before = to->asked;
 	bool rule_before = to->by_rule;
-	to->asked = 1u << s->index | 1u << to->index;
-	to->by_rule = true;
+	acks_note_asked(to, 1u << s->index | 1u << to->index, true);
 	int r = node_handover_begin(s->node, peer->name, HAND_OVER_NS);
 	cluster_say(c, "slot %u hands over to slot %u: %s", s->index, to->index, strerror(-r));
 	s->writers_held = r == 0;

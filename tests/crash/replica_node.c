@@ -15,6 +15,7 @@
 #define RING_SEGMENTS       11u
 #define RING_SEGMENT_BLOCKS 256u
 #define CHUNK_BYTES         (1 * MIB)
+#define FORGET_NS           (20 * NSEC_PER_SEC) /* by then a leader has heard of a node that is up again */
 
 struct replica_point slot_point(const struct slot *s)
 {
@@ -469,6 +470,7 @@ bool slot_start(struct slot *s)
 	s->received = UINT32_MAX; /* its journal may be full as it is */
 	s->dirty = true;
 	s->dial_ns = 0;
+	s->lost_until_ns = (int64_t)min_u64((uint64_t)s->lost_until_ns, (uint64_t)(simnet_now(s->c->net) + FORGET_NS));
 	note_start(s);
 	if (!cluster_ok(s->c))
 		return false;

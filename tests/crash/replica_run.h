@@ -97,6 +97,8 @@ struct slot {
 	size_t killed_step;     /* the newest that must survive kill -9 */
 	unsigned asked;         /* an admin may have made it lead: the slots that were asked before; 0: nobody has */
 	bool by_rule;           /* it stood highest of them */
+	size_t asked_acks;      /* answered by then */
+	uint64_t asked_crashes; /* by then */
 	bool resyncing;
 	uint32_t before_resync; /* what it had */
 	bool before_whole;      /* and all data of it */
@@ -205,6 +207,8 @@ void shim_open(struct shim *shim, struct slot *s, struct replica_volume *real);
 void acks_ask(struct slot *s, unsigned level);
 void acks_answered(struct cluster *c); /* after every event */
 void acks_drop(struct slot *s);        /* it crashed */
+/* An admin is about to make `s` lead. */
+void acks_note_asked(struct slot *s, unsigned asked, bool by_rule);
 /* `s` leads a new epoch. */
 void acks_check_reign(struct slot *s);
 void acks_give_up(struct slot *s);     /* an admin gave up what only it has */
