@@ -218,3 +218,35 @@ static inline bool layouts_are_whole(const struct layout *l, size_t n)
 	}
 	return whole;
 }
+
+/* The two cases that each document has, and the program around them: its argument is the document's path. */
+
+static struct document *document_tested;
+
+static void the_lists_here_cover_the_structures(void **state)
+{
+	(void)state;
+	assert_true(layouts_are_whole(document_tested->layouts, document_tested->n_layouts));
+}
+
+static void the_document_says_the_same_as_the_code(void **state)
+{
+	(void)state;
+	assert_int_equal(document_compare(document_tested), 0);
+}
+
+static inline int document_main(struct document *d, int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(the_lists_here_cover_the_structures),
+	    cmocka_unit_test(the_document_says_the_same_as_the_code),
+	};
+
+	if (argc != 2) {
+		fprintf(stderr, "usage: %s DOCUMENT.md\n", argv[0]);
+		return 2;
+	}
+	d->path = argv[1];
+	document_tested = d;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -104,33 +104,10 @@ static struct constant constants[] = {
 };
 /* clang-format on */
 
-static const char *path; /* of the document */
-
-static void the_lists_here_cover_the_structures(void **state)
-{
-	(void)state;
-	assert_true(layouts_are_whole(layouts, ARRAY_SIZE(layouts)));
-}
-
-static void the_document_says_the_same_as_the_code(void **state)
-{
-	struct document d = {path, layouts, ARRAY_SIZE(layouts), constants, ARRAY_SIZE(constants), 0, 0};
-
-	(void)state;
-	assert_int_equal(document_compare(&d), 0);
-}
-
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(the_lists_here_cover_the_structures),
-	    cmocka_unit_test(the_document_says_the_same_as_the_code),
-	};
+	struct document d = {
+	    .layouts = layouts, .n_layouts = ARRAY_SIZE(layouts), .constants = constants, .n_constants = ARRAY_SIZE(constants)};
 
-	if (argc != 2) {
-		fprintf(stderr, "usage: test_format FORMAT.md\n");
-		return 2;
-	}
-	path = argv[1];
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return document_main(&d, argc, argv);
 }
