@@ -2,8 +2,8 @@
  * follower.c: the follower's side of a stream: batches in, applied, committed and acked.
  *
  * A batch is whole when its last DATA is there; only then finish_batch() appends and applies it, so one that is cut off leaves
- * nothing behind.  The commit comes with the pump, once for all batches that arrived together, and the ack right after it: small
- * batches of a busy leader share a commit, and none waits for others.
+ * nothing behind.  Appending a batch commits the one before it; the last of those that arrived together is committed with the
+ * pump, and one ack follows for all of them.
  *
  * The leader's sums (STATE) are compared as soon as ours are known.  One that differs means that the two states do, although
  * every byte of the way was checked: the volume serves nothing any more, and the next HELLO asks for a resync.
