@@ -224,15 +224,22 @@ static void begin_inode(struct item *i, uint32_t mode, uint64_t size, uint64_t p
 	i->inode.parent = parent;
 }
 
+/* A name in a directory, and the inode that the record is about. */
+static int get_place(struct trial *t, uint64_t parent, struct slice name, uint64_t ino, struct item **ret_dir,
+		     struct item **ret_name, struct item **ret_in)
+{
+	int e = get_inode(t, parent, ret_dir);
+
+	if (e == 0)
+		e = get_inode(t, ino, ret_in);
+	return e < 0 ? e : get_name(t, parent, name, ret_name);
+}
+
 static int check_mknode(struct trial *t, const struct record *r)
 {
 	struct item *dir, *in, *name;
-	int e = get_inode(t, r->mknode.parent, &dir);
+	int e = get_place(t, r->mknode.parent, r->mknode.name, r->ino, &dir, &name, &in);
 
-	if (e == 0)
-		e = get_inode(t, r->ino, &in);
-	if (e == 0)
-		e = get_name(t, r->mknode.parent, r->mknode.name, &name);
 	if (e < 0)
 		return e;
 	if (in->inode.exists || r->ino >= NUMBER_MAX)
@@ -247,12 +254,8 @@ static int check_mknode(struct trial *t, const struct record *r)
 static int check_link(struct trial *t, const struct record *r)
 {
 	struct item *dir, *in, *name;
-	int e = get_inode(t, r->link.parent, &dir);
+	int e = get_place(t, r->link.parent, r->link.name, r->ino, &dir, &name, &in);
 
-	if (e == 0)
-		e = get_inode(t, r->ino, &in);
-	if (e == 0)
-		e = get_name(t, r->link.parent, r->link.name, &name);
 	if (e < 0)
 		return e;
 	if (!in->inode.exists || S_ISDIR(in->inode.mode) || in->inode.nlink == 0 || in->inode.nlink == UINT32_MAX)
@@ -279,12 +282,8 @@ static void drop_link(struct item *i)
 static int check_unlink(struct trial *t, const struct record *r)
 {
 	struct item *dir, *in, *name;
-	int e = get_inode(t, r->unlink.parent, &dir);
+	int e = get_place(t, r->unlink.parent, r->unlink.name, r->ino, &dir, &name, &in);
 
-	if (e == 0)
-		e = get_inode(t, r->ino, &in);
-	if (e == 0)
-		e = get_name(t, r->unlink.parent, r->unlink.name, &name);
 	if (e < 0)
 		return e;
 	if (!is_live_dir(dir) || name->ino != r->ino || !may_lose_name(in))
