@@ -8,62 +8,28 @@
             self.assertEqual(c.node[1].read("f"), b"x")
 """
 
-import json
 import os
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "integration"))
 import clawfs_env  # noqa: E402
-from clawfs_env import EXIT_OK, Failed, wait_for  # noqa: E402
+from clawfs_env import Failed, wait_for  # noqa: E402
 from network import Network  # noqa: E402
 
 PORT = 7440
 
 
-class Node(clawfs_env.Volume):
-    """A volume whose daemon runs on a host of the network."""
+class Node(clawfs_env.Node):
+    """A node whose daemon runs on a host of the network."""
 
     def __init__(self, tmpdir, host, name):
-        super().__init__(tmpdir, name)
-        self.host, self.name = host, name
-        self.address = "%s:%d" % (host.address, PORT)
-        self.extra = ()
+        super().__init__(tmpdir, name, "%s:%d" % (host.address, PORT))
+        self.host = host
         self.wrapper = ()  # before the program: faketime, say
-
-    def start(self, *options):
-        """Mounts, with what every node needs and `options`; the same options again when none are given."""
-        if options:
-            self.extra = options
-        return self.mount("listen=" + self.address, "name=" + self.name, *self.extra)
 
     def _command(self, args):
         return self.host.command(*self.wrapper, *args)
-
-    def cli(self, *args, check=EXIT_OK, timeout=120):
-        return clawfs_env.cli(*args, check=check, timeout=timeout)
-
-    def join(self, token, *options):
-        """`clawfs peer join` on this host, into an empty directory."""
-        r = subprocess.run(self.host.command(*self.wrapper, clawfs_env.CLAWFS, "peer", "join", token, self.store, "--name", self.name,
-                                             "--address", self.address, *options),
-                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
-        if r.returncode:
-            raise Failed("peer join: exit %d: %s" % (r.returncode, r.stdout))
-        return self
-
-    # What it says of itself.
-
-    def xattr(self, name):
-        return os.getxattr(self.mnt, "clawfs." + name).decode()
-
-    def set_xattr(self, name, value=""):
-        os.setxattr(self.mnt, "clawfs." + name, value.encode())
-
-    @property
-    def pos(self):
-        return int(self.xattr("pos"))
 
     @property
     def role(self):
@@ -75,15 +41,8 @@ class Node(clawfs_env.Volume):
                 raise
             return None
 
-    def peer(self, name):
-        """What this node says of the peer `name`."""
-        return self.status()["peers"][name]
-
-    def peer_state(self, name):
-        return self.peer(name)["state"]
-
     def reached(self, seq, timeout=30):
-        """Waits until this node shows everything up to batch `seq`."""
+        """Waits until this node shows everything up to batch `seq`; it may be away for a moment meanwhile."""
         def there():
             try:
                 r = self.status()["replica"]
@@ -93,49 +52,20 @@ class Node(clawfs_env.Volume):
         wait_for("%s to reach batch %d" % (self.name, seq), there, timeout, 0.05)
         return self
 
-    def invite(self, name):
-        return self.cli("peer", "invite", "--name", name, "--address", self.address, self.mnt).stdout.strip()
 
-
-class Cluster:
+class Cluster(clawfs_env.Cluster):
     def __init__(self, test, n, options=(), **format_options):
-        self.test = test
         self.net = Network(0)
         test.addCleanup(self.net.close)
-        self.node = []
-        self.format_options = format_options
-        first = self.add()
-        first.format(**format_options)
-        first.start(*options)
-        for _ in range(n - 1):
-            self.join(*options)
-        self.leader = first
-        self.settle()
+        super().__init__(test, n, options, **format_options)
 
-    def add(self):
-        host = self.net.add()
-        node = Node(self.test.tmp, host, "n%d" % host.number)
-        self.test.addCleanup(node.close)
-        self.node.append(node)
-        return node
-
-    def join(self, *options, leader=None):
-        """One more node, mounted."""
-        node = self.add()
-        node.join((leader or self.node[0]).invite(node.name))
-        return node.start(*options)
-
-    @property
-    def followers(self):
-        return [n for n in self.node if n is not self.leader and n.process]
+    def make_node(self, name):
+        return Node(self.test.tmp, self.net.add(), name)
 
     def settle(self, timeout=60, nodes=None):
-        """Returns once every running follower (or each of `nodes`) shows all that the leader has, its kernel's dirty pages too."""
+        """The same, with what the leader's kernel holds dirty."""
         subprocess.run(["sync", "-f", self.leader.mnt], check=True, timeout=timeout)
-        self.leader.cli("sync", self.leader.mnt)
-        seq = self.leader.pos
-        for n in nodes or self.followers:
-            n.reached(seq, timeout)
+        super().settle(timeout, nodes)
 
     def same(self, nodes=None):
         """The trees of all running nodes are equal, in everything there is to a tree."""

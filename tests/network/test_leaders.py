@@ -13,12 +13,8 @@ from cluster import Failed, Writer, difference, lines_in, wait_for
 
 class Leaders(cluster.ClusterTest):
     def promote(self, c, node):
-        node.cli("promote", node.mnt)
-        c.leader = node
+        c.promote(node)
         self.assertEqual(node.role, "leader")
-
-    def diverged(self, node):
-        return json.loads(node.cli("diverged", "list", "--json", node.mnt).stdout)
 
     def test_a_promoted_follower_has_everything_and_the_old_leader_follows_it(self):
         c = self.cluster(3)
@@ -36,7 +32,7 @@ class Leaders(cluster.ClusterTest):
         wait_for("the old leader to follow", lambda: a.role == "follower", 15)
         c.settle()
         c.same()
-        self.assertEqual(self.diverged(a), [])
+        self.assertEqual(a.diverged(), [])
 
     def test_two_leaders_the_older_epoch_is_refused_and_what_only_it_had_is_saved(self):
         c = self.cluster(3)
@@ -61,7 +57,7 @@ class Leaders(cluster.ClusterTest):
         c.settle()
         c.same()
         self.assertFalse(os.path.exists(a.path("only-a")))
-        tails = self.diverged(a)
+        tails = a.diverged()
         self.assertEqual(len(tails), 1)
         out = os.path.join(self.tmp, "out")
         a.cli("diverged", "export", tails[0]["id"], a.mnt, out)
@@ -69,7 +65,7 @@ class Leaders(cluster.ClusterTest):
             self.assertEqual(f.read(), secret)
         with open(out + "/tree/d/changed", "rb") as f:
             self.assertEqual(f.read(), b"new" * 60000)
-        self.assertEqual(self.diverged(third), [])
+        self.assertEqual(third.diverged(), [])
         with self.assertRaises(OSError) as e:
             a.write("x", b"")
         self.assertEqual(e.exception.errno, errno.EROFS)
@@ -109,7 +105,7 @@ class Leaders(cluster.ClusterTest):
             c.settle()
             for n in c.node:
                 self.assertEqual(set(range(acked + 1)) - lines_in(n.path("load%d" % i)), set())
-                self.assertEqual(self.diverged(n), [])
+                self.assertEqual(n.diverged(), [])
             c.same()
             leader = (leader + 1) % 3
 
@@ -150,7 +146,7 @@ class Leaders(cluster.ClusterTest):
         c.settle()
         c.same()
         self.assertEqual(a.read("precious"), b"p" * 300000)
-        self.assertEqual(len(self.diverged(a)), 1)
+        self.assertEqual(len(a.diverged()), 1)
 
     def test_an_admin_can_decide_for_the_shorter_history(self):
         c = self.cluster(2)
@@ -171,7 +167,7 @@ class Leaders(cluster.ClusterTest):
         wait_for("the resync", lambda: b.peer_state("n1") == "streaming" and b.status()["replica"]["readable"], 20)
         c.settle()
         c.same()
-        tails = self.diverged(b)
+        tails = b.diverged()
         self.assertEqual(len(tails), 1)
         out = os.path.join(self.tmp, "out")
         b.cli("diverged", "export", tails[0]["id"], b.mnt, out)
