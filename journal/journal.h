@@ -29,6 +29,11 @@ struct journal_point {
 	uint64_t seq, pos, hash;
 };
 
+/* Batches from `seq` on that an incarnation before `incarnation` wrote are void: they were cut off (ship.h).  {0, 0}: none. */
+struct journal_cut {
+	uint64_t seq, incarnation;
+};
+
 struct journal_hooks {
 	void *ctx;
 	/* R1: makes all out-of-line data written so far durable; called by the committing thread before the batch write when
@@ -52,6 +57,7 @@ struct journal_config {
 	uint8_t volume[16];
 	uint64_t epoch, incarnation;
 	struct journal_geometry geometry;
+	struct journal_cut cut;
 	struct journal_hooks hooks;
 	/* A follower: batches come whole from elsewhere (ship.h), so recovery takes a staged batch whole or not at all. */
 	bool whole_batches;

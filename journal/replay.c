@@ -11,6 +11,9 @@
  *               A header in the right place with the wrong previous hash is damage as well: a header is one CRC, so it is
  *               not torn, and only a damaged chain before it explains it.  Reported as -EBADMSG, never skipped.
  *
+ * Batches that were cut off (config.cut) lie where they lay, and are neither: the ring ends before the first of them, and they
+ * are no evidence of anything.  Those that took their place were written by a later incarnation.
+ *
  * Behind the end of the ring follow the staging files, at most two batches: one that was in flight and the one that was
  * open.  What they hold was acked but never durable, so any prefix of its operations may be kept: they are taken up to the
  * first operation whose data is not there, and the second file only if the first was complete.  A batch of another node is
@@ -87,6 +90,13 @@ static int window_get(struct window *w, uint64_t pos, uint32_t n, const uint8_t 
 	return 0;
 }
 
+static bool is_void(const struct replay *rp, const struct batch_info *info)
+{
+	const struct journal_cut *cut = &rp->journal->config.cut;
+
+	return info->seq >= cut->seq && info->incarnation < cut->incarnation;
+}
+
 /* A batch header at `pos` that shows that the batch behind the end was durable.  One of a later lap counts too. */
 static bool is_evidence(void *ctx, const uint8_t *block, uint64_t pos)
 {
@@ -94,7 +104,7 @@ static bool is_evidence(void *ctx, const uint8_t *block, uint64_t pos)
 	uint64_t after = rp->result->end.seq;
 	struct batch_info info;
 
-	if (batch_header_check((const void *)block, rp->journal->config.volume, &info))
+	if (batch_header_check((const void *)block, rp->journal->config.volume, &info) || is_void(rp, &info))
 		return false;
 	return info.pos >= pos && (info.pos - pos) % rp->journal->ring.n_blocks == 0 && info.commit_seq > after &&
 	       info.seq > info.commit_seq;
@@ -153,7 +163,7 @@ static int next_batch(struct replay *rp, struct batch_info *ret_info, struct bat
 	if (r)
 		return unreadable(rp, r);
 	if (batch_header_check((const void *)p, rp->journal->config.volume, ret_info) || ret_info->pos != end->pos ||
-	    ret_info->seq != end->seq + 1)
+	    ret_info->seq != end->seq + 1 || is_void(rp, ret_info))
 		return end_of_ring(rp);
 	if (ret_info->prev_hash != end->hash)
 		return damaged(rp, -EBADMSG, "does not continue the one before it");

@@ -9,8 +9,8 @@
  *
  * Rows.  RESYNC compares volumes as rows (key, value) in the order of keys: what the index says, without what differs between
  * nodes.  Keys are those of the index (docs/FORMAT.md): I inode, D name, X xattr, L symlink target, O orphan, P policy,
- * H epoch history, E leaf.  Values are those of the index, but for E: le16 mapped, le16 unwritten, then le32 CRC-32C of each
- * slot that is mapped and not unwritten.
+ * H epoch history, Q object, E leaf.  Values are those of the index, but for E: le16 mapped, le16 unwritten, then le32 CRC-32C of
+ * each slot that is mapped and not unwritten; then, when slots are tiered, le16 tiered, le64 object, le32 offset, le32 length.
  *
  * Ownership: the volume outlives its users.  Threads: any function from any thread, but those marked "follower" and "resync",
  * which one thread calls at a time.
@@ -34,6 +34,7 @@ struct replica_point {
 	uint32_t node_id;          /* of this node within the volume, 1 .. 65535 */
 	enum replica_role role;
 	uint64_t promised;         /* epoch */
+	uint64_t offered;          /* epoch that another node may lead with by now (ops->offer); above `promised`; 0: none */
 	uint64_t history;          /* epoch of the newest batch applied */
 	uint64_t durable_seq, hash;/* newest durable batch */
 	uint64_t applied_seq;      /* newest batch applied; >= durable_seq */
@@ -121,13 +122,19 @@ struct replica_ops {
 
 	/* Roles.  note_epoch: durably promises to accept nothing below `epoch`; a leader whose own epoch is lower becomes a
 	 * follower by it: it commits, stops writing and says so.  promote: -EAGAIN while fenced, resyncing or different,
-	 * -ESTALE when `epoch` is not above the promised one; a leader may promote itself to a higher one.  Leads from then on,
-	 * its EPOCH record durable. */
+	 * -ESTALE when `epoch` is not above the promised one and the offered one; a leader may promote itself to a higher one.
+	 * Leads from then on, its EPOCH record durable.  step_down: a leader that has written nothing since it was mounted follows,
+	 * although nobody else is known to lead; -EBUSY when it has, -EALREADY when it follows. */
 	int (*note_epoch)(struct replica_volume *v, uint64_t epoch);
 	int (*promote)(struct replica_volume *v, uint64_t epoch);
+	int (*step_down)(struct replica_volume *v);
 
-	/* Hand-over: while held, changes wait at their beginning; returns once none is under way and everything is durable. */
+	/* Hand-over.  hold_writers: while held, changes wait at their beginning; returns once none is under way and everything is
+	 * durable.  offer: durably notes that the node `epoch` names may lead with it; -ESTALE when this node does not lead, or
+	 * has promised more.  From then on changes are refused (or wait while they are held), over restarts too, until a higher
+	 * epoch is noted or led with, or offer(0) says that it was not taken. */
 	int (*hold_writers)(struct replica_volume *v, bool hold);
+	int (*offer)(struct replica_volume *v, uint64_t epoch);
 
 	/* Resync, leader: a view stays as it is for as long as it is open. */
 	int (*view_open)(struct replica_volume *v, struct replica_view **ret_view, struct replica_view_info *ret);
@@ -142,7 +149,7 @@ struct replica_ops {
 	 * kept under diverged/ first, readable.  Idempotent: a resync that was interrupted goes on. */
 	int (*resync_begin)(struct replica_volume *v, uint64_t epoch, bool save);
 	int (*resync_rows)(struct replica_volume *v, struct slice from, struct slice to, replica_row_fn *fn, void *ctx);
-	/* Which slots of an E row need their data sent: those whose data is not here with the row's CRC. */
+	/* Which slots of an E row need their data sent: those whose data is neither here with the row's CRC nor in an object. */
 	int (*resync_missing)(struct replica_volume *v, const struct row *r, uint16_t *ret_slots);
 	/* The row becomes what the leader says; value.p NULL: it goes.  For E rows `d` and `blocks` bring what resync_missing()
 	 * named (NULL when nothing): blocks of the wanted slots that are not superseded, in order, as leaves_next() gives them.

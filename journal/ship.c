@@ -14,6 +14,10 @@
  * place lies beyond everything ever written, and neither a batch nor evidence of one (replay.c) counts from before the place
  * where replay looks.  The staging files are begun anew and claim no floor, so until the caller has made the new point durable a
  * replay from the old one finds the old batches, and from then on one from the new point finds none of them.
+ *
+ * Cut: the newest batches go, and others of the same seqs come at the same places.  Nothing of the ring is written: the batches
+ * stay where they are until they are written over, and are told by the incarnation that wrote them (replay.c).  A torn write over
+ * one of them leaves a batch that is void or one that is not whole: the end, both times.
  */
 #include "journal/ship.h"
 
@@ -300,11 +304,11 @@ static void begin_anew_locked(struct journal *j, const struct journal_point *at)
 }
 
 /* What the staging files say on disk is not known any more, so nothing may be appended. */
-static void fail_reset(struct journal *j, int error)
+static void fail_staging(struct journal *j, int error, const char *in)
 {
 	mutex_lock(&j->lock);
 	j->error = error;
-	snprintf(j->failure, sizeof(j->failure), "journal: flush of the staging files in a reset failed: %s", strerror(-error));
+	snprintf(j->failure, sizeof(j->failure), "journal: flush of the staging files in a %s failed: %s", in, strerror(-error));
 	mutex_unlock(&j->lock);
 }
 
@@ -324,8 +328,46 @@ int journal_reset(struct journal *j, struct journal_point *at)
 	mutex_unlock(&j->lock);
 	r = journal_flush_staging(j);
 	if (r)
-		fail_reset(j, r);
+		fail_staging(j, r, "reset");
 	else
 		*at = to;
+	return r;
+}
+
+/* Cut */
+
+static void cut_locked(struct journal *j, const struct journal_cut *cut) REQUIRES(j->lock)
+{
+	const struct journal_point end = *point_at(j, cut->seq - 1);
+
+	assert(!j->committing && open_staging(j)->n.n_records == 0);
+	j->origin_seq = history_locked(j); /* what the batches that go were written over is gone, too */
+	j->sealed_seq = j->durable_seq = end.seq;
+	j->config.cut = *cut;
+	j->config.incarnation = cut->incarnation;
+	for (unsigned i = 0; i < STAGING_FILES; i++)
+		staging_begin(&j->staging[i], j->config.volume, cut->incarnation, &end, end.seq);
+	j->open_since_ns = 0;
+	j->pressure_step = 0;
+	cond_broadcast(&j->trimmed);
+}
+
+int journal_cut(struct journal *j, const struct journal_cut *cut)
+{
+	int r = journal_commit_all(j, NULL);
+
+	if (r)
+		return r;
+	mutex_lock(&j->lock);
+	if (!j->started || cut->seq <= j->tail_seq || cut->seq > j->sealed_seq + 1 || cut->incarnation <= j->config.incarnation)
+		r = -EINVAL;
+	else
+		cut_locked(j, cut);
+	mutex_unlock(&j->lock);
+	if (r)
+		return r;
+	r = journal_flush_staging(j);
+	if (r)
+		fail_staging(j, r, "cut");
 	return r;
 }

@@ -64,5 +64,14 @@ MUST_CHECK int journal_append_batch(struct journal *j, const struct batch_info *
  */
 MUST_CHECK int journal_reset(struct journal *j, struct journal_point *at);
 
+/*
+ * Batch cut->seq and all after it are as if they had never been: the journal goes on after the one before, and what it writes
+ * carries cut->incarnation, which is higher than any before.  Nobody may use what goes: its payload cannot be read any more.
+ * The staging files forget them, durably, before this returns.  The caller then makes *cut durable, for config.cut of the next
+ * journal_open(), before anything is appended.  Until it has, a replay finds them; afterwards it never does.
+ * -EINVAL: cut->seq is not one of those behind the tail up to the newest + 1, or the incarnation is not new; errors of a commit.
+ */
+MUST_CHECK int journal_cut(struct journal *j, const struct journal_cut *cut);
+
 /* Batches sealed from now on carry this epoch. */
 void journal_set_epoch(struct journal *j, uint64_t epoch);

@@ -3,7 +3,7 @@
  *
  * A batch is whole when its last DATA is there; only then finish_batch() appends and applies it, so one that is cut off leaves
  * nothing behind.  Appending a batch commits the one before it; the last of those that arrived together is committed with the
- * pump, and one ack follows for all of them.
+ * pump, and one ack follows for all of them.  Those that the volume keeps back behind a fence are not acked before it applies them.
  *
  * The leader's sums (STATE) are compared as soon as ours are known.  One that differs means that the two states do, although
  * every byte of the way was checked: the volume serves nothing any more, and the next HELLO asks for a resync.
@@ -30,7 +30,7 @@ int follower_check(struct node *n, const struct session *s)
 
 void follower_start(struct session *s, uint64_t seq)
 {
-	s->following = (struct following){.taken = seq, .finished = seq, .committed = seq};
+	s->following = (struct following){.taken = seq, .finished = seq, .committed = seq, .applied = seq};
 }
 
 void follower_stop(struct session *s)
@@ -107,6 +107,8 @@ static int take_batch(struct session *s, struct slice body)
 
 	if (r)
 		return r;
+	if (m.epoch != s->epoch) /* the leader went on to another one, which begins with a new greeting */
+		return -ESTALE;
 	if (f->taken != f->finished || m.seq != f->taken + 1)
 		return session_fail(s, -EPROTO, "batch %llu after %llu", (unsigned long long)m.seq, (unsigned long long)f->taken);
 	mutex_lock(&n->follow);
@@ -263,7 +265,7 @@ int follower_peers(struct session *s, struct slice body)
 	struct slice json;
 	int r = text_get(body, &json);
 
-	return r ? r : node_take_peers(s->node, json);
+	return r ? r : node_take_peers(s->node, json, s->epoch, true);
 }
 
 int follower_message(struct session *s, enum message_type type, struct slice body)
@@ -313,9 +315,12 @@ static int commit(struct session *s, struct ack *ret)
 	mutex_unlock(&n->follow);
 	if (r)
 		return r;
+	/* Batches that wait for the newer data of one of them are durable, and do not count. */
+	struct replica_point at;
+	node_get_point(n, &at);
 	assert(ret->durable_seq <= f->finished);
-	f->committed = ret->durable_seq;
-	ret->applied_seq = f->finished;
+	f->committed = f->finished;
+	f->applied = ret->applied_seq = min_u64(at.applied_seq, f->finished);
 	return 0;
 }
 
@@ -326,7 +331,7 @@ static void note_fresh(struct session *s)
 
 	mutex_lock(&n->lock);
 	struct node_peer *p = node_peer_locked(n, s->peer_id);
-	if (p && s->following.finished >= p->durable_seq)
+	if (p && s->following.applied >= p->durable_seq)
 		p->fresh_ns = s->last_in_ns;
 	mutex_unlock(&n->lock);
 }

@@ -3,6 +3,7 @@
  *
  *     follower  -- HELLO {where I stand} -->              leader: notes a higher epoch first; then it may be none any more
  *               <-- WELCOME {STREAM | RESYNC | ...} --    notes a higher epoch first; then follows, or asks somebody else
+ *               <-- WELCOME {NOT_LEADER}, PEERS --        asks somebody else, perhaps one that it did not know
  *     leader    -- HELLO ANNOUNCE -->                     anybody: notes the epoch
  *               <-- WELCOME NOTED --                      learns of a higher one in the same way
  *
@@ -108,6 +109,34 @@ static int check_identity(struct session *s, const struct hello *h)
 	return 0;
 }
 
+/* The peer has more of the epoch that this node leads than it ever gave away: this disk went back to an older image. */
+static bool went_back(const struct replica_point *me, const struct hello *h)
+{
+	return me->role == ROLE_LEADER && h->history == me->promised && h->seq > me->durable_seq && !(h->flags & HELLO_RESYNCING);
+}
+
+/*
+ * One that has written nothing since it came up follows, and no second history of its epoch begins: what the peer has is a copy
+ * like any other, and an admin promotes by the rule.  Otherwise it is a conflict (leader_decide()).
+ */
+static int step_down(struct session *s, const struct hello *h, struct replica_point *me)
+{
+	struct node *n = s->node;
+	int r = n->volume->ops->step_down(n->volume);
+
+	if (r == -EBUSY || r == -EALREADY)
+		return 0;
+	if (r == 0)
+		log_error(
+		    "replication: this disk ends at batch %llu of epoch %llu, which this node led up to batch %llu and beyond, "
+		    "as node %u shows: it is an older copy.  This node follows: promote the one that has most",
+		    (unsigned long long)me->durable_seq, (unsigned long long)epoch_counter(me->promised),
+		    (unsigned long long)h->seq, s->peer_id);
+	node_refresh(n);
+	node_get_point(n, me);
+	return r;
+}
+
 /* Notes who is there and what it promised; afterwards *ret_me promised no less. */
 static int meet(struct session *s, const struct hello *h, struct replica_point *ret_me)
 {
@@ -116,6 +145,14 @@ static int meet(struct session *s, const struct hello *h, struct replica_point *
 
 	if (r)
 		return r;
+	r = node_note_epoch(n, h->promised);
+	if (r)
+		return session_volume_failed(s, r, "noting the epoch");
+	node_get_point(n, ret_me);
+	if (went_back(ret_me, h))
+		r = step_down(s, h, ret_me);
+	if (r)
+		return session_volume_failed(s, r, "ceasing to lead");
 	mutex_lock(&n->lock);
 	struct node_peer *p = node_peer_locked(n, s->peer_id);
 	if (p)
@@ -123,10 +160,6 @@ static int meet(struct session *s, const struct hello *h, struct replica_point *
 	if (p && !p->stream) /* else the conversation that counts knows better than one that was perhaps long on its way */
 		p->fence = h->fence;
 	mutex_unlock(&n->lock);
-	r = node_note_epoch(n, h->promised);
-	if (r)
-		return session_volume_failed(s, r, "noting the epoch");
-	node_get_point(n, ret_me);
 	return 0;
 }
 
@@ -168,7 +201,7 @@ static int claim(struct session *s, const struct hello *h, enum peer_state state
 		session_claim_locked(n, s, p, state);
 		node_peer_proven_locked(p);
 		p->fence = state == PEER_STREAMING ? h->fence : 0; /* a resync brings its own */
-		p->safe_seq = 0;
+		p->safe_seq = p->fenced_from = 0;
 		node_peer_acked_locked(p, durable_seq, durable_seq);
 		if (state == PEER_RESYNCING)
 			p->resync_rows = p->resync_bytes = 0;
@@ -176,6 +209,18 @@ static int claim(struct session *s, const struct hello *h, enum peer_state state
 	mutex_unlock(&n->lock);
 	node_tell(n);
 	return p ? 0 : session_fail(s, -EACCES, "no peer of this volume any more");
+}
+
+/* Somebody who asks the wrong one may not know the right one yet. */
+static int refer(struct session *s)
+{
+	struct node *n = s->node;
+
+	mutex_lock(&n->lock);
+	const struct peers peers = n->peers;
+	mutex_unlock(&n->lock);
+	int r = session_send_peers(s, &peers);
+	return r ? r : session_over(s, "this node does not lead");
 }
 
 static int begin_lead(struct session *s, const struct hello *h, enum welcome_action action)
@@ -198,7 +243,7 @@ static int begin_lead(struct session *s, const struct hello *h, enum welcome_act
 		r = claim(s, h, PEER_CONFLICT, 0);
 		return r ? r : session_fail(s, -EBADE, CONFLICT);
 	case WELCOME_NOT_LEADER:
-		return session_over(s, "this node does not lead");
+		return refer(s);
 	case WELCOME_NOTED:
 		break;
 	}
@@ -266,8 +311,10 @@ static int take_welcome(struct session *s, const struct welcome *w, const struct
 	case WELCOME_NOTED:
 		return session_over(s, "announcement noted");
 	case WELCOME_NOT_LEADER:
-		node_hint_leader(s->node, w->leader_id, w->self.promised);
-		return session_over(s, "it does not lead");
+		s->referred_id = w->leader_id;
+		s->referred_epoch = w->self.promised;
+		s->state = SESSION_REFERRED;
+		return 0;
 	case WELCOME_CONFLICT:
 		s->last_state = PEER_CONFLICT;
 		s->refused = true;
@@ -289,4 +336,18 @@ int greeting_welcome(struct session *s, struct slice body)
 		return r;
 	s->epoch = me.promised;
 	return take_welcome(s, &w, &me);
+}
+
+/* The list first, so that who leads is known by it. */
+int greeting_referred(struct session *s, struct slice body)
+{
+	struct slice json;
+	int r = text_get(body, &json);
+
+	if (!r)
+		r = node_take_peers(s->node, json, s->referred_epoch, false);
+	if (r)
+		return r;
+	node_hint_leader(s->node, s->referred_id, s->referred_epoch);
+	return session_over(s, "it does not lead");
 }

@@ -3,6 +3,7 @@
  *
  *     HOLDING   writers are stopped, everything is durable               (in the thread of who asked: it may wait for acks)
  *     WAITING   the peer's session sees it ack the newest batch
+ *     OFFERING  this node notes durably that the peer may lead (replica_ops.offer)
  *               -> HANDOVER {seq, hash, epoch}
  *     SENT      LEADING, or the new epoch from anybody: this node follows; or the peer proves that it did not take it
  *     NONE      writers go on, or are told that this node follows
@@ -15,7 +16,10 @@
  *     session as follower at a time, and the next one begins after the one that brought HANDOVER was given up.  Its HELLO alone
  *     would not do: it may have been sent before, and been long on its way;
  *   - an admin's `clawfs promote` here, under an epoch above the one offered, so that it wins wherever the peer is.
- * A restart of this node forgets the doubt: it leads on in its old epoch until it hears of the new one, as after any promotion.
+ * No other node's word counts: the peer takes the lead by itself, and may have done so without telling anybody.
+ *
+ * A restart changes nothing of that: the volume knows of the offer, so the node comes up in SENT and takes no change.  Only what
+ * waited is refused by then, and so it is when a node in doubt stops: nobody may keep a daemon from stopping.
  */
 #include <errno.h>
 #include <string.h>
@@ -47,6 +51,7 @@ static int reserve_locked(struct node *n, const char *name, int64_t timeout_ns) 
 		return -ENOTCONN;
 	n->handover = (struct handover_state){
 	    .phase = HANDOVER_HOLDING,
+	    .held = true,
 	    .peer_id = p->peer.node_id,
 	    .epoch = epoch_make(epoch_counter(n->promised) + 1, p->peer.node_id),
 	    .deadline_ns = node_now(n) + timeout_ns,
@@ -54,13 +59,31 @@ static int reserve_locked(struct node *n, const char *name, int64_t timeout_ns) 
 	return 0;
 }
 
+/* Those that wait go on, or are refused.  After a restart in doubt there are none, and the volume has yet to be asked to lead. */
+static void let_writers_go(struct node *n)
+{
+	mutex_lock(&n->lock);
+	bool held = n->handover.held;
+	n->handover.held = false;
+	mutex_unlock(&n->lock);
+	int r = held ? n->volume->ops->hold_writers(n->volume, false) : 0;
+	if (r)
+		log_error("replication: writers cannot go on: %s", strerror(-r));
+}
+
+/* The peer does not lead, and will not. */
+static void withdraw(struct node *n)
+{
+	int r = n->volume->ops->offer(n->volume, 0);
+
+	if (r)
+		log_error("replication: noting that the lead was not taken: %s", strerror(-r));
+}
+
 /* The phase is HANDOVER_RELEASING by this thread's doing, so that nobody holds writers again before they were let go. */
 static void release(struct node *n, int result)
 {
-	int r = n->volume->ops->hold_writers(n->volume, false);
-
-	if (r)
-		log_error("replication: writers cannot go on: %s", strerror(-r));
+	let_writers_go(n);
 	mutex_lock(&n->lock);
 	n->handover.phase = HANDOVER_NONE;
 	n->handover.result = result;
@@ -102,6 +125,31 @@ static bool is_offered(struct node *n, const struct session *s) REQUIRES(n->lock
 	return n->handover.phase == HANDOVER_SENT && n->handover.peer_id == s->peer_id && n->handover.sent_on == s->serial;
 }
 
+static bool is_waiting_for(struct node *n, const struct session *s) REQUIRES(n->lock)
+{
+	return n->handover.phase == HANDOVER_WAITING && n->handover.peer_id == s->peer_id;
+}
+
+/* The promise comes before the offer; nothing came of it when it cannot be kept, or when the hand-over ended meanwhile. */
+static bool promise_offer(struct session *s)
+{
+	struct node *n = s->node;
+	struct handover_state *h = &n->handover;
+	int r = n->volume->ops->offer(n->volume, h->epoch); /* of this thread's while OFFERING */
+
+	mutex_lock(&n->lock);
+	bool sent = r == 0 && !h->cancelled;
+	h->phase = sent ? HANDOVER_SENT : HANDOVER_RELEASING;
+	h->sent_on = s->serial;
+	int result = h->cancelled ? h->result : r;
+	mutex_unlock(&n->lock);
+	if (sent)
+		return true;
+	withdraw(n);
+	release(n, result);
+	return false;
+}
+
 bool handover_offer(struct session *s, uint64_t acked_seq, struct handover *ret)
 {
 	struct node *n = s->node;
@@ -109,7 +157,7 @@ bool handover_offer(struct session *s, uint64_t acked_seq, struct handover *ret)
 	struct replica_point at;
 
 	mutex_lock(&n->lock);
-	bool due = h->phase == HANDOVER_WAITING && h->peer_id == s->peer_id;
+	bool due = is_waiting_for(n, s);
 	mutex_unlock(&n->lock);
 	if (!due)
 		return false;
@@ -117,14 +165,12 @@ bool handover_offer(struct session *s, uint64_t acked_seq, struct handover *ret)
 	if (at.role != ROLE_LEADER || at.applied_seq != at.durable_seq || acked_seq != at.durable_seq)
 		return false;
 	mutex_lock(&n->lock);
-	due = h->phase == HANDOVER_WAITING && h->peer_id == s->peer_id && node_now(n) < h->deadline_ns;
-	if (due) {
-		h->phase = HANDOVER_SENT;
-		h->sent_on = s->serial;
-		*ret = (struct handover){.seq = at.durable_seq, .hash = at.hash, .epoch = h->epoch};
-	}
+	due = is_waiting_for(n, s) && node_now(n) < h->deadline_ns;
+	if (due)
+		h->phase = HANDOVER_OFFERING;
+	*ret = (struct handover){.seq = at.durable_seq, .hash = at.hash, .epoch = h->epoch};
 	mutex_unlock(&n->lock);
-	return due;
+	return due && promise_offer(s);
 }
 
 bool handover_question(struct session *s, uint64_t *ret_value)
@@ -152,6 +198,7 @@ void handover_answer(struct session *s, uint64_t value)
 	if (!follows)
 		return;
 	log_warn("replication: the hand-over was not taken: this node leads on");
+	withdraw(n);
 	handover_settle(n, -ECANCELED);
 }
 
@@ -174,12 +221,18 @@ void handover_deposed(struct node *n, uint64_t promised)
 	handover_settle(n, result);
 }
 
-uint64_t handover_epoch_in_doubt(struct node *n)
+void handover_resume_locked(struct node *n, const struct replica_point *at)
 {
-	mutex_lock(&n->lock);
-	uint64_t epoch = n->handover.phase == HANDOVER_SENT ? n->handover.epoch : 0;
-	mutex_unlock(&n->lock);
-	return epoch;
+	const struct node_peer *p = node_peer_locked(n, epoch_node(at->offered));
+
+	if (at->role != ROLE_LEADER || !at->offered)
+		return;
+	n->handover = (struct handover_state){.phase = HANDOVER_SENT, .peer_id = epoch_node(at->offered), .epoch = at->offered};
+	log_warn(
+	    "replication: %s (node %u) was offered the lead, with epoch %llu, and may have taken it: nothing is written here "
+	    "until it is heard of; if it is lost, `clawfs promote` here takes the lead back",
+	    p ? p->peer.name : "a peer that is not in the list any more", epoch_node(at->offered),
+	    (unsigned long long)epoch_counter(at->offered));
 }
 
 void handover_settle(struct node *n, int result)
@@ -190,7 +243,7 @@ void handover_settle(struct node *n, int result)
 	bool ours = h->phase == HANDOVER_WAITING || h->phase == HANDOVER_SENT;
 	if (ours) {
 		h->phase = HANDOVER_RELEASING;
-	} else if (h->phase == HANDOVER_HOLDING) { /* whoever is about to hold writers lets them go again */
+	} else if (h->phase == HANDOVER_HOLDING || h->phase == HANDOVER_OFFERING) { /* whoever is at it lets writers go again */
 		h->cancelled = true;
 		h->result = result;
 	}
@@ -201,7 +254,14 @@ void handover_settle(struct node *n, int result)
 
 void node_cancel_handover(struct node *n)
 {
-	handover_settle(n, -ECANCELED);
+	mutex_lock(&n->lock);
+	bool in_doubt = n->handover.phase == HANDOVER_SENT;
+	n->handover.cancelled = n->handover.cancelled || in_doubt;
+	mutex_unlock(&n->lock);
+	if (in_doubt)
+		let_writers_go(n);
+	else
+		handover_settle(n, -ECANCELED);
 }
 
 /* True when the time is over and the lead was not offered: it will not be any more. */
@@ -211,7 +271,7 @@ static bool expire_locked(struct node *n, int *ret) REQUIRES(n->lock)
 	bool late = node_now(n) >= h->deadline_ns;
 
 	*ret = h->phase == HANDOVER_NONE ? h->result : -EAGAIN;
-	if (late && h->phase == HANDOVER_SENT)
+	if ((late || h->cancelled) && h->phase == HANDOVER_SENT)
 		*ret = -EINPROGRESS;
 	if (!late || h->phase != HANDOVER_WAITING)
 		return false;

@@ -89,7 +89,6 @@ static uint64_t sent_seq(const struct leading *l)
 static int send_peers(struct session *s)
 {
 	struct node *n = s->node;
-	CLEANUP_BUF struct buf json = {0};
 	struct peers peers;
 
 	mutex_lock(&n->lock);
@@ -99,14 +98,9 @@ static int send_peers(struct session *s)
 	mutex_unlock(&n->lock);
 	if (!changed)
 		return 0;
-	peers_print(&peers, &json);
-	buf_put_u8(&json, '\0');
-	if (json.failed)
-		return -ENOMEM;
 	s->leading.peers_version = peers.version;
-	size_t at = session_begin(s, MESSAGE_PEERS);
-	text_put(&s->out, (const char *)json.p);
-	return session_end(s, at);
+	peers.epoch = s->epoch;
+	return session_send_peers(s, &peers);
 }
 
 static int send_handover(struct session *s)
@@ -171,7 +165,8 @@ static void count_sent(struct session *s, size_t bytes, uint64_t batches, uint64
 	struct node_peer *p = node_peer_locked(n, s->peer_id);
 	if (p) {
 		node_peer_count_locked(p, batches, bytes);
-		p->fence = max_u64(p->fence, fence);
+		if (fence)
+			node_peer_fence_locked(p, s->leading.next - 1, fence);
 	}
 	mutex_unlock(&n->lock);
 }

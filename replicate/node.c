@@ -222,8 +222,9 @@ void node_refresh(struct node *n)
 	mutex_unlock(&n->lock);
 	mutex_unlock(&n->refresh);
 	if (deposed) {
-		log_warn("replication: epoch %llu of node %u has begun: this node follows",
-			 (unsigned long long)epoch_counter(at.promised), epoch_node(at.promised));
+		if (epoch_node(at.promised) != n->id)
+			log_warn("replication: epoch %llu of node %u has begun: this node follows",
+				 (unsigned long long)epoch_counter(at.promised), epoch_node(at.promised));
 		handover_deposed(n, at.promised);
 	}
 	node_tell(n);
@@ -234,9 +235,12 @@ int node_note_epoch(struct node *n, uint64_t epoch)
 	struct replica_point at;
 
 	node_get_point(n, &at);
-	if (epoch <= at.promised)
+	mutex_lock(&n->lock);
+	bool known = n->promised >= at.promised;
+	mutex_unlock(&n->lock);
+	if (epoch <= at.promised && known)
 		return 0;
-	int r = n->volume->ops->note_epoch(n->volume, epoch);
+	int r = epoch > at.promised ? n->volume->ops->note_epoch(n->volume, epoch) : 0;
 	if (r)
 		log_error("replication: epoch %llu of node %u could not be noted: %s", (unsigned long long)epoch_counter(epoch),
 			  epoch_node(epoch), strerror(-r));
@@ -267,12 +271,17 @@ void node_hint_leader(struct node *n, uint32_t id, uint64_t epoch)
 	node_tell(n);
 }
 
+void node_peer_fence_locked(struct node_peer *p, uint64_t from, uint64_t fence)
+{
+	p->fenced_from = p->fence ? min_u64(p->fenced_from, from) : from;
+	p->fence = max_u64(p->fence, fence);
+}
+
 void node_peer_acked_locked(struct node_peer *p, uint64_t durable_seq, uint64_t applied_seq)
 {
 	if (durable_seq >= p->fence)
 		p->fence = 0;
-	if (p->fence == 0)
-		p->safe_seq = durable_seq;
+	p->safe_seq = p->fence == 0 || durable_seq < p->fenced_from ? durable_seq : 0;
 	p->durable_seq = durable_seq;
 	p->applied_seq = applied_seq;
 }
@@ -402,15 +411,19 @@ int node_set_peers(struct node *n, const struct peers *p)
 	return 0;
 }
 
-int node_take_peers(struct node *n, struct slice json)
+int node_take_peers(struct node *n, struct slice json, uint64_t epoch, bool leads)
 {
 	struct peers p;
 	int r = peers_parse(json, &p);
 
+	if (r == 0 && !leads && p.epoch > epoch)
+		r = -EPROTO;
 	if (r)
 		return r;
+	if (leads)
+		p.epoch = epoch;
 	mutex_lock(&n->lock);
-	if (p.version > n->peers.version) {
+	if (peers_newer(&p, &n->peers)) {
 		set_peers_locked(n, &p);
 		n->tell_peers = true;
 	}
@@ -430,10 +443,10 @@ int node_lead(struct node *n, uint64_t epoch)
 }
 
 /* Asked before anything is given up for it; the volume asks again. */
-static int check_promotable(const struct replica_point *at, uint64_t in_doubt)
+static int check_promotable(const struct replica_point *at)
 {
 	if (at->role == ROLE_LEADER)
-		return in_doubt ? 0 : -EALREADY;
+		return at->offered ? 0 : -EALREADY;
 	return at->resyncing || at->differs || at->fence > at->applied_seq ? -EAGAIN : 0;
 }
 
@@ -453,12 +466,11 @@ static const char *why_not_promotable(const struct replica_point *at, int error)
 int node_promote(struct node *n)
 {
 	struct replica_point at;
-	uint64_t above = handover_epoch_in_doubt(n);
 
 	mutex_lock(&n->follow);
 	node_get_point(n, &at);
-	uint64_t epoch = epoch_make(max_u64(epoch_counter(at.promised), epoch_counter(above)) + 1, n->id);
-	int r = check_promotable(&at, above);
+	uint64_t epoch = epoch_make(max_u64(epoch_counter(at.promised), epoch_counter(at.offered)) + 1, n->id);
+	int r = check_promotable(&at);
 	if (!r)
 		r = node_lead(n, epoch);
 	mutex_unlock(&n->follow);
@@ -613,6 +625,7 @@ int node_new(const struct node_config *c, struct node **ret)
 	n->moments.gap_ns = MOMENT_GAP_NS;
 	moments_add(&n->moments, at.durable_seq, node_now(n), 0);
 	set_peers_locked(n, &c->peers);
+	handover_resume_locked(n, &at);
 	n->tell_wake = false;
 	mutex_unlock(&n->lock);
 	node_tell(n);
@@ -625,7 +638,7 @@ struct node *node_free(struct node *n)
 	if (!n)
 		return NULL;
 	assert(!n->sessions);
-	handover_settle(n, -ECANCELED);
+	node_cancel_handover(n);
 	cond_destroy(&n->handed_over);
 	mutex_destroy(&n->lock);
 	mutex_destroy(&n->refresh);

@@ -125,7 +125,10 @@ MUST_CHECK int node_handover(struct node *n, const char *peer, int64_t timeout_n
 /* The same without waiting.  begin() returns once writers are held; poll(): -EAGAIN while it is under way, else as above. */
 MUST_CHECK int node_handover_begin(struct node *n, const char *peer, int64_t timeout_ns);
 MUST_CHECK int node_handover_poll(struct node *n);
-/* This node is about to stop: a hand-over under way ends with -ECANCELED and writers go on, as after a restart. */
+/*
+ * This node is about to stop: a hand-over under way ends with -ECANCELED and writers go on; one that is in doubt stays so, over
+ * the restart too, and writers that wait are refused.
+ */
 void node_cancel_handover(struct node *n);
 MUST_CHECK int node_resync(struct node *n);                      /* conflict: the leader's history counts; ours is saved aside */
 MUST_CHECK int node_set_peers(struct node *n, const struct peers *p); /* added, removed (their sessions end) or renamed */

@@ -49,6 +49,7 @@ struct node_peer {
 	enum peer_state state;
 	uint64_t promised;      /* it has told; 0: never heard of */
 	uint64_t durable_seq, applied_seq, fence;
+	uint64_t fenced_from;   /* with a fence: first batch that lacks data; 0: all it has may */
 	uint64_t safe_seq;      /* a follower of ours: counts for fsync; durable_seq, but behind a fence */
 	int64_t fresh_ns;       /* mono, a leader of ours: when we last had everything it had told */
 	int64_t last_ack_ns;    /* real */
@@ -67,6 +68,7 @@ enum handover_phase {
 	HANDOVER_NONE,
 	HANDOVER_HOLDING, /* writers are being stopped */
 	HANDOVER_WAITING, /* writers are held; the peer has not acked everything yet */
+	HANDOVER_OFFERING,/* the volume is noting that the peer may lead */
 	HANDOVER_SENT,    /* the peer may lead by now: nothing is written here before that is known */
 	HANDOVER_RELEASING,
 };
@@ -74,9 +76,10 @@ struct handover_state {
 	enum handover_phase phase;
 	uint32_t peer_id;
 	uint64_t epoch;   /* it is to lead with */
-	uint64_t sent_on; /* serial of the session */
+	uint64_t sent_on; /* serial of the session; 0: before the restart */
 	int64_t deadline_ns;
-	bool cancelled;   /* while it was HOLDING */
+	bool held;        /* writers are, or are about to be */
+	bool cancelled;   /* while it was HOLDING or OFFERING: it ends; while SENT: nobody waits for it any more */
 	int result;       /* of the last one */
 };
 
@@ -126,16 +129,21 @@ uint32_t node_leader_locked(struct node *n) REQUIRES(n->lock);
 /* `id` leads in `epoch`, as somebody says. */
 void node_hint_leader(struct node *n, uint32_t id, uint64_t epoch) EXCLUDES(n->lock);
 /*
- * A follower of ours has everything up to `durable_seq` durably.  Behind a fence it lacks data of some batch before, and cannot
- * lead: what it acks there does not count before the fence is reached.
+ * A follower of ours has everything up to `durable_seq` durably.  One that acks a batch from fenced_from on, and not yet the fence,
+ * has no state any more that it could lead from: nothing that it has acked counts before it has the fence.
  */
 void node_peer_acked_locked(struct node_peer *p, uint64_t durable_seq, uint64_t applied_seq);
+/* Data of batch `from` (0: of any) went to a follower of ours superseded; by batch `fence` it has the newer. */
+void node_peer_fence_locked(struct node_peer *p, uint64_t from, uint64_t fence);
 /* Batches sent or taken, and bytes of them; older ones count less and less. */
 void node_peer_count_locked(struct node_peer *p, uint64_t batches, uint64_t bytes);
 /* The peer turned out to be of use: the next attempt need not wait. */
 void node_peer_proven_locked(struct node_peer *p);
-/* A list from the leader, JSON: taken when it is newer. */
-MUST_CHECK int node_take_peers(struct node *n, struct slice json) EXCLUDES(n->lock);
+/*
+ * A list from a peer that has promised `epoch`, JSON: taken when it is newer.  The leader's own is of its reign, whenever it was
+ * changed; who only knows it says of which one it is, and of none that it has not heard of (-EPROTO).
+ */
+MUST_CHECK int node_take_peers(struct node *n, struct slice json, uint64_t epoch, bool leads) EXCLUDES(n->lock);
 /* Leads with `epoch` from now on, or says why not. */
 MUST_CHECK int node_lead(struct node *n, uint64_t epoch) REQUIRES(n->follow);
 
@@ -151,8 +159,8 @@ void handover_answer(struct session *s, uint64_t value);
 bool handover_taken(struct session *s, uint64_t *ret_epoch);
 /* This node follows now, by `promised`. */
 void handover_deposed(struct node *n, uint64_t promised) EXCLUDES(n->lock);
-/* The epoch that the peer in doubt would lead with; 0: no doubt. */
-uint64_t handover_epoch_in_doubt(struct node *n) EXCLUDES(n->lock);
+/* A leader comes up: what it had offered is in doubt still. */
+void handover_resume_locked(struct node *n, const struct replica_point *at) REQUIRES(n->lock);
 /* The hand-over under way, if any, is over; writers go on, or find that this node follows. */
 void handover_settle(struct node *n, int result) EXCLUDES(n->lock);
 
@@ -161,6 +169,7 @@ void handover_settle(struct node *n, int result) EXCLUDES(n->lock);
 enum session_state {
 	SESSION_LISTENING, /* accepted: HELLO comes first */
 	SESSION_GREETING,  /* dialed: HELLO was said, WELCOME comes */
+	SESSION_REFERRED,  /* it does not lead: the list of peers comes, to find out who does */
 	SESSION_LEADING,   /* a peer follows us */
 	SESSION_SERVING,   /* a peer resyncs from us */
 	SESSION_FOLLOWING, /* we follow */
@@ -180,7 +189,8 @@ struct leading {
 
 /* Follower's side of a stream. */
 struct following {
-	uint64_t taken, finished, committed; /* batches: begun, applied, durable */
+	uint64_t taken, finished, committed; /* batches: begun, whole, durable */
+	uint64_t applied;                    /* by the last commit */
 	uint32_t next_data, n_data;
 	uint32_t n_states;
 	struct state states[STATES_MAX];     /* to be compared once they can be */
@@ -199,6 +209,8 @@ struct session {
 	uint64_t epoch;       /* both sides' promise when the conversation began */
 	uint32_t said_flags;  /* in HELLO */
 	uint64_t said_seq;
+	uint32_t referred_id; /* who leads in which epoch, as it says */
+	uint64_t referred_epoch;
 	_Atomic int cut;      /* 0, or why somebody else ended it */
 
 	int error;            /* sticky */
@@ -225,6 +237,7 @@ static inline size_t session_pending(const struct session *s) { return s->out.le
 /* A frame of this session: what goes between is put into s->out. */
 size_t session_begin(struct session *s, enum message_type type);
 MUST_CHECK int session_end(struct session *s, size_t at);
+MUST_CHECK int session_send_peers(struct session *s, const struct peers *p);
 /* Ends the session: keeps the first reason, tells the other side.  Returns `error`. */
 int session_fail(struct session *s, int error, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* The same, because a function of our own volume failed. */
@@ -246,6 +259,7 @@ void session_claim_locked(struct node *n, struct session *s, struct node_peer *p
 MUST_CHECK int greeting_begin(struct session *s); /* the dialer's HELLO */
 MUST_CHECK int greeting_hello(struct session *s, struct slice body);
 MUST_CHECK int greeting_welcome(struct session *s, struct slice body);
+MUST_CHECK int greeting_referred(struct session *s, struct slice body);
 
 /* ---- leader.c: the stream ---- */
 

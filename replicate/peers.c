@@ -228,7 +228,8 @@ void peers_print(const struct peers *p, struct buf *out)
 	for (uint32_t i = 0; i < p->n; i++)
 		if (json_array_append_new(list, peer_json(&p->peer[i])) < 0)
 			out->failed = true;
-	fields_print(json_pack("{s:I, s:i, s:o}", "version", (json_int_t)p->version, "next_id", (int)p->next_id, "peers", list),
+	fields_print(json_pack("{s:I, s:I, s:i, s:o}", "epoch", (json_int_t)p->epoch, "version", (json_int_t)p->version,
+			       "next_id", (int)p->next_id, "peers", list),
 		     out);
 }
 
@@ -276,6 +277,8 @@ int peers_parse(struct slice json, struct peers *ret)
 	uint64_t next_id = 0;
 
 	int r = fields_parse(json, &o);
+	if (r == 0 && json_object_get(o, "epoch")) /* older releases had none */
+		r = field_number(o, "epoch", INT64_MAX, &p.epoch);
 	if (r == 0)
 		r = field_number(o, "version", INT64_MAX, &p.version);
 	if (r == 0)

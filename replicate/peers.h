@@ -1,8 +1,9 @@
 /*
  * peers.h: who the nodes of a volume are: a small list, the same on every node, kept as JSON in DIR/peers/peers.json.
  *
- * The leader changes it (invite, remove, rename) and sends it to its followers.  `version` grows with every change; the higher
- * one counts.  Node ids are given out once and never again (next_id).
+ * The leader changes it (invite, remove, rename) and sends it to its followers.  `version` grows with every change, `epoch` is the
+ * reign it was last changed or received in: of two lists the one of the later reign counts, of one reign the higher version.
+ * Node ids are given out once and never again (next_id).
  * Ownership: a struct peers is a value.  Threads: none of its own.
  * Errors: -EUCLEAN for JSON that is none of these lists, -E2BIG above PEERS_MAX, -EEXIST a name that is taken, -ENOENT.
  */
@@ -20,11 +21,17 @@ struct peer {
 	char address[WIRE_TEXT_MAX + 1]; /* "host:port" where it listens */
 };
 struct peers {
+	uint64_t epoch; /* 0: of before there was any other node */
 	uint64_t version;
 	uint32_t next_id;
 	uint32_t n;
 	struct peer peer[PEERS_MAX]; /* this node too */
 };
+
+static inline bool peers_newer(const struct peers *a, const struct peers *b)
+{
+	return a->epoch != b->epoch ? a->epoch > b->epoch : a->version > b->version;
+}
 
 bool peer_name_ok(const char *name);
 /* "host:port", "[v6]:port"; the host comes without brackets.  -EINVAL; -ENAMETOOLONG when it does not fit. */

@@ -39,10 +39,14 @@
 #define SAVE_BYTES   (64 * MIB)
 #define SAVE_ROWS    65536u
 
-/* An E row (docs/FORMAT.md): 'E', be64 inode, be64 leaf -> le16 mapped, le16 unwritten, le32 CRC of each slot with data. */
+/*
+ * An E row (docs/PROTOCOL.md): 'E', be64 inode, be64 leaf -> le16 mapped, le16 unwritten, le32 CRC of each slot with data; then, maybe,
+ * which of them an object has, which is the volume's affair.
+ */
 #define SLOTS          16u
 #define LEAF_KEY       17u
-#define LEAF_VALUE_MAX (4 + 4 * SLOTS)
+#define LEAF_OBJECT    18u
+#define LEAF_VALUE_MAX (4 + 4 * SLOTS + LEAF_OBJECT)
 
 _Static_assert(1 + ROWS_ASKED + LEAVES_ASKED <= ORDER_MAX, "every request has its place in the order");
 _Static_assert(LEAVES_MAX >= ROWS_ASKED * ROWS_EACH, "");
@@ -347,7 +351,8 @@ static bool leaf_row_slots(const struct row *r, uint16_t *ret)
 		return false;
 	uint16_t mapped = le16_get(masks[0]), unwritten = le16_get(masks[1]);
 	*ret = mapped & (uint16_t)~unwritten;
-	return !(unwritten & ~mapped) && r->value.len == 4 + 4 * (size_t)__builtin_popcount(*ret);
+	size_t len = 4 + 4 * (size_t)__builtin_popcount(*ret);
+	return !(unwritten & ~mapped) && (r->value.len == len || r->value.len == len + LEAF_OBJECT);
 }
 
 static int want_leaf(struct session *s, const struct row *row, uint16_t slots, uint16_t wanted)

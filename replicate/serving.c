@@ -92,7 +92,8 @@ static void count_served(struct session *s, size_t bytes, uint64_t fence)
 		p->resync_rows = v->rows;
 		p->resync_bytes += bytes;
 		p->resync_share = rows_share(v->rows, v->info.n_inodes);
-		p->fence = max_u64(p->fence, fence);
+		if (fence)
+			node_peer_fence_locked(p, 0, fence);
 	}
 	mutex_unlock(&n->lock);
 }

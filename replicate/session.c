@@ -28,6 +28,7 @@
 static const uint32_t may_come[] = {
     [SESSION_LISTENING] = M(HELLO) | M(REFUSE),
     [SESSION_GREETING] = M(WELCOME) | M(REFUSE),
+    [SESSION_REFERRED] = M(PEERS) | M(REFUSE),
     [SESSION_LEADING] = M(ACK) | M(LEADING) | M(PING) | M(PONG) | M(REFUSE),
     [SESSION_SERVING] = M(GET_HASHES) | M(GET_ROWS) | M(GET_LEAVES) | M(RESYNCED) | M(PING) | M(PONG) | M(REFUSE),
     [SESSION_FOLLOWING] = M(BATCH) | M(DATA) | M(STATE) | M(PEERS) | M(HANDOVER) | M(PING) | M(PONG) | M(REFUSE),
@@ -144,6 +145,19 @@ int session_end(struct session *s, size_t at)
 	return 0;
 }
 
+int session_send_peers(struct session *s, const struct peers *p)
+{
+	CLEANUP_BUF struct buf json = {0};
+
+	peers_print(p, &json);
+	buf_put_u8(&json, '\0');
+	if (json.failed)
+		return -ENOMEM;
+	size_t at = session_begin(s, MESSAGE_PEERS);
+	text_put(&s->out, (const char *)json.p);
+	return session_end(s, at);
+}
+
 static int send_ping(struct session *s, enum message_type type, uint64_t value)
 {
 	size_t at = session_begin(s, type);
@@ -228,6 +242,8 @@ static int dispatch(struct session *s, enum message_type type, struct slice body
 	default:
 		break;
 	}
+	if (s->state == SESSION_REFERRED)
+		return greeting_referred(s, body);
 	if (s->state == SESSION_LEADING)
 		return leader_message(s, type, body);
 	if (s->state == SESSION_SERVING)
@@ -360,7 +376,7 @@ static int keep_talking(struct session *s, int64_t *deadline_ns)
 {
 	uint64_t value = 0;
 
-	if (s->state == SESSION_LISTENING || s->state == SESSION_GREETING)
+	if (s->state == SESSION_LISTENING || s->state == SESSION_GREETING || s->state == SESSION_REFERRED)
 		return 0;
 	bool asks = (s->state == SESSION_LEADING || s->state == SESSION_SERVING) && handover_question(s, &value);
 	if (!asks && session_pending(s) == 0 && node_now(s->node) - s->last_out_ns >= SESSION_PING_NS) {

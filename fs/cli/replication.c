@@ -157,6 +157,7 @@ static int move_own_address(const struct args *a, const char *dir, const struct 
 			continue;
 		strcpy(p->address, address);
 		list->version++;
+		list->epoch = here->promised;
 		return peers_save(dir, list);
 	}
 	return 0;

@@ -101,6 +101,7 @@ struct fs {
 	bool replaying;
 	int64_t replay_reserved;  /* reservations gained or lost by replay */
 	uint64_t replay_applied;  /* records up to this batch are in the index already */
+	uint64_t replay_limit;    /* those of later ones are not applied: a fence window */
 
 	struct service committer, homer_service, checkpointer, reaper;
 	bool services_started;
@@ -116,6 +117,7 @@ struct fs {
 	_Atomic int role;              /* enum replica_role */
 	_Atomic int unreadable;        /* 0, or -EBUSY: what fs_readable() says */
 	_Atomic bool held;             /* writers wait in op_begin() */
+	_Atomic uint64_t offered;
 	_Atomic uint64_t history;      /* epoch of the newest EPOCH record applied */
 	_Atomic uint64_t applied_seq;  /* newest batch with a record applied */
 	_Atomic uint64_t telling_seq;  /* of a follower: applied, but its watcher is being told of it; 0: none is */
@@ -138,6 +140,7 @@ MUST_CHECK int op_begin(struct fs *fs);
 void op_end(struct fs *fs);
 /* What op_begin() waits for before the gate: room in the ring and in memory. */
 MUST_CHECK int op_wait_room(struct fs *fs);
+MUST_CHECK int op_wait_memory(struct fs *fs); /* only that in memory */
 void op_stamp(struct fs *fs, const struct fs_cred *cred, struct record *r, unsigned type, uint64_t ino);
 /* Appends and applies; the caller holds the stripes of every inode named.  `promised` blocks were reserved by the caller:
  * what the records did not need is given back, also on error. */
@@ -216,7 +219,7 @@ MUST_CHECK int replica_save_super(struct fs *fs, const struct super *s);
 /* Says anew whether the volume is readable: after applied_seq moved or was set back. */
 void replica_judge(struct fs *fs);
 /* The EPOCH record of a leader, as its first one. */
-MUST_CHECK int replica_log_epoch(struct fs *fs);
+MUST_CHECK int replica_begin_leading(struct fs *fs);
 void replica_durable(void *fs, uint64_t seq); /* for the journal: fs_hooks.durable */
 bool replica_has_hooks(struct fs *fs);        /* fs->hooks may be looked at */
 void replica_changed(struct fs *fs, const struct fs_change *c); /* to the watcher */
@@ -236,6 +239,10 @@ void resync_free(struct fs *fs); /* before the index is closed */
 /* Under the gate, exclusive, before a line is drawn: what a resync kept aside is durable before the index forgets it. */
 MUST_CHECK int resync_settle(struct fs *fs);
 struct fs *replica_fs(struct replica_volume *v);
+
+/* window.c: what recovery does with batches that are in the journal and were not applied */
+MUST_CHECK int replica_window_keep(struct fs *fs, const struct record *r); /* one of their records: its blocks are nobody else's */
+MUST_CHECK int replica_window_resume(struct fs *fs);                       /* the journal has started, and nobody else is there */
 
 /* sums.c: what each batch left in the inodes it names, as a sum that does not depend on the order of its operations */
 MUST_CHECK int sums_new(struct state_sums **ret);

@@ -59,6 +59,7 @@ enum {
 	FS_SABOTAGE_R3_REUSE_NOW = 1 << 2,    /* freed blocks are allocated before the next checkpoint */
 	FS_SABOTAGE_R4_CKPT_NO_FLUSH = 1 << 3,/* checkpoint without fdatasync of the arena */
 	FS_SABOTAGE_R5_TRIM_EARLY = 1 << 4,   /* tail from memory, not from the persisted index */
+	FS_SABOTAGE_APPLY_IN_WINDOW = 1 << 5, /* a follower applies batches before the fence of their data is durable */
 };
 
 struct fs_format_options {
@@ -213,6 +214,7 @@ void fs_set_watcher(struct fs *fs, void (*changed)(void *ctx, const struct fs_ch
 enum replica_role fs_role(struct fs *fs);
 /* 0, or why a follower cannot be read now: -EBUSY (between two states, behind its fence, different from its leader). */
 int fs_readable(struct fs *fs);
+bool fs_takes_changes(struct fs *fs);
 /* The oldest batch any known peer still needs: a little of the ring is kept for it, also over a restart.  0: none. */
 void fs_set_ship_floor(struct fs *fs, uint64_t seq);
 /* Newest batch whose changes this node shows: on the leader the one being built. */

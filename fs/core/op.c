@@ -17,7 +17,7 @@ static uint64_t memtable_limit(const struct fs *fs)
 	return fs->config.memory_bytes * 3 / 8;
 }
 
-static int wait_memory(struct fs *fs)
+int op_wait_memory(struct fs *fs)
 {
 	while (fs->services_started && fs->kv->ops->memory_bytes(fs->kv) > memtable_limit(fs)) {
 		if (atomic_load(&fs->failed))
@@ -55,7 +55,7 @@ int op_wait_room(struct fs *fs)
 			return -ENOSPC;
 		r = journal_wait_room(fs->journal);
 	} while (r == -EAGAIN);
-	return r < 0 ? r : wait_memory(fs);
+	return r < 0 ? r : op_wait_memory(fs);
 }
 
 /* -EAGAIN while writers are held. */
@@ -63,7 +63,9 @@ static int may_write(struct fs *fs)
 {
 	if (atomic_load_explicit(&fs->role, memory_order_relaxed) != ROLE_LEADER)
 		return -EROFS;
-	return atomic_load_explicit(&fs->held, memory_order_relaxed) ? -EAGAIN : 0;
+	if (atomic_load_explicit(&fs->held, memory_order_relaxed))
+		return -EAGAIN;
+	return atomic_load_explicit(&fs->offered, memory_order_relaxed) ? -EROFS : 0;
 }
 
 static int wait_until_may_write(struct fs *fs)

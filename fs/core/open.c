@@ -356,6 +356,8 @@ static int replay_apply(void *ctx, const struct record *r, uint64_t seq)
 							      .seq = seq,
 							      .n_blocks = r->write.n_blocks});
 	}
+	if (seq > fs->replay_limit)
+		return replica_window_keep(fs, r);
 	int e = apply_record(fs, r, seq, &applied);
 	fs->replay_reserved += applied.reserved;
 	if (e < 0)
@@ -391,6 +393,7 @@ static int open_journal(struct fs *fs)
 	    .epoch = fs->super.epoch,
 	    .incarnation = fs->super.incarnation + 1,
 	    .geometry = geometry_of(&fs->super),
+	    .cut = {fs->super.cut, fs->super.cut_incarnation},
 	    .hooks = {.ctx = fs,
 		      .flush_data = flush_data_hook,
 		      .pressure = services_pressure,
@@ -414,6 +417,8 @@ static int replay(struct fs *fs, const struct anchor *a)
 
 	fs->replaying = true;
 	fs->replay_applied = a->applied_seq;
+	/* The index may have some of a window: then all of it is durable, and the rest is applied as it would have been. */
+	fs->replay_limit = fs->super.window ? max_u64(fs->super.window - 1, a->applied_seq) : UINT64_MAX;
 	int r = journal_replay(fs->journal, &from, &ops, &res);
 	fs->replaying = false;
 	if (r == -EBADMSG && res.bad_seq)
@@ -486,9 +491,9 @@ static int begin_writing(struct fs *fs, const struct anchor *a)
 	fs->super = s;
 	r = s.resyncing ? begin_anew(fs, a) : journal_start(fs->journal);
 	atomic_store(&fs->held, fs->config.lead_later);
-	if (r == 0 && !s.follower && !fs->config.lead_later)
-		r = replica_log_epoch(fs);
-	return r < 0 ? r : journal_commit_all(fs->journal, NULL);
+	if (r < 0)
+		return r;
+	return fs->config.lead_later ? journal_commit_all(fs->journal, NULL) : replica_begin_leading(fs);
 }
 
 static int open_all(struct fs *fs)
@@ -522,6 +527,8 @@ static int open_all(struct fs *fs)
 		r = begin_writing(fs, &a);
 	if (r == 0 && !fs->config.read_only)
 		ballast_lay(fs);
+	if (r == 0 && !fs->config.read_only)
+		r = replica_window_resume(fs);
 	atomic_store(&fs->last_ckpt_ns, clock_mono_ns(fs->clock));
 	if (r == 0)
 		replica_judge(fs);
@@ -595,7 +602,8 @@ static int finish(struct fs *fs)
 		return r;
 	struct super s = fs->super;
 	s.clean = true;
-	s.fence = s.fence > atomic_load(&fs->applied_seq) ? s.fence : 0;
+	if (s.fence <= atomic_load(&fs->applied_seq))
+		s.fence = s.window = 0;
 	return super_write(fs->store, &s);
 }
 

@@ -60,6 +60,10 @@ static void encode(const struct super *s, uint64_t generation, struct super_bloc
 	ret->flags = le64_make(encode_flags(s));
 	ret->node_id = le32_make(s->node_id);
 	ret->fence = le64_make(s->fence);
+	ret->window = le64_make(s->window);
+	ret->cut = le64_make(s->cut);
+	ret->cut_incarnation = le64_make(s->cut_incarnation);
+	ret->offered = le64_make(s->offered);
 	ret->journal_segments = le32_make(s->journal_segments);
 	ret->journal_segment_kib = le32_make(s->journal_segment_kib);
 	ret->max_blocks = le64_make(s->max_blocks);
@@ -76,12 +80,18 @@ static bool geometry_ok(const struct super *s)
 	       s->journal_segment_kib % 4 == 0 && s->chunk_kib && s->chunk_kib % 256 == 0 && s->max_blocks;
 }
 
-/* A leader is in no state that only a follower can be in. */
+/* A leader is in no state that only a follower can be in, and an offer stands for as long as nobody knows of a higher epoch. */
 static bool role_ok(const struct super *s)
 {
 	bool following = s->resyncing || s->save || s->differs || s->fence;
 
-	return s->node_id <= NODE_ID_MAX && (s->follower || !following);
+	return s->node_id <= NODE_ID_MAX && (s->follower || !following) && (!s->offered || s->offered > s->epoch);
+}
+
+/* A window ends with a fence, and what a cut made void an earlier incarnation wrote. */
+static bool window_ok(const struct super *s)
+{
+	return s->window <= s->fence && !s->cut == !s->cut_incarnation && s->cut_incarnation <= s->incarnation;
 }
 
 int super_decode(const void *block, struct super *ret)
@@ -101,6 +111,10 @@ int super_decode(const void *block, struct super *ret)
 	    .incarnation = le64_get(b->incarnation),
 	    .node_id = le32_get(b->node_id) ? le32_get(b->node_id) : 1,
 	    .fence = le64_get(b->fence),
+	    .window = le64_get(b->window),
+	    .cut = le64_get(b->cut),
+	    .cut_incarnation = le64_get(b->cut_incarnation),
+	    .offered = le64_get(b->offered),
 	    .journal_segments = le32_get(b->journal_segments),
 	    .journal_segment_kib = le32_get(b->journal_segment_kib),
 	    .chunk_kib = le32_get(b->chunk_kib),
@@ -113,7 +127,7 @@ int super_decode(const void *block, struct super *ret)
 	memcpy(s.node, b->node, sizeof(s.node));
 	memcpy(s.label, b->label, sizeof(b->label)); /* one byte shorter: the NUL stays */
 	decode_flags(le64_get(b->flags), &s);
-	if (!geometry_ok(&s) || !role_ok(&s))
+	if (!geometry_ok(&s) || !role_ok(&s) || !window_ok(&s))
 		return -EUCLEAN;
 	*ret = s;
 	return 0;

@@ -18,6 +18,9 @@ struct super {
 	bool follower, resyncing, save, differs; /* SUPER_*: the last three only of a follower */
 	uint32_t node_id;
 	uint64_t fence;
+	uint64_t window;               /* not 0: at most fence */
+	uint64_t cut, cut_incarnation; /* both or none */
+	uint64_t offered; /* epoch; 0: none */
 	uint32_t journal_segments, journal_segment_kib, chunk_kib;
 	uint64_t max_blocks, host_reserve;
 	int64_t created_ns;

@@ -8,6 +8,7 @@
 #define SUPER_MAGIC UINT64_C(0x3130534657414c43) /* "CLAWFS01" */
 #define SUPER_BYTES 4096u
 #define SUPER_FORMAT_VERSION 1
+#define SUPER_TIERED UINT64_C(1) /* bit of `incompat`: there may be TIER records, leaves that name objects, and rows of these */
 
 /*
  * Valid if and only if magic and crc are right.  Of two valid copies the one with the higher generation counts; copy
@@ -23,7 +24,7 @@ struct super_block {
 	le64 compat, ro_compat, incompat;
 	le64 generation;
 	le64 epoch;             /* the highest the node has heard of: it accepts nothing below */
-	le64 incarnation;       /* grows by one with every mount, durably before anything else is written */
+	le64 incarnation;       /* grows by one with every mount, durably before anything else is written, and with every cut */
 	le64 flags;             /* SUPER_* below */
 	le32 journal_segments;
 	le32 journal_segment_kib;
@@ -32,8 +33,12 @@ struct super_block {
 	le64 host_reserve;      /* bytes left to the host */
 	uint8_t label[64];      /* UTF-8, zero-padded */
 	le32 node_id;           /* of this node within the volume, 1 .. 65535; 0, as older releases wrote it, is 1 */
-	le64 fence;             /* a follower is not readable before it has applied this batch; 0: none */
-	uint8_t zero[3880];
+	le64 fence;             /* data up to here was superseded before it came: see window; without one the follower is not readable */
+	le64 offered;           /* epoch offered to the node it names, which has not said whether it took it; above `epoch`; 0: none */
+	le64 window;            /* first batch that a follower journals and does not apply before `fence` is durable; 0: none */
+	le64 cut;               /* batches from here on that an incarnation before cut_incarnation wrote are void; 0: none */
+	le64 cut_incarnation;
+	uint8_t zero[3848];
 	le32 crc;               /* CRC-32C of the block up to here */
 };
 _Static_assert(sizeof(struct super_block) == SUPER_BYTES, "");

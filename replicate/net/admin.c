@@ -51,10 +51,14 @@ static int keep_invites(struct server *s, const struct invites *v) REQUIRES(s->a
 	return 0;
 }
 
-static int keep_peers(struct server *s, const struct peers *p) REQUIRES(s->admin_lock)
+/* A change of this node's, which leads. */
+static int keep_peers(struct server *s, struct peers *p) REQUIRES(s->admin_lock)
 {
-	int r = peers_save(s->dir, p);
+	struct replica_point at;
 
+	s->volume->ops->get_point(s->volume, &at);
+	p->epoch = at.promised;
+	int r = peers_save(s->dir, p);
 	if (r == 0)
 		install_peers(s, p);
 	return r;
@@ -75,7 +79,7 @@ static int spread_peers(struct server *s) EXCLUDES(s->admin_lock)
 		given = now;
 		r = node_set_peers(s->node, &given);
 		server_get_peers(s, &now);
-	} while (r == 0 && now.version != given.version);
+	} while (r == 0 && (now.version != given.version || now.epoch != given.epoch));
 	server_end_strangers(s, &now);
 	return r;
 }

@@ -200,8 +200,6 @@ void acks_note_asked(struct slot *s, unsigned asked, bool by_rule)
 {
 	s->asked = asked;
 	s->by_rule = by_rule;
-	s->asked_acks = s->c->h.n_acks;
-	s->asked_crashes = s->c->stats.crashes;
 }
 
 void acks_check_reign(struct slot *s)
@@ -220,9 +218,7 @@ void acks_check_reign(struct slot *s)
 
 		if (a->waived || batches_contain(&c->h, s->tip, a->batch))
 			continue;
-		/* After a restart the node that handed over has forgotten that it did, and answers in its old epoch. */
-		bool forgot = i >= s->asked_acks && c->stats.crashes > s->asked_crashes;
-		if (s->by_rule && !forgot && one_of_them_has(c, s->asked, a->batch, before)) {
+		if (s->by_rule && one_of_them_has(c, s->asked, a->batch, before)) {
 			if (late)
 				continue;
 			cluster_fail(c, "slot %u leads by the rule, and has lost batch %llu, which was answered at level %u",
@@ -230,10 +226,6 @@ void acks_check_reign(struct slot *s)
 			return;
 		}
 		waive(c, a);
-		if (c->fenced_off && a->level > 0 && one_of_them_has(c, s->asked, a->batch, before)) {
-			cluster_say(c, "an fsync at level %u is lost: who has it is behind a fence", a->level);
-			c->stats.acks_fenced++;
-		}
 	}
 	s->asked = 0;
 }
@@ -264,7 +256,7 @@ void acks_lose_disk(struct slot *s)
 	}
 }
 
-void acks_check_resync(struct slot *s, uint32_t before)
+void acks_check_given_up(struct slot *s, uint32_t before)
 {
 	struct cluster *c = s->c;
 
@@ -274,7 +266,7 @@ void acks_check_resync(struct slot *s, uint32_t before)
 		if (a->waived || !batches_contain(&c->h, before, a->batch) || count_holders(c, a->batch) > 0)
 			continue;
 		if (!a->disk_lost)
-			cluster_fail(c, "slot %u: its resync takes the last copy of batch %llu, which was answered at level %u",
+			cluster_fail(c, "slot %u: gives up the last copy of batch %llu, which was answered at level %u",
 				     s->index, (unsigned long long)c->h.batch[a->batch].seq, a->level);
 		waive(c, a);
 	}

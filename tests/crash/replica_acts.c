@@ -87,7 +87,9 @@ static void act_background(struct cluster *c)
 
 	if (!slot_is_up(s))
 		return;
-	if (rng_percent(&c->rng, 50))
+	if (rng_percent(&c->rng, 30))
+		r = sim_evict_some(&s->run, &c->rng);
+	else if (rng_percent(&c->rng, 50))
 		r = fs_home_step(s->run.fs, (uint32_t)rng_between(&c->rng, 1, 128), &more);
 	else if (s->writers_held || rng_percent(&c->rng, 60)) /* the reaper waits, too */
 		r = fs_checkpoint(s->run.fs);
@@ -267,7 +269,8 @@ static bool tell_peers(struct cluster *c)
 		if (!slot_is_up(s) || !s->leads)
 			continue;
 		s->peers = c->peers;
-		told = node_set_peers(s->node, &c->peers) == 0;
+		s->peers.epoch = slot_point(s).promised;
+		told = node_set_peers(s->node, &s->peers) == 0;
 	}
 	return told;
 }
@@ -306,7 +309,7 @@ static bool stands_above(const struct replica_point *a, const struct replica_poi
 	return a->history != b->history ? a->history > b->history : a->durable_seq > b->durable_seq;
 }
 
-/* The nodes that are up, highest first, but those between two states, whose seq means nothing; returns how many. */
+/* The nodes that are up, highest first, but those between two states or behind a fence, which are no copies; returns how many. */
 static unsigned rank(struct cluster *c, struct slot *ret[SLOTS], unsigned *ret_asked)
 {
 	unsigned n = 0;
@@ -320,14 +323,15 @@ static unsigned rank(struct cluster *c, struct slot *ret[SLOTS], unsigned *ret_a
 		*ret_asked |= 1u << i;
 		struct replica_point p = slot_point(s);
 		unsigned at = n;
-		for (; !p.resyncing && at > 0; at--) {
+		bool is_copy = !p.resyncing && !p.fence;
+		for (; is_copy && at > 0; at--) {
 			struct replica_point above = slot_point(ret[at - 1]);
 
 			if (!stands_above(&p, &above))
 				break;
 			ret[at] = ret[at - 1];
 		}
-		if (!p.resyncing) {
+		if (is_copy) {
 			ret[at] = s;
 			n++;
 		}
@@ -354,22 +358,18 @@ static bool promote(struct slot *s, unsigned asked, bool by_rule)
 	return true;
 }
 
-/* The highest; when that cannot lead for want of data behind its fence, the next. */
+/* The highest, which can lead. */
 static bool promote_by_rule(struct cluster *c)
 {
 	struct slot *order[SLOTS];
 	unsigned asked, n = rank(c, order, &asked);
 
-	for (unsigned i = 0; i < n; i++) {
-		if (order[i]->leads)
-			return false;
-		c->fenced_off = i > 0;
-		bool done = promote(order[i], asked, i == 0);
-		c->fenced_off = false;
-		if (done)
-			return true;
-	}
-	return false;
+	if (n == 0 || order[0]->leads)
+		return false;
+	bool done = promote(order[0], asked, true);
+	if (!done && !order[0]->full && cluster_ok(c))
+		cluster_fail(c, "slot %u stands highest and cannot lead", order[0]->index);
+	return done;
 }
 
 /* Nobody who is up leads, so the admin looks for a new one, sometimes. */
@@ -507,19 +507,29 @@ static bool is_lost(struct cluster *c)
 	return c->stats.destroyed + c->stats.rolled_back > 0;
 }
 
+/* Of the nodes that a list names, any but itself is there still. */
+static bool knows_anybody(const struct cluster *c, const struct slot *s)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (&c->slot[i] != s && peers_by_id(&s->peers, c->slot[i].node_id))
+			return true;
+	return false;
+}
+
 /*
- * A leader may have come up without the last change of the list, and a node may have been away for so long that it knows nobody
- * who leads: the admin gives them the list.
+ * A leader may have come up without the last change of the list, and a node may have been away for so long that all it knew are
+ * gone: the admin gives them the list.  Anybody else finds it out.
  */
 static void repeat_peers(struct cluster *c)
 {
 	for (unsigned i = 0; i < SLOTS; i++) {
 		struct slot *s = &c->slot[i];
 
-		if (s->peers.version >= c->peers.version)
+		if (s->peers.version >= c->peers.version || (!s->leads && knows_anybody(c, s)))
 			continue;
 		s->peers = c->peers;
-		if (node_set_peers(s->node, &c->peers))
+		s->peers.epoch = slot_point(s).promised;
+		if (node_set_peers(s->node, &s->peers))
 			cluster_fail(c, "slot %u: node_set_peers", i);
 	}
 }
@@ -579,11 +589,13 @@ static bool check_all(struct cluster *c)
 bool cluster_end(struct cluster *c)
 {
 	cluster_say(c, "the end begins");
+	c->ending = true;
 	make_whole(c);
 	if (!cluster_ok(c))
 		return false;
 	if (!make_equal(c)) {
-		say_where_they_are(c);
+		if (cluster_ok(c))
+			say_where_they_are(c);
 		return false;
 	}
 	if (is_lost(c))
@@ -593,7 +605,8 @@ bool cluster_end(struct cluster *c)
 	if (cluster_ok(c))
 		acks_ask(the_leader(c), 2);
 	if (!make_equal(c)) {
-		say_where_they_are(c);
+		if (cluster_ok(c))
+			say_where_they_are(c);
 		return false;
 	}
 	return check_all(c);

@@ -4,11 +4,13 @@
 #include "tests/crash/replica_kept.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "journal/pointer.h"
+#include "tests/lib/cold.h"
 #include "tests/lib/cow.h"
 
 static const uint8_t zeros[BLOCK_SIZE];
@@ -37,9 +39,38 @@ static void add(struct kept *k, uint64_t ino, uint64_t off, const void *p, size_
 	memcpy(i->p, p, len);
 }
 
+/* Data that could not be fetched is kept by saying where it is: it is there, and was not changed. */
+static void add_cold(struct kept *k, json_t *line)
+{
+	struct cold *c = cold_open();
+	const json_t *cold = json_object_get(line, "cold"), *frame = json_object_get(line, "frame");
+	const struct leaf_object at = {.id = strtoull(json_string_value(json_object_get(line, "object")), NULL, 16),
+				       .offset = (uint32_t)json_integer_value(json_array_get(frame, 0)),
+				       .len = (uint32_t)json_integer_value(json_array_get(frame, 1))};
+	uint64_t ino = (uint64_t)json_integer_value(json_object_get(line, "ino"));
+	uint16_t mask = 0;
+	const uint8_t *blocks = cold_frame(c, &at, &mask);
+
+	for (size_t i = 0; blocks && i < json_array_size(cold); i++) {
+		const json_t *range = json_array_get(cold, i);
+		uint64_t off = (uint64_t)json_integer_value(json_array_get(range, 0)),
+			 len = (uint64_t)json_integer_value(json_array_get(range, 1));
+
+		for (uint64_t b = off / BLOCK_SIZE; b < (off + len) / BLOCK_SIZE; b++)
+			if (mask >> b % LEAF_SLOTS & 1)
+				add(k, ino, b * BLOCK_SIZE, blocks + b % LEAF_SLOTS * BLOCK_SIZE, BLOCK_SIZE, false);
+	}
+	cold_close(c);
+}
+
 static int sink_line(struct diverged_sink *s, struct slice line)
 {
+	json_t *o = json_loadb(line.p, line.len, 0, NULL);
+
 	add(kept_of(s), 0, 0, line.p, line.len, true);
+	if (json_object_get(o, "cold"))
+		add_cold(kept_of(s), o);
+	json_decref(o);
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 #define RING_SEGMENTS       11u
 #define RING_SEGMENT_BLOCKS 256u
 #define CHUNK_BYTES         (1 * MIB)
+#define RING_SHORT_PERCENT  50u
 #define FORGET_NS           (20 * NSEC_PER_SEC) /* by then a leader has heard of a node that is up again */
 
 struct replica_point slot_point(const struct slot *s)
@@ -32,6 +33,7 @@ static struct fs_config slot_config(struct slot *s)
 	struct fs_config c = sim_config(&s->run, &s->run.image);
 
 	c.diverged = &s->kept.sink;
+	c.sabotage = s->c->o.sabotage == SABOTAGE_APPLY_IN_WINDOW ? FS_SABOTAGE_APPLY_IN_WINDOW : 0;
 	return c;
 }
 
@@ -161,12 +163,32 @@ static bool learn_batch(struct slot *s, uint64_t seq, size_t last)
 	return true;
 }
 
+/* Whether who offered the lead wrote on although it was taken. */
+static bool check_offer(struct cluster *c, const struct slot *giver)
+{
+	const struct known_batch *written = NULL;
+	bool taken = false;
+
+	for (size_t i = giver->offer.n_batches; giver->offer.epoch && i < c->h.n_batches; i++) {
+		const struct known_batch *b = &c->h.batch[i];
+
+		taken = taken || b->epoch == giver->offer.epoch;
+		written = b->epoch == giver->offer.from ? b : written;
+	}
+	if (!taken || !written)
+		return true;
+	return cluster_fail(c, "slot %u: wrote batch %llu of epoch %llu, and the lead that it had offered before was taken",
+			    giver->index, (unsigned long long)written->seq, (unsigned long long)epoch_counter(written->epoch));
+}
+
 static bool learn_batches(struct slot *s, uint64_t durable_seq, size_t last)
 {
 	bool ok = true;
 
 	for (uint64_t seq = s->tip == NO_BATCH ? 1 : s->c->h.batch[s->tip].seq + 1; ok && seq <= durable_seq; seq++)
 		ok = learn_batch(s, seq, last);
+	for (unsigned i = 0; ok && i < SLOTS; i++)
+		ok = check_offer(s->c, &s->c->slot[i]);
 	return ok;
 }
 
@@ -264,7 +286,25 @@ static void note_resyncing(struct slot *s)
 	s->resyncing = true;
 	s->held = s->whole = NO_BATCH;
 	if (begins && s->before_resync != NO_BATCH)
-		acks_check_resync(s, s->before_resync);
+		acks_check_given_up(s, s->before_resync);
+}
+
+/* It has gone on without data that had been superseded, and is no copy of anything before it has the newer. */
+static void note_behind_fence(struct slot *s)
+{
+	uint32_t before = s->whole;
+
+	if (!s->full && s->ring_percent < RING_SHORT_PERCENT) {
+		cluster_fail(s->c, "slot %u: went behind a fence, and had room to stay at batch %llu", s->index,
+			     (unsigned long long)s->c->h.batch[before].seq);
+		return;
+	}
+	cluster_say(s->c, "slot %u gives up a window", s->index);
+	s->lost = before; /* its leader counts that until it hears of it */
+	s->lost_until_ns = simnet_now(s->c->net) + FORGET_NS;
+	s->whole = NO_BATCH;
+	s->c->stats.windows_given_up++;
+	acks_check_given_up(s, before);
 }
 
 static void note_following(struct slot *s, const struct replica_point *p)
@@ -289,6 +329,8 @@ static void note_following(struct slot *s, const struct replica_point *p)
 		s->held = b;
 	if (p->fence == 0)
 		s->whole = b;
+	else if (s->whole != NO_BATCH)
+		note_behind_fence(s);
 }
 
 /* A leader may be promoted, too: to go on where the node that it was handing over to may lead by now. */
@@ -452,6 +494,7 @@ static void note_start(struct slot *s)
 	else if (s->leads)
 		s->leads = false;
 	s->replaced = false;
+	s->writers_held = p.role == ROLE_LEADER && p.offered;
 	slot_settle(s);
 }
 
@@ -500,7 +543,7 @@ void slot_crash(struct slot *s, enum simcut_variant v, uint64_t since)
 	s->run.image = image;
 	kept_crash(&s->kept);
 	s->killed = v == SIMCUT_KILL;
-	s->doom = s->doomed = s->writers_held = s->full = false;
+	s->doom = s->doomed = s->writers_held = s->in_window = false;
 	s->c->stats.crashes++;
 }
 
@@ -526,8 +569,12 @@ void slot_replace(struct slot *s, struct sim_image image, uint32_t tip)
 		split_epochs(s);
 	sim_image_free(&s->run.image);
 	s->run.image = image;
+	if (image.store)
+		slot_set_full(s, false);
+	s->full = false;
 	s->held = s->tip = s->whole = tip;
 	s->promised = 0;
+	s->offer.epoch = 0; /* it cannot know */
 	s->replaced = true;
 	s->leads = s->resyncing = s->unsaved = false;
 	s->before_resync = NO_BATCH;

@@ -195,6 +195,7 @@ static void slot_init(struct cluster *c, unsigned i)
 	s->run = (struct sim_run){.seed = c->o.seed, .profile = c->profile, .clock = &s->clock.sim, .expect_errors = true};
 	s->run.rng = rng_derive(c->o.seed, 0x6f7073, i);
 	s->run.bytes = aligned_alloc(DISK_BLOCK, IO_ROOM);
+	sim_open_cold(&s->run);
 }
 
 /* The model of an empty volume, as its format leaves it. */

@@ -6,9 +6,12 @@
  *   - a node's batches are those of a leader, in one order (batches_find); no epoch has two batches of one seq;
  *   - what was durable on a node is there after a crash, and so is its promise;
  *   - a follower that may be read is exactly the state after the batch it says it is at;
- *   - an fsync answered at level K is on K + 1 disks then, on none of them behind a fence, and in the history of every later leader that an admin chose by the
- *     rule: of the nodes that were asked, the one with the highest (history, seq), when one of them has it;
+ *   - an fsync answered at level K is on K + 1 disks then, on none of them behind a fence, and in the history of every later
+ *     leader that an admin chose by the rule: of the nodes that were asked, the one with the highest (history, seq), when one of
+ *     them has it; and that one can lead;
+ *   - a follower whose data was superseded keeps the state before, unless its disk or its ring is full;
  *   - what a resync replaces and no leader has is kept aside, block by block and name by name;
+ *   - who offered the lead writes nothing more in its epoch once the one that was offered has begun, whatever it forgot;
  *   - no session keeps more output than it may.
  * What an admin decides against the rule, or when all disks that had an fsync are gone, is counted and not held against anybody.
  *
@@ -34,6 +37,8 @@ enum replica_sabotage {
 	SABOTAGE_SKIP_SAVING,  /* a resync keeps nothing aside */
 	SABOTAGE_NO_FENCE,     /* a follower forgets that data was superseded */
 	SABOTAGE_SHORT_RESYNC, /* a resync leaves out some of the rows that go */
+	SABOTAGE_APPLY_IN_WINDOW, /* a follower does not wait for the fence (FS_SABOTAGE_APPLY_IN_WINDOW) */
+	SABOTAGE_FORGET_OFFER, /* a leader does not keep whom it offered the lead */
 	SABOTAGES,
 };
 
@@ -81,7 +86,7 @@ struct slot {
 	bool killed;        /* its last crash was kill -9 */
 	bool replaced;      /* its disk, since it was up last */
 	bool first_start;   /* of the first leader */
-	bool writers_held;  /* hand-over */
+	bool writers_held;  /* hand-over, perhaps one of before it came up */
 	bool full;          /* its disk */
 	uint64_t received;  /* bytes since its journal was last emptied */
 	int64_t dial_ns;    /* when it is asked whom to dial */
@@ -92,13 +97,17 @@ struct slot {
 	uint64_t epoch, promised;
 	uint32_t held;          /* newest batch that it must still have after a crash; NO_BATCH */
 	uint32_t tip;           /* newest batch it was seen to have */
-	uint32_t whole;         /* the same, with all data: no fence was before it */
+	uint32_t whole;         /* the same, with all data: NO_BATCH behind a fence */
 	size_t durable_step;    /* of run.history: the newest that must survive a loss of power */
 	size_t killed_step;     /* the newest that must survive kill -9 */
 	unsigned asked;         /* an admin may have made it lead: the slots that were asked before; 0: nobody has */
 	bool by_rule;           /* it stood highest of them */
-	size_t asked_acks;      /* answered by then */
-	uint64_t asked_crashes; /* by then */
+	struct {
+		uint64_t epoch, from; /* of the other node, and of its own then; 0: none */
+		size_t n_batches;     /* known then, everywhere */
+	} offer;                /* of the lead, the last one */
+	bool in_window;         /* it has batches that it does not apply yet */
+	unsigned ring_percent;  /* how full its journal was when the last batch came into a window */
 	bool resyncing;
 	uint32_t before_resync; /* what it had */
 	bool before_whole;      /* and all data of it */
@@ -137,7 +146,7 @@ struct cluster_options {
 };
 struct cluster_stats {
 	uint64_t operations, events, crashes, promotions, lossy_promotions, handovers, resyncs, saved, destroyed, rolled_back, acks,
-	    acks_kept, acks_waived, acks_fenced, compared;
+	    acks_kept, acks_waived, windows, windows_given_up, compared;
 };
 
 struct cluster {
@@ -154,7 +163,7 @@ struct cluster {
 	size_t n_calls, calls_cap;
 	enum sim_profile profile;
 	bool may_choose_loss, may_lose_disks;
-	bool fenced_off; /* the admin takes another one, since the highest is behind its fence */
+	bool ending; /* nothing bad happens any more */
 	struct cluster_stats stats;
 	char why[1400];
 };
@@ -213,7 +222,7 @@ void acks_note_asked(struct slot *s, unsigned asked, bool by_rule);
 void acks_check_reign(struct slot *s);
 void acks_give_up(struct slot *s);     /* an admin gave up what only it has */
 void acks_lose_disk(struct slot *s);   /* and it is about to lose all */
-void acks_check_resync(struct slot *s, uint32_t before); /* it had that, and resyncs now */
+void acks_check_given_up(struct slot *s, uint32_t before); /* it had that, and is no copy of it now */
 void acks_check_end(struct cluster *c, const struct slot *leader);
 
 /* Random acts (replica_acts.c). */

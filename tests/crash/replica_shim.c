@@ -6,6 +6,8 @@
 
 #include "tests/crash/replica_run.h"
 
+#define DOOM_PERCENT 20
+
 static struct shim *shim_of(struct replica_volume *v)
 {
 	return container_of(v, struct shim, volume);
@@ -69,8 +71,22 @@ static int take_batch(struct replica_volume *v, const struct shipped_batch *b, u
 
 static int finish_batch(struct replica_volume *v)
 {
-	v = real_of(v);
-	return v->ops->finish_batch(v);
+	struct replica_volume *real = real_of(v);
+	struct slot *s = shim_of(v)->slot;
+	struct replica_point at;
+
+	if (s->in_window)
+		s->ring_percent = sim_ring_percent(s->run.fs);
+	int r = real->ops->finish_batch(real);
+
+	real->ops->get_point(real, &at);
+	bool waits = r == 0 && at.applied_seq < shim_of(v)->taken_seq;
+	if (waits && !s->in_window) {
+		s->ring_percent = 0;
+		s->c->stats.windows++;
+	}
+	s->in_window = waits;
+	return r;
 }
 
 static void drop_batch(struct replica_volume *v)
@@ -83,6 +99,27 @@ static int hold_writers(struct replica_volume *v, bool hold)
 {
 	v = real_of(v);
 	return v->ops->hold_writers(v, hold);
+}
+
+/* Now and then what the peer says to it is the last that this node hears. */
+static int offer(struct replica_volume *v, uint64_t epoch)
+{
+	struct replica_volume *real = real_of(v);
+	struct slot *s = shim_of(v)->slot;
+
+	s->offer.epoch = epoch; /* 0: an admin may make that node lead with the same one later */
+	if (epoch) {
+		s->offer.from = s->epoch;
+		s->offer.n_batches = s->c->h.n_batches;
+		s->doom = s->doom || (!s->c->ending && rng_percent(&s->c->rng, DOOM_PERCENT));
+	}
+	return is_sabotaged(v, SABOTAGE_FORGET_OFFER) ? 0 : real->ops->offer(real, epoch);
+}
+
+static int step_down(struct replica_volume *v)
+{
+	v = real_of(v);
+	return v->ops->step_down(v);
 }
 
 static int view_open(struct replica_volume *v, struct replica_view **ret_view, struct replica_view_info *ret)
@@ -217,6 +254,8 @@ static struct replica_ops ops = {
     .note_epoch = note_epoch,
     .promote = promote,
     .hold_writers = hold_writers,
+    .offer = offer,
+    .step_down = step_down,
     .view_open = view_open,
     .read_leaf = read_leaf,
     .resync_begin = resync_begin,

@@ -104,13 +104,13 @@ static void print_stats(const struct options *o, struct progress *p, double seco
 	printf("seeds %llu from %llu, operations %llu, events %llu, crashes %llu, promotions %llu (%llu against the rule), "
 	       "hand-overs %llu, resyncs %llu (%llu of another history), disks destroyed %llu, rolled back %llu, fsyncs answered "
 	       "%llu "
-	       "(%llu given up, %llu of them behind a fence), states compared %llu, failures %llu, %.1f s\n",
+	       "(%llu given up), fence windows %llu (%llu given up), states compared %llu, failures %llu, %.1f s\n",
 	       (unsigned long long)p->n_seeds, (unsigned long long)o->start, (unsigned long long)s.operations,
 	       (unsigned long long)s.events, (unsigned long long)s.crashes, (unsigned long long)s.promotions,
 	       (unsigned long long)s.lossy_promotions, (unsigned long long)s.handovers, (unsigned long long)s.resyncs,
 	       (unsigned long long)s.saved, (unsigned long long)s.destroyed, (unsigned long long)s.rolled_back,
-	       (unsigned long long)s.acks, (unsigned long long)s.acks_waived, (unsigned long long)s.acks_fenced,
-	       (unsigned long long)s.compared, (unsigned long long)p->n_failures, seconds);
+	       (unsigned long long)s.acks, (unsigned long long)s.acks_waived, (unsigned long long)s.windows,
+	       (unsigned long long)s.windows_given_up, (unsigned long long)s.compared, (unsigned long long)p->n_failures, seconds);
 }
 
 static int sweep(const struct options *o)
@@ -151,14 +151,19 @@ static const char usage[] =
     "  --jobs N          processes (1)\n"
     "  --keep-going      also after a failure\n"
     "  --verbose         what happens, and log lines\n"
-    "  --sabotage RULE   break one on purpose: ack-early, ignore-epoch, skip-saving, no-fence, short-resync;\n"
-    "                    exit 0 when that is noticed\n";
+    "  --sabotage RULE   break one on purpose: ack-early, ignore-epoch, skip-saving, no-fence, short-resync,\n"
+    "                    forget-offer, apply-in-window; exit 0 when that is noticed\n";
 
 static enum replica_sabotage sabotage_by_name(const char *name)
 {
 	static const char *const names[SABOTAGES] = {
-	    [SABOTAGE_ACK_EARLY] = "ack-early", [SABOTAGE_IGNORE_EPOCH] = "ignore-epoch", [SABOTAGE_SKIP_SAVING] = "skip-saving",
-	    [SABOTAGE_NO_FENCE] = "no-fence",   [SABOTAGE_SHORT_RESYNC] = "short-resync",
+	    [SABOTAGE_ACK_EARLY] = "ack-early",
+	    [SABOTAGE_IGNORE_EPOCH] = "ignore-epoch",
+	    [SABOTAGE_SKIP_SAVING] = "skip-saving",
+	    [SABOTAGE_NO_FENCE] = "no-fence",
+	    [SABOTAGE_SHORT_RESYNC] = "short-resync",
+	    [SABOTAGE_FORGET_OFFER] = "forget-offer",
+	    [SABOTAGE_APPLY_IN_WINDOW] = "apply-in-window",
 	};
 
 	for (unsigned i = 1; i < SABOTAGES; i++)

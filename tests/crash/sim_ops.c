@@ -483,8 +483,7 @@ static bool do_reap(struct op *op)
 	return agree(op, r, 0);
 }
 
-/* How full the journal is, as status says. */
-static unsigned ring_percent(struct fs *fs)
+unsigned sim_ring_percent(struct fs *fs)
 {
 	CLEANUP_BUF struct buf text = {0};
 
@@ -507,7 +506,7 @@ static bool make_room(struct op *op)
 	if (run->since_home < 256 * KIB)
 		return true;
 	run->since_home = 0;
-	unsigned used = ring_percent(run->fs); /* a third of so small a ring is full: the rest is one batch's and the writers' */
+	unsigned used = sim_ring_percent(run->fs); /* a third of so small a ring is full: the rest is one batch's and the writers' */
 	if (used < 20)
 		return true;
 	if (used < 27 && run->profile == SIM_RING && !run->expect_errors) {

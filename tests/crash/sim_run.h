@@ -88,6 +88,8 @@ bool sim_unmount(struct sim_run *run);
 void sim_crash(struct sim_run *run, size_t p, struct sim_image image, uint64_t cut, bool killed);
 void sim_free(struct sim_run *run);
 
+/* How full the journal is, as status says. */
+unsigned sim_ring_percent(struct fs *fs);
 /* Fills run->why; false, to be returned. */
 bool sim_fail(struct sim_run *run, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* The model as it is becomes the newest step.  `covers`: how many steps a durable point covers, this one excluded. */

@@ -50,16 +50,18 @@ struct fake {
 	struct fake_batch *batch; /* seq base_seq + 1 ... */
 	uint32_t n_batches, cap_batches;
 	uint64_t base_seq, base_hash;
-	bool held, save;
-	uint32_t n_kept, n_puts, n_views, n_commits, n_promotes;
+	bool held, save, begun;
+	uint32_t n_kept, n_puts, n_views, n_commits, n_promotes, n_offers;
 	/* a batch on its way in */
 	struct fake_batch taken;
 	uint8_t *taken_blocks[FAKE_BLOCKS * 64];
 	uint32_t taken_data, want_data;
 	bool taking;
 	uint64_t taken_fence;
+	void (*offering)(void *ctx); /* while it notes an offer */
+	void *offering_ctx;
 	/* faults */
-	int fail_finish, fail_commit, fail_promote, fail_note; /* -errno, until cleared */
+	int fail_finish, fail_commit, fail_promote, fail_note, fail_offer; /* -errno, until cleared */
 	uint64_t damaged_seq, late_sum_seq, wrong_sum_seq;
 	bool lying_rows;
 };
@@ -300,7 +302,8 @@ static uint64_t fake_append(struct fake *f, const struct fake_record *rec, uint3
 	uint32_t data = 0;
 	size_t bytes = n * sizeof(*rec);
 
-	assert(f->point.role == ROLE_LEADER && !f->held);
+	assert(f->point.role == ROLE_LEADER && !f->held && !f->point.offered);
+	f->begun = true;
 	b.records = malloc(bytes);
 	assert(b.records);
 	memcpy(b.records, rec, bytes);
@@ -567,6 +570,7 @@ static int fake_note_epoch(struct replica_volume *v, uint64_t epoch)
 		return 0;
 	f->point.promised = epoch;
 	f->point.role = ROLE_FOLLOWER;
+	f->point.offered = f->point.offered > epoch ? f->point.offered : 0;
 	return 0;
 }
 
@@ -580,14 +584,41 @@ static int fake_promote(struct replica_volume *v, uint64_t epoch)
 		return f->fail_promote;
 	if (f->point.resyncing || f->point.differs || f->point.fence > f->point.applied_seq)
 		return -EAGAIN;
-	if (epoch <= f->point.promised)
+	if (epoch <= f->point.promised || epoch <= f->point.offered)
 		return -ESTALE;
 	f->n_promotes++;
+	f->begun = true;
 	f->point.promised = epoch;
+	f->point.offered = 0;
 	f->point.role = ROLE_LEADER;
 	f->held = false; /* the EPOCH record is no change of a writer */
 	fake_append_epoch(f);
 	f->held = held;
+	return 0;
+}
+
+static int fake_offer(struct replica_volume *v, uint64_t epoch)
+{
+	struct fake *f = fake_of(v);
+
+	if (f->fail_offer)
+		return f->fail_offer;
+	if (epoch && (f->point.role != ROLE_LEADER || epoch <= f->point.promised))
+		return -ESTALE;
+	f->n_offers += epoch != 0;
+	if (epoch && f->offering)
+		f->offering(f->offering_ctx);
+	f->point.offered = epoch;
+	return 0;
+}
+
+static int fake_step_down(struct replica_volume *v)
+{
+	struct fake *f = fake_of(v);
+
+	if (f->begun || f->point.role != ROLE_LEADER)
+		return f->begun ? -EBUSY : -EALREADY;
+	f->point.role = ROLE_FOLLOWER;
 	return 0;
 }
 
@@ -773,7 +804,8 @@ static const struct replica_ops fake_ops = {
 	.read_batch = fake_read_batch, .read_data = fake_read_data, .cursor_free = fake_cursor_free,
 	.take_batch = fake_take_batch, .take_data = fake_take_data, .finish_batch = fake_finish_batch,
 	.drop_batch = fake_drop_batch, .commit = fake_commit, .set_differs = fake_set_differs,
-	.note_epoch = fake_note_epoch, .promote = fake_promote, .hold_writers = fake_hold_writers,
+	.note_epoch = fake_note_epoch, .offer = fake_offer, .step_down = fake_step_down,
+	.promote = fake_promote, .hold_writers = fake_hold_writers,
 	.view_open = fake_view_open, .view_close = fake_view_close, .view_rows = fake_view_rows, .read_leaf = fake_read_leaf,
 	.resync_begin = fake_resync_begin, .resync_rows = fake_resync_rows, .resync_missing = fake_resync_missing,
 	.resync_put = fake_resync_put, .resync_save = fake_resync_save, .resync_end = fake_resync_end,

@@ -218,11 +218,12 @@ static inline uint64_t commit(struct fs *fs)
 /* Everything durable on `from` that `to` does not have; how many batches that were. */
 static inline unsigned ship(struct fs *from, struct replica_cursor **c, struct fs *to)
 {
+	uint64_t after = point_of(to).applied_seq; /* what waits for a fence is there, and not applied */
 	struct message m;
 	unsigned n = 0;
 
 	for (;; n++) {
-		int r = message_read(from, c, point_of(to).applied_seq + 1, &m);
+		int r = message_read(from, c, after + n + 1, &m);
 		if (r == -EAGAIN)
 			return n;
 		OK(r);

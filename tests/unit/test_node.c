@@ -243,7 +243,7 @@ static void turn_end(struct end *e, struct end *other)
 
 static bool is_writable(const struct fake *f)
 {
-	return f->point.role == ROLE_LEADER && !f->held;
+	return f->point.role == ROLE_LEADER && !f->held && !f->point.offered;
 }
 
 static void check_world(void)
@@ -525,8 +525,34 @@ static void the_list_of_peers_goes_to_followers(void **state)
 	snprintf(p.peer[2].name, sizeof(p.peer[2].name), "renamed");
 	assert_int_equal(node_set_peers(w.seat[0].node, &p), 0);
 	steps_for(NSEC_PER_SEC);
-	assert_true(w.seat[1].n_peers_changed == 1 && w.seat[1].peers.version == 7);
+	assert_true(w.seat[1].n_peers_changed == 2 && w.seat[1].peers.version == 7); /* the first one was of no reign yet */
+	assert_int_equal(w.seat[1].peers.epoch, epoch_make(1, 1));
 	assert_string_equal(status_of(1, 2).name, "renamed");
+	world_end();
+}
+
+/* A list of nodes 2 and 3 of three. */
+static struct peers without_the_first(uint64_t epoch, uint64_t version)
+{
+	struct peers p = make_peers(3, version);
+
+	p.epoch = epoch;
+	memmove(&p.peer[0], &p.peer[1], 2 * sizeof(p.peer[0]));
+	p.n = 2;
+	return p;
+}
+
+static void who_does_not_know_the_leader_learns_of_it_from_who_does(void **state)
+{
+	(void)state;
+	world_begin(3, 44);
+	until(is_same(0, 1) && is_same(0, 2));
+	const struct peers old = without_the_first(0, 0);
+	assert_int_equal(node_set_peers(w.seat[2].node, &old), 0);
+	drop_all();
+	write_rows(0, 3);
+	until(is_same(0, 2) && state_of(2, 0) == PEER_STREAMING);
+	assert_true(w.seat[2].peers.n == 3 && w.seat[2].peers.epoch == epoch_make(1, 1));
 	world_end();
 }
 
@@ -702,6 +728,34 @@ static void rows_that_are_not_what_was_hashed_are_refused(void **state)
 	world_end();
 }
 
+/* ---- by hand ---- */
+
+static struct hello hello_of(uint32_t i)
+{
+	const struct replica_point *at = &w.seat[i].f->point;
+	struct hello h = {.version = WIRE_VERSION,
+			  .node_id = at->node_id,
+			  .role = at->role,
+			  .promised = at->promised,
+			  .history = at->history,
+			  .seq = at->durable_seq,
+			  .hash = at->hash};
+
+	memcpy(h.volume, at->volume, sizeof(h.volume));
+	memcpy(h.node, at->node, sizeof(h.node));
+	return h;
+}
+
+static int say(struct session *s, const struct hello *h)
+{
+	CLEANUP_BUF struct buf b = {0};
+	size_t at = frame_begin(&b, MESSAGE_HELLO);
+
+	hello_put(&b, h);
+	frame_end(&b, at, 0);
+	return session_input(s, b.p, b.len);
+}
+
 /* ---- roles ---- */
 
 static void cut_off(uint32_t i, bool off)
@@ -800,6 +854,15 @@ static void same_epoch_and_other_history_is_a_conflict_until_an_admin_decides(vo
 	world_end();
 }
 
+/* Its disk is as it was `n` batches before. */
+static void lose_batches(struct fake *f, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		free(f->batch[--f->n_batches].records);
+	f->point.applied_seq -= n;
+	fake_set_durable(f);
+}
+
 static void a_leader_with_a_shorter_history_is_a_conflict(void **state)
 {
 	(void)state;
@@ -808,12 +871,7 @@ static void a_leader_with_a_shorter_history_is_a_conflict(void **state)
 		write_rows(0, 2);
 	until(is_same(0, 1));
 	drop_all();
-	struct fake *f = w.seat[0].f;
-	f->n_batches -= 2;
-	free(f->batch[f->n_batches].records);
-	free(f->batch[f->n_batches + 1].records);
-	f->point.applied_seq -= 2;
-	fake_set_durable(f);
+	lose_batches(w.seat[0].f, 2);
 	until(state_of(0, 1) == PEER_CONFLICT);
 	uint64_t kept = w.seat[1].f->point.durable_seq;
 	steps_for(5 * NSEC_PER_SEC);
@@ -822,6 +880,52 @@ static void a_leader_with_a_shorter_history_is_a_conflict(void **state)
 	assert_int_equal(node_promote(w.seat[1].node), 0);
 	until(is_same(1, 0));
 	world_end();
+}
+
+/* It came up with an older disk and has written nothing: whoever dials, no second history of its epoch begins. */
+static void a_leader_that_went_back_and_wrote_nothing_follows(void **state)
+{
+	(void)state;
+	for (uint32_t from = 0; from < 2; from++) {
+		begin_pair(45);
+		for (uint32_t i = 0; i < 5; i++)
+			write_rows(0, 2);
+		until(is_same(0, 1));
+		drop_all();
+		w.link[!from][from] = false;
+		lose_batches(w.seat[0].f, 2);
+		w.seat[0].f->begun = false;
+		node_refresh(w.seat[0].node);
+		until(w.seat[0].f->point.role == ROLE_FOLLOWER);
+		assert_int_equal(w.seat[0].n_roles, 1);
+		steps_for(20 * NSEC_PER_SEC);
+		assert_true(state_of(1, 0) != PEER_CONFLICT && w.seat[0].f->point.promised == epoch_make(1, 1));
+		w.link[!from][from] = true;
+		assert_int_equal(node_promote(w.seat[1].node), 0);
+		until(is_same(1, 0));
+		assert_int_equal(w.seat[0].f->n_kept + w.seat[1].f->n_kept, 0);
+		world_end();
+	}
+}
+
+/* A peer that has no more than the leader gave away, or is between two states, says nothing about the leader's disk. */
+static void a_leader_that_has_begun_nothing_leads_on_where_nobody_has_more(void **state)
+{
+	(void)state;
+	for (uint32_t resyncing = 0; resyncing < 2; resyncing++) {
+		begin_pair(46);
+		drop_all();
+		w.seat[0].f->begun = false;
+		struct session *s;
+		struct hello h = hello_of(1);
+		h.flags = resyncing ? HELLO_RESYNCING : 0;
+		h.seq += resyncing;
+		assert_int_equal(session_new(w.seat[0].node, 2, false, &s), 0);
+		assert_int_equal(say(s, &h), 0);
+		assert_int_equal(w.seat[0].f->point.role, ROLE_LEADER);
+		session_free(s, 0, NULL);
+		world_end();
+	}
 }
 
 static void followers_find_the_leader_through_each_other(void **state)
@@ -1116,6 +1220,138 @@ static void a_promotion_here_ends_the_doubt(void **state)
 		cut_off(0, false);
 		until(is_same(0, 1));
 		assert_int_equal(w.seat[1].f->point.role, ROLE_FOLLOWER);
+		world_end();
+	}
+}
+
+/* The process of node 1 ends and begins again; its volume has written nothing since. */
+static void restart(void)
+{
+	struct seat *t = &w.seat[0];
+
+	node_cancel_handover(t->node);
+	assert_false(is_writable(t->f)); /* nor while it stops */
+	assert_false(t->f->held);
+	assert_int_equal(node_handover_poll(t->node), -EINPROGRESS);
+	t->node = node_free(t->node);
+	t->f->begun = false;
+	start_node(0);
+}
+
+static void a_restart_does_not_end_the_doubt(void **state)
+{
+	enum { NOT_TAKEN, TAKEN, PROMOTED, ENDS };
+
+	(void)state;
+	for (unsigned end = NOT_TAKEN; end < ENDS; end++) {
+		begin_doubt(47, false);
+		w.seat[1].f->fail_promote = 0;
+		if (end == TAKEN) { /* and could not say so */
+			assert_int_equal(fake_promote(&w.seat[1].f->volume, epoch_make(2, 2)), 0);
+			node_refresh(w.seat[1].node);
+		}
+		restart();
+		steps_for(20 * NSEC_PER_SEC);
+		assert_int_equal(node_handover_poll(w.seat[0].node), -EINPROGRESS);
+		assert_int_equal(node_handover_begin(w.seat[0].node, "n2", NSEC_PER_SEC), -EBUSY);
+		assert_false(is_writable(w.seat[0].f));
+		if (end == PROMOTED) {
+			assert_int_equal(node_promote(w.seat[0].node), 0);
+			assert_true(is_writable(w.seat[0].f) && w.seat[0].f->point.promised == epoch_make(3, 1));
+		}
+		w.frozen[1] = false;
+		cut_off(0, false);
+		uint32_t last = end == TAKEN;
+		until(is_writable(w.seat[last].f) && !is_writable(w.seat[!last].f));
+		write_rows(last, 1);
+		until(is_same(0, 1));
+		assert_int_equal(w.seat[0].f->n_kept + w.seat[1].f->n_kept, 0);
+		assert_int_equal(w.seat[last].f->point.offered, 0);
+		world_end();
+	}
+}
+
+/* What is known to nobody else: a peer that was asked and is gone from the list leaves the doubt to an admin. */
+static void a_peer_that_is_gone_leaves_the_doubt_to_an_admin(void **state)
+{
+	(void)state;
+	begin_doubt(48, false);
+	const struct peers alone = make_peers(1, 2);
+	assert_int_equal(node_set_peers(w.seat[0].node, &alone), 0);
+	restart();
+	assert_int_equal(node_set_peers(w.seat[0].node, &alone), 0);
+	steps_for(20 * NSEC_PER_SEC);
+	assert_false(is_writable(w.seat[0].f));
+	assert_int_equal(node_promote(w.seat[0].node), 0);
+	assert_true(is_writable(w.seat[0].f));
+	assert_int_equal(node_promote(w.seat[0].node), -EALREADY);
+	world_end();
+}
+
+static void nothing_is_offered_that_cannot_be_promised(void **state)
+{
+	(void)state;
+	begin_pair(49);
+	w.seat[0].f->fail_offer = -EIO;
+	assert_int_equal(node_handover_begin(w.seat[0].node, "n2", 10 * NSEC_PER_SEC), 0);
+	until(node_handover_poll(w.seat[0].node) != -EAGAIN);
+	assert_int_equal(node_handover_poll(w.seat[0].node), -EIO);
+	assert_true(is_writable(w.seat[0].f));
+	steps_for(10 * NSEC_PER_SEC);
+	assert_int_equal(w.seat[1].f->n_promotes, 0);
+	world_end();
+}
+
+static void stop_while_offering(void *ctx)
+{
+	node_cancel_handover(ctx);
+}
+
+static void promote_while_offering(void *ctx)
+{
+	struct replica_volume *v = ctx;
+
+	assert_int_equal(v->ops->note_epoch(v, epoch_make(5, 3)), 0);
+	node_refresh(w.seat[0].node);
+}
+
+/* What another thread does while the offer is being noted comes too late to be seen before, and not too late to count. */
+static void a_hand_over_that_ends_while_it_is_promised_is_not_offered(void **state)
+{
+	(void)state;
+	for (unsigned deposed = 0; deposed < 2; deposed++) {
+		begin_pair(50);
+		struct fake *f = w.seat[0].f;
+		f->offering = deposed ? promote_while_offering : stop_while_offering;
+		f->offering_ctx = deposed ? (void *)&f->volume : w.seat[0].node;
+		assert_int_equal(node_handover_begin(w.seat[0].node, "n2", 10 * NSEC_PER_SEC), 0);
+		until(node_handover_poll(w.seat[0].node) != -EAGAIN);
+		assert_int_equal(node_handover_poll(w.seat[0].node), deposed ? -ESTALE : -ECANCELED);
+		assert_true(f->n_offers == 1 && f->point.offered == 0 && !f->held);
+		assert_int_equal(f->point.role, deposed ? ROLE_FOLLOWER : ROLE_LEADER);
+		steps_for(10 * NSEC_PER_SEC);
+		assert_int_equal(w.seat[1].f->n_promotes, 0);
+		world_end();
+	}
+}
+
+/* The leader goes on to another epoch, and its sessions learn of it a moment later: what they ship till then is of neither. */
+static void nothing_of_a_new_epoch_comes_on_an_old_conversation(void **state)
+{
+	(void)state;
+	for (unsigned noted = 0; noted < 2; noted++) {
+		begin_pair(52);
+		assert_int_equal(fake_promote(&w.seat[0].f->volume, epoch_make(2, 1)), 0);
+		if (noted) /* and the follower's volume has heard of it by itself */
+			w.seat[1].f->point.promised = epoch_make(2, 1);
+		uint64_t seq = write_rows(0, 1);
+		for (unsigned i = 0; i < 3; i++)
+			step();
+		assert_true(w.seat[1].f->point.applied_seq < seq);
+		node_refresh(w.seat[0].node);
+		until(is_same(0, 1) && state_of(0, 1) == PEER_STREAMING);
+		steps_for(SESSION_DEAD_NS);
+		assert_int_equal(state_of(0, 1), PEER_STREAMING);
 		world_end();
 	}
 }
@@ -1451,32 +1687,6 @@ static void who_does_not_read_gets_no_memory(void **state)
 	world_end();
 }
 
-static struct hello hello_of(uint32_t i)
-{
-	const struct replica_point *at = &w.seat[i].f->point;
-	struct hello h = {.version = WIRE_VERSION,
-			  .node_id = at->node_id,
-			  .role = at->role,
-			  .promised = at->promised,
-			  .history = at->history,
-			  .seq = at->durable_seq,
-			  .hash = at->hash};
-
-	memcpy(h.volume, at->volume, sizeof(h.volume));
-	memcpy(h.node, at->node, sizeof(h.node));
-	return h;
-}
-
-static int say(struct session *s, const struct hello *h)
-{
-	CLEANUP_BUF struct buf b = {0};
-	size_t at = frame_begin(&b, MESSAGE_HELLO);
-
-	hello_put(&b, h);
-	frame_end(&b, at, 0);
-	return session_input(s, b.p, b.len);
-}
-
 static void a_hello_must_be_of_who_it_is_from(void **state)
 {
 	static const struct {
@@ -1765,7 +1975,7 @@ static void a_welcome_must_fit_what_was_said(void **state)
 		bool empty; /* who dials needs a resync */
 		int expect;
 	} cases[] = {{WELCOME_STREAM, false, 0},      {WELCOME_STREAM, true, -EPROTO},   {WELCOME_RESYNC, true, 0},
-		     {WELCOME_NOTED, false, -EPROTO}, {WELCOME_CONFLICT, false, -EBADE}, {WELCOME_NOT_LEADER, false, -ESHUTDOWN}};
+		     {WELCOME_NOTED, false, -EPROTO}, {WELCOME_CONFLICT, false, -EBADE}, {WELCOME_NOT_LEADER, false, 0}};
 
 	(void)state;
 	for (uint32_t i = 0; i < ARRAY_SIZE(cases); i++)
@@ -1783,6 +1993,109 @@ static void a_welcome_must_fit_what_was_said(void **state)
 			w.seat[1].f->point.resyncing = false;
 			world_end();
 		}
+}
+
+/* ---- who leads, by hearsay ---- */
+
+static void put_peers(struct buf *b, const void *m)
+{
+	CLEANUP_BUF struct buf json = {0};
+
+	peers_print(m, &json);
+	buf_put_u8(&json, '\0');
+	text_put(b, (const char *)json.p);
+}
+
+static void put_junk(struct buf *b, const void *m)
+{
+	(void)m;
+	text_put(b, "{\"version\": 9}");
+}
+
+static void put_refuse(struct buf *b, const void *m)
+{
+	(void)m;
+	refuse_put(b, &(struct refuse){.error = -EIO, .text = "no"});
+}
+
+/* Node 3, which has a list of (2.2, 5), was told by node 2 that it does not lead. */
+static struct session *begin_hearsay(void)
+{
+	struct session *s;
+	const struct peers own = without_the_first(epoch_make(2, 2), 5);
+
+	world_begin(3, 51);
+	until(is_same(0, 1) && is_same(0, 2));
+	drop_all();
+	w.seat[1].f->point.promised = w.seat[2].f->point.promised = epoch_make(3, 1);
+	node_refresh(w.seat[1].node);
+	node_refresh(w.seat[2].node);
+	assert_int_equal(node_set_peers(w.seat[2].node, &own), 0);
+	w.seat[2].n_peers_changed = 0;
+	struct welcome m = {.self = hello_of(1), .action = WELCOME_NOT_LEADER, .leader_id = 1};
+	assert_int_equal(session_new(w.seat[2].node, 2, true, &s), 0);
+	assert_int_equal(input_frame(s, MESSAGE_WELCOME, put_welcome, &m), 0);
+	return s;
+}
+
+static void a_list_by_hearsay_counts_when_it_is_newer(void **state)
+{
+	const struct {
+		uint64_t epoch, version;
+		int expect;
+		bool taken;
+	} cases[] = {
+	    {epoch_make(2, 2), 6, -ESHUTDOWN, true},   {epoch_make(2, 2), 5, -ESHUTDOWN, false},
+	    {epoch_make(1, 9), 99, -ESHUTDOWN, false}, {epoch_make(3, 1), 1, -ESHUTDOWN, true},
+	    {epoch_make(3, 2), 1, -EPROTO, false},     {0, 99, -ESHUTDOWN, false},
+	};
+
+	(void)state;
+	for (uint32_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct session *s = begin_hearsay();
+		struct peers p = make_peers(3, cases[i].version);
+		p.epoch = cases[i].epoch;
+		assert_int_equal(input_frame(s, MESSAGE_PEERS, put_peers, &p), cases[i].expect);
+		assert_int_equal(w.seat[2].n_peers_changed, cases[i].taken);
+		mutex_lock(&w.seat[2].node->lock);
+		assert_int_equal(node_leader_locked(w.seat[2].node), cases[i].taken ? 1 : 0);
+		mutex_unlock(&w.seat[2].node->lock);
+		session_free(s, 0, NULL);
+		world_end();
+	}
+}
+
+static void nothing_but_a_list_comes_from_who_does_not_lead(void **state)
+{
+	(void)state;
+	for (unsigned type = MESSAGE_HELLO; type <= MESSAGE_TYPE_MAX; type++) {
+		struct session *s = begin_hearsay();
+		int r;
+		if (type == MESSAGE_PEERS)
+			r = input_frame(s, MESSAGE_PEERS, put_junk, NULL);
+		else if (type == MESSAGE_REFUSE)
+			r = input_frame(s, MESSAGE_REFUSE, put_refuse, NULL);
+		else
+			r = input_frame(s, (enum message_type)type, put_nothing, NULL);
+		assert_int_equal(r, type == MESSAGE_PEERS ? -EUCLEAN : type == MESSAGE_REFUSE ? -EIO : -EPROTO);
+		assert_int_equal(w.seat[2].n_peers_changed, 0);
+		session_free(s, 0, NULL);
+		world_end();
+	}
+}
+
+/* One of an older release says no more; one that keeps its promise says it soon. */
+static void who_sends_no_list_is_not_waited_for(void **state)
+{
+	int64_t deadline_ns;
+
+	(void)state;
+	struct session *s = begin_hearsay();
+	assert_int_equal(session_pump(s, &deadline_ns), 0);
+	w.mono_ns += SESSION_DEAD_NS;
+	assert_int_equal(session_pump(s, &deadline_ns), -ETIMEDOUT);
+	session_free(s, 0, NULL);
+	world_end();
 }
 
 /* ---- decisions ---- */
@@ -1883,6 +2196,7 @@ int main(void)
 	    cmocka_unit_test(a_stream_goes_on_after_any_cut),
 	    cmocka_unit_test(lag_is_told_in_batches_and_seconds),
 	    cmocka_unit_test(the_list_of_peers_goes_to_followers),
+	    cmocka_unit_test(who_does_not_know_the_leader_learns_of_it_from_who_does),
 	    cmocka_unit_test(a_removed_peers_session_ends_and_none_begins),
 	    cmocka_unit_test(a_newer_connection_replaces_a_half_open_one),
 	    cmocka_unit_test(an_empty_follower_resyncs),
@@ -1899,6 +2213,8 @@ int main(void)
 	    cmocka_unit_test(a_follower_that_promised_more_ends_a_leader),
 	    cmocka_unit_test(same_epoch_and_other_history_is_a_conflict_until_an_admin_decides),
 	    cmocka_unit_test(a_leader_with_a_shorter_history_is_a_conflict),
+	    cmocka_unit_test(a_leader_that_went_back_and_wrote_nothing_follows),
+	    cmocka_unit_test(a_leader_that_has_begun_nothing_leads_on_where_nobody_has_more),
 	    cmocka_unit_test(followers_find_the_leader_through_each_other),
 	    cmocka_unit_test(nobody_follows_two_leaders_at_once),
 	    cmocka_unit_test(dialing_waits_longer_and_longer),
@@ -1912,6 +2228,11 @@ int main(void)
 	    cmocka_unit_test(a_hand_over_may_be_cut_at_any_byte),
 	    cmocka_unit_test(a_leader_in_doubt_holds_until_the_peer_is_heard_of),
 	    cmocka_unit_test(a_promotion_here_ends_the_doubt),
+	    cmocka_unit_test(a_restart_does_not_end_the_doubt),
+	    cmocka_unit_test(a_peer_that_is_gone_leaves_the_doubt_to_an_admin),
+	    cmocka_unit_test(nothing_is_offered_that_cannot_be_promised),
+	    cmocka_unit_test(a_hand_over_that_ends_while_it_is_promised_is_not_offered),
+	    cmocka_unit_test(nothing_of_a_new_epoch_comes_on_an_old_conversation),
 	    cmocka_unit_test(a_promotion_elsewhere_ends_a_hand_over),
 	    cmocka_unit_test(every_bit_of_a_stream_is_covered),
 	    cmocka_unit_test(a_stream_may_end_at_any_byte),
@@ -1929,6 +2250,9 @@ int main(void)
 	    cmocka_unit_test(nobody_is_resynced_while_requests_are_open),
 	    cmocka_unit_test(a_pull_takes_only_what_it_asked_for),
 	    cmocka_unit_test(a_welcome_must_fit_what_was_said),
+	    cmocka_unit_test(a_list_by_hearsay_counts_when_it_is_newer),
+	    cmocka_unit_test(nothing_but_a_list_comes_from_who_does_not_lead),
+	    cmocka_unit_test(who_sends_no_list_is_not_waited_for),
 	    cmocka_unit_test(a_leader_decides_by_prefix_hash_and_epoch),
 	    cmocka_unit_test(random_worlds_converge),
 	};

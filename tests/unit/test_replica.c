@@ -14,11 +14,9 @@
 #include "base/log.h"
 #include "fs/core/index.h"
 #include "tests/unit/records.h"
-#include "tests/unit/replica_world.h"
+#include "tests/unit/superseded.h"
 
 #define STEPS 150u
-
-static const struct fs_cred cred = {.pid = 1};
 
 static struct world *setup_world(void **state, enum sim_profile profile)
 {
@@ -40,37 +38,6 @@ static int teardown(void **state)
 	world_free(*state);
 	free(*state);
 	return 0;
-}
-
-static struct fs *leader(struct world *w)
-{
-	return w->run.fs;
-}
-
-static uint64_t make_file(struct fs *fs, const char *name)
-{
-	struct fs_attr a;
-
-	OK(fs_mknod(fs, &cred, FS_ROOT_INO, name, S_IFREG | 0644, 0, &a));
-	return a.ino;
-}
-
-static void put_bytes(struct fs *fs, uint64_t ino, uint64_t off, size_t len, uint8_t byte)
-{
-	CLEANUP_FREE void *p = aligned_alloc(DISK_BLOCK, div_round_up(len, DISK_BLOCK) * DISK_BLOCK);
-
-	memset(p, byte, len);
-	OK(fs_write(fs, &cred, ino, off, len, p, false));
-}
-
-static void home_all(struct fs *fs)
-{
-	bool more = true;
-
-	OK(fs_sync(fs));
-	while (more)
-		OK(fs_home_step(fs, 4096, &more));
-	OK(fs_checkpoint(fs));
 }
 
 /* ---- streams ---- */
@@ -235,7 +202,7 @@ static void assert_unreadable(struct fs *fs)
 	OK(fs_getattr(fs, FS_ROOT_INO, &a));
 }
 
-static void superseded_data_fences_a_follower_until_the_newer_came(void **state)
+static void superseded_data_comes_with_a_fence(void **state)
 {
 	struct world *w = *state;
 	struct node *n = &w->follower[0];
@@ -251,29 +218,8 @@ static void superseded_data_fences_a_follower_until_the_newer_came(void **state)
 	uint64_t fence = m.d[0].fence;
 	assert_true(fence > seq && fence == point_of(leader(w)).durable_seq);
 	message_free(&m);
-	while (point_of(n->fs).applied_seq < fence) {
-		OK(message_read(leader(w), &w->cursor, point_of(n->fs).applied_seq + 1, &m));
-		OK(message_deliver(n->fs, &m));
-		message_free(&m);
-		if (point_of(n->fs).applied_seq == fence)
-			break;
-		for (unsigned turn = 0; turn < 3 && point_of(n->fs).applied_seq >= seq; turn++) {
-			assert_int_equal(point_of(n->fs).fence, fence);
-			assert_unreadable(n->fs);
-			FAILS(-EAGAIN, ops_of(n->fs)->promote(fs_replica(n->fs), epoch_make(2, 2)));
-			if (turn == 0)
-				node_close(n);
-			else
-				node_kill(n);
-			node_open(w, n);
-		}
-	}
-	OK(fs_readable(n->fs));
-	assert_int_equal(point_of(n->fs).fence, 0);
-	assert_same_tree(n->fs, leader(w));
-	commit(n->fs);
-	node_kill(n);
-	node_open(w, n);
+	assert_true(ship(leader(w), &w->cursor, n->fs) > 1);
+	assert_int_equal(point_of(n->fs).applied_seq, fence);
 	assert_same_tree(n->fs, leader(w));
 	assert_clean(w, n->fs);
 }
@@ -346,24 +292,13 @@ static void a_fence_that_cannot_be_is_refused(void **state)
 struct delivery {
 	uint64_t event;   /* after it was committed, or applied */
 	uint64_t durable; /* newest batch that was durable by then */
+	uint64_t applied; /* and newest one applied: the others wait for a fence */
 };
 struct stream {
 	struct message *m; /* batches 1 .. n at [1 .. n] */
 	uint64_t *tree;    /* of the leader after each */
 	uint64_t n;
 };
-
-static uint64_t hash_of(struct fs *fs)
-{
-	struct tree t;
-	char why[512];
-
-	if (tree_read(fs, &t, why, sizeof(why)))
-		fail_msg("%s", why);
-	uint64_t hash = tree_hash(&t);
-	tree_free(&t);
-	return hash;
-}
 
 /* What a follower gets that comes late: of what can still be read, data as it is now. */
 static unsigned read_late(struct world *w, struct stream *s)
@@ -416,7 +351,8 @@ static void check_survivor(struct world *w, const struct stream *s, struct node 
 	uint64_t at = point_of(n->fs).applied_seq;
 	assert_true(at >= durable && at <= s->n);
 	assert_true(at == point_of(n->fs).durable_seq);
-	if (at && s->tree[at] && fs_readable(n->fs) == 0)
+	OK(fs_readable(n->fs));
+	if (at && s->tree[at])
 		assert_true(hash_of(n->fs) == s->tree[at]);
 	for (uint64_t seq = at + 1; seq <= s->n; seq++)
 		OK(message_deliver(n->fs, &s->m[seq]));
@@ -432,7 +368,7 @@ static void check_survivor(struct world *w, const struct stream *s, struct node 
 static uint64_t survives_kill(const struct stream *s, uint64_t seq)
 {
 	for (uint32_t i = 0; i < s->m[seq].n_data; i++)
-		if (s->m[seq].d[i].fence)
+		if (s->m[seq].d[i].fence == seq)
 			return seq - 1;
 	return seq;
 }
@@ -455,7 +391,7 @@ static void crash_everywhere(struct world *w, bool late)
 			durable = commit(n->fs);
 		if (seq % 11 == 0)
 			home_all(n->fs);
-		log[n_log++] = (struct delivery){simstore_mark(n->image.store), durable};
+		log[n_log++] = (struct delivery){simstore_mark(n->image.store), durable, point_of(n->fs).applied_seq};
 	}
 	uint64_t last = simstore_count(n->image.store);
 	struct simcut *c = simcut_new(n->image.store);
@@ -465,7 +401,7 @@ static void crash_everywhere(struct world *w, bool late)
 		simcut_advance(c, cut);
 		enum simcut_variant v = turn % 2 ? SIMCUT_KILL : (enum simcut_variant)rng_below(&rng, SIMCUT_KILL);
 		for (size_t i = 0; i < n_log && log[i].event <= cut; i++)
-			floor = v == SIMCUT_KILL ? survives_kill(&s, i + 1) : log[i].durable;
+			floor = v == SIMCUT_KILL ? survives_kill(&s, log[i].applied) : log[i].durable;
 		bool newer = simcut_in_index_flush(c) && v != SIMCUT_LOST && rng_percent(&rng, 50);
 		struct node image = {.image.store = simcut_image(c, v, &rng, false)};
 		image.image.index = kv_disk_at(n->image.index, cut + newer, image.image.store);
@@ -1539,7 +1475,7 @@ int main(void)
 	    cmocka_unit_test(a_follower_is_its_leader_after_every_batch),
 	    CASE(a_follower_refuses_every_change),
 	    CASE(an_empty_follower_shows_its_root_and_nothing_else),
-	    CASE(superseded_data_fences_a_follower_until_the_newer_came),
+	    CASE(superseded_data_comes_with_a_fence),
 	    CASE(a_block_given_to_another_file_is_superseded),
 	    CASE(a_fence_that_cannot_be_is_refused),
 	    CASE(a_follower_crashed_at_any_moment_goes_on),

@@ -4,6 +4,8 @@
  * A life is: an old history in a ring that has wrapped, a reset, the new point made durable (the anchor event), a new history.
  * A crash before the anchor event finds the old history from the old point, or is followed by another reset; a crash after it
  * finds the new history from the new point.  Neither may see anything of the other, or take it for damage.
+ *
+ * A cut is the smaller thing: the newest batches go, and others take their seqs and places.
  */
 #include "tests/unit/journal_world.h"
 
@@ -361,11 +363,143 @@ static void a_reset_that_cannot_be_made_durable_is_final(void **state)
 	}
 }
 
+/* ---- cut ---- */
+
+/* A history of batches, the newest of which are cut off: the same operations come again, in the same batches or in others. */
+struct cut_life {
+	struct simstore *sim; /* owned */
+	struct journal_cut cut;
+	struct history old, new;
+	uint64_t cut_event, known_event; /* the cut begins; it is known to the next journal_open() */
+};
+
+/* Batches of `n` operations each, the last one not committed when `open`. */
+static void add_batches(struct world *w, struct simstore *sim, struct history *h, unsigned batches, uint64_t n, bool open)
+{
+	uint64_t seq;
+
+	for (unsigned i = 0; i < batches; i++)
+		commit_ops(w, sim, h, n);
+	if (open)
+		assert_int_equal(world_append(w, ++h->last, &seq), 0);
+}
+
+static void cut_and_go_on(struct world *w, struct cut_life *l, uint64_t seq, uint64_t last, uint64_t n)
+{
+	struct journal_batch b = {0};
+	uint64_t newest = status_of(w).open_seq;
+
+	l->cut = (struct journal_cut){seq, w->config.incarnation + 1};
+	l->cut_event = simstore_count(l->sim);
+	assert_int_equal(journal_cut(w->journal, &l->cut), 0);
+	l->known_event = simstore_mark(l->sim);
+	w->config.cut = l->cut;
+	w->config.incarnation = l->cut.incarnation;
+	struct journal_status s = status_of(w);
+	assert_true(s.durable_seq == seq - 1 && s.open_seq == seq && s.open_bytes == 0);
+	for (uint64_t i = seq; i <= newest; i++)
+		assert_int_equal(journal_copy_batch(w->journal, i, &b), -EAGAIN);
+	assert_int_equal(journal_copy_batch(w->journal, seq - 1, &b), 0);
+	journal_batch_free(&b);
+	l->new = (struct history){.from = l->old.from, .first = l->old.first, .last = last};
+	l->new.notes[l->new.n_notes++] = (struct note){l->known_event, last};
+	add_batches(w, l->sim, &l->new, 2, n, true);
+}
+
+/* A crash before the cut was known is followed by another. */
+static void check_cut_image(const struct cut_life *l, struct simstore *image, uint64_t event, uint64_t kept)
+{
+	bool known = event >= l->known_event;
+	const struct history *h = known ? &l->new : &l->old;
+	struct world *w = world_over(image);
+
+	w->config.incarnation = l->cut.incarnation + (known ? 0 : 1); /* a mount that did not end with a cut had come to that */
+	w->config.cut = known ? l->cut : (struct journal_cut){0};
+	check_history(w, h, event);
+	struct history next = {.from = h->from, .first = h->first, .last = w->replayed};
+	assert_int_equal(journal_start(w->journal), 0);
+	if (!known) {
+		struct journal_cut cut = {l->cut.seq, w->config.incarnation + 1};
+		assert_int_equal(journal_cut(w->journal, &cut), 0);
+		w->config.cut = cut;
+		w->config.incarnation = cut.incarnation;
+		next.last = kept;
+	}
+	commit_ops(w, image, &next, 3);
+	check_history(w, &next, UINT64_MAX);
+	assert_int_equal(w->replayed, next.last);
+	world_leave(w);
+}
+
+static void check_every_cut_off(const struct cut_life *l, struct rng *rng, uint64_t kept)
+{
+	struct simcut *cut = simcut_new(l->sim);
+	uint64_t end = simstore_count(l->sim);
+
+	for (uint64_t event = l->cut_event; event <= end; event++) {
+		simcut_advance(cut, event);
+		for (unsigned v = 0; v < SIMCUT_VARIANTS; v++) {
+			struct simstore *image = simcut_image(cut, v, rng, false);
+			check_cut_image(l, image, event, kept);
+			simstore_free(image);
+		}
+	}
+	simcut_free(cut);
+}
+
+static void a_crash_in_or_after_a_cut_finds_one_end(void **state)
+{
+	struct rng rng = {.state = test_seed(33)};
+
+	(void)state;
+	for (unsigned gone = 0; gone < 4; gone++) /* batches cut off */
+		for (uint64_t n = 5; n < 8; n++) { /* a batch; those before had 6 */
+			struct cut_life l = {.sim = simstore_new()};
+			struct world *w = world_over(l.sim);
+			old_history(w, l.sim, &l.old);
+			uint64_t seq = commit_ops(w, l.sim, &l.old, 1), kept = l.old.last;
+			add_batches(w, l.sim, &l.old, gone, 6, gone % 2);
+			l.old.n_notes = 0; /* of before are too old to be of use */
+			l.old.notes[l.old.n_notes++] = (struct note){simstore_count(l.sim), kept + 6 * (uint64_t)gone};
+			cut_and_go_on(w, &l, seq + 1, kept, n);
+			world_leave(w);
+			check_every_cut_off(&l, &rng, kept);
+			simstore_free(l.sim);
+		}
+}
+
+static void only_what_is_there_can_be_cut_off(void **state)
+{
+	struct simstore *sim = simstore_new();
+	struct world *w = world_over(sim);
+	struct history h;
+
+	(void)state;
+	old_history(w, sim, &h);
+	commit_ops(w, sim, &h, 1);
+	struct journal_status s = status_of(w);
+	const struct journal_cut bad[] = {{s.durable_seq + 2, w->config.incarnation + 1},
+					  {s.tail_seq, w->config.incarnation + 1},
+					  {0, w->config.incarnation + 1},
+					  {s.durable_seq, w->config.incarnation},
+					  {s.durable_seq, 0}};
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(journal_cut(w->journal, &bad[i]), -EINVAL);
+	assert_int_equal(status_of(w).durable_seq, s.durable_seq);
+	commit_ops(w, sim, &h, 2);
+	check_history(w, &h, UINT64_MAX);
+	assert_int_equal(w->replayed, h.last);
+	world_leave(w);
+	simstore_free(sim);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_crash_in_or_after_a_reset_finds_one_history),
 	    cmocka_unit_test(a_crash_in_a_reset_after_a_crash_in_a_reset_finds_one_history),
+	    cmocka_unit_test(a_crash_in_or_after_a_cut_finds_one_end),
+	    cmocka_unit_test(only_what_is_there_can_be_cut_off),
 	    cmocka_unit_test(positions_are_beyond_everything_ever_used),
 	    cmocka_unit_test(a_reset_journal_has_no_history),
 	    cmocka_unit_test(a_ring_that_cannot_be_read_is_passed_by),

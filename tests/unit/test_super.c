@@ -31,11 +31,15 @@ static int setup(void **state)
 	f->s = (struct super){.generation = 6,
 			      .node_id = 65535,
 			      .fence = UINT64_MAX - 1,
+			      .window = UINT64_MAX - 2,
+			      .cut = UINT64_MAX - 3,
+			      .cut_incarnation = 9,
 			      .follower = true,
 			      .resyncing = true,
 			      .save = true,
 			      .differs = true,
 			      .epoch = 3,
+			      .offered = UINT64_MAX - 2,
 			      .incarnation = 9,
 			      .clean = true,
 			      .journal_segments = 16,
@@ -98,6 +102,10 @@ static void assert_same(const struct super *a, const struct super *b)
 	assert_int_equal(a->clean, b->clean);
 	assert_int_equal(a->node_id, b->node_id);
 	assert_int_equal(a->fence, b->fence);
+	assert_int_equal(a->offered, b->offered);
+	assert_int_equal(a->window, b->window);
+	assert_int_equal(a->cut, b->cut);
+	assert_int_equal(a->cut_incarnation, b->cut_incarnation);
 	assert_int_equal(a->follower, b->follower);
 	assert_int_equal(a->resyncing, b->resyncing);
 	assert_int_equal(a->save, b->save);
@@ -250,7 +258,7 @@ static void every_flag_reads_back_alone(void **state)
 	struct super s, got;
 
 	f->s.clean = f->s.follower = f->s.resyncing = f->s.save = f->s.differs = false;
-	f->s.fence = 0;
+	f->s.fence = f->s.window = 0;
 	assert_int_equal(super_create(f->store, &f->s), 0);
 	for (unsigned i = 0; i < 5; i++) {
 		assert_int_equal(super_read(f->store, &s), 0);
@@ -271,7 +279,7 @@ static void a_superblock_without_node_id_is_that_of_node_1_and_leads(void **stat
 	struct super s;
 
 	f->s.node_id = 0;
-	f->s.fence = 0;
+	f->s.fence = f->s.window = 0;
 	f->s.follower = f->s.resyncing = f->s.save = f->s.differs = false;
 	assert_int_equal(super_create(f->store, &f->s), 0);
 	assert_int_equal(super_read(f->store, &s), 0);
@@ -286,7 +294,7 @@ static void what_only_a_follower_can_be_is_refused_of_a_leader(void **state)
 	const uint64_t flags[] = {SUPER_RESYNCING, SUPER_SAVE, SUPER_DIFFERS};
 	struct super s;
 
-	f->s.fence = 0;
+	f->s.fence = f->s.window = 0;
 	assert_int_equal(super_create(f->store, &f->s), 0);
 	image_get(f);
 	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
@@ -305,6 +313,44 @@ static void what_only_a_follower_can_be_is_refused_of_a_leader(void **state)
 	b->node_id = le32_make(65536);
 	reseal(f, 0);
 	assert_int_equal(super_decode(b, &s), -EUCLEAN);
+}
+
+static void a_window_or_cut_that_cannot_be_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct super_block *b = (struct super_block *)f->image;
+	const struct {
+		uint64_t fence, window, cut, cut_incarnation;
+		int result;
+	} cases[] = {{5, 5, 0, 0, 0},        {5, 6, 0, 0, -EUCLEAN}, {0, 1, 0, 0, -EUCLEAN}, {0, 0, 7, 9, 0},
+		     {0, 0, 7, 0, -EUCLEAN}, {0, 0, 0, 9, -EUCLEAN}, {0, 0, 7, 10, -EUCLEAN}};
+	struct super s;
+
+	assert_int_equal(super_create(f->store, &f->s), 0);
+	image_get(f);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		b->fence = le64_make(cases[i].fence);
+		b->window = le64_make(cases[i].window);
+		b->cut = le64_make(cases[i].cut);
+		b->cut_incarnation = le64_make(cases[i].cut_incarnation);
+		reseal(f, 0);
+		assert_int_equal(super_decode(b, &s), cases[i].result);
+	}
+}
+
+static void an_offer_is_above_what_is_promised(void **state)
+{
+	struct fixture *f = *state;
+	struct super_block *b = (struct super_block *)f->image;
+	struct super s;
+
+	assert_int_equal(super_create(f->store, &f->s), 0);
+	image_get(f);
+	for (uint64_t offered = 0; offered <= f->s.epoch + 1; offered++) {
+		b->offered = le64_make(offered);
+		reseal(f, 0);
+		assert_int_equal(super_decode(b, &s), offered && offered <= f->s.epoch ? -EUCLEAN : 0);
+	}
 }
 
 static void a_copy_in_the_wrong_place_does_not_count(void **state)
@@ -388,6 +434,8 @@ int main(void)
 	    CASE(every_flag_reads_back_alone),
 	    CASE(a_superblock_without_node_id_is_that_of_node_1_and_leads),
 	    CASE(what_only_a_follower_can_be_is_refused_of_a_leader),
+	    CASE(a_window_or_cut_that_cannot_be_is_refused),
+	    CASE(an_offer_is_above_what_is_promised),
 	    CASE(a_copy_in_the_wrong_place_does_not_count),
 	    CASE(a_write_torn_at_any_sector_leaves_old_or_new),
 	    cmocka_unit_test(uuids_are_random_and_well_formed),

@@ -4,7 +4,8 @@
  * In order, and all of it as one step to a checkpoint (under the gate, shared):
  *
  *     room in the ring and in memory, as before any operation
- *     a fence goes to the superblock before the batch whose data was superseded: nobody reads what only looks complete
+ *     a fence goes to the superblock before the batch whose data was superseded: nobody reads what only looks complete.  That is
+ *     for a volume that has no state to keep any more; else the batch goes to a window (window.c), and only there
  *     space is promised, so that applying cannot fail for it; the blocks that the batch names are shown
  *     the batch is appended to the journal: from here on it survives kill -9, and nothing may refuse it any more
  *     operation by operation, under the stripes of the inodes it names, by the code that applied it on the leader
@@ -39,7 +40,7 @@ static int empty_ring(struct fs *fs)
 	return r < 0 ? r : fs_checkpoint(fs);
 }
 
-static int wait_room(struct fs *fs)
+int replica_wait_room(struct fs *fs)
 {
 	int r = fs->services_started ? 0 : empty_ring(fs);
 
@@ -83,14 +84,19 @@ static void show_blocks(struct fs *fs, const struct taken_batch *t, bool show)
 			arena_hide(fs->arena, t->runs[i]);
 }
 
-static int append(struct fs *fs, struct taken_batch *t, struct batch_view *ret_view)
+int taken_append(struct fs *fs, struct taken_batch *t, struct batch_view *ret_view)
 {
 	t->view.local = t->local.p;
 	t->view.n.local_bytes = (uint32_t)t->local.len;
 	t->info.n = t->view.n;
 	t->info.local_crc = crc32c(0, t->local.p, t->local.len);
+	return journal_append_batch(fs->journal, &t->info, &t->view, ret_view);
+}
+
+static int append(struct fs *fs, struct taken_batch *t, struct batch_view *ret_view)
+{
 	show_blocks(fs, t, true);
-	int r = journal_append_batch(fs->journal, &t->info, &t->view, ret_view);
+	int r = taken_append(fs, t, ret_view);
 	if (r < 0)
 		show_blocks(fs, t, false);
 	return r;
@@ -161,23 +167,31 @@ static int apply_batch(struct fs *fs, const struct batch_view *v, uint64_t seq, 
 	return r;
 }
 
-static int append_and_apply(struct fs *fs, struct taken_batch *t)
+int replica_apply(struct fs *fs, const struct batch_view *v, uint64_t seq, uint64_t promised)
 {
 	struct applied applied = {0};
+	int r = apply_batch(fs, v, seq, &applied);
+	int64_t back = (int64_t)promised - applied.reserved;
+
+	if (back > 0)
+		arena_unreserve(fs->arena, (uint64_t)back);
+	return r;
+}
+
+static int append_and_apply(struct fs *fs, struct taken_batch *t)
+{
 	struct batch_view view;
 	int r = t->promised ? arena_reserve(fs->arena, t->promised) : 0;
 
 	if (r < 0)
 		return r;
 	r = append(fs, t, &view);
-	if (r == 0) {
-		t->n_runs = 0; /* the journal names them */
-		r = apply_batch(fs, &view, t->info.seq, &applied);
+	if (r < 0) {
+		arena_unreserve(fs->arena, t->promised);
+		return r;
 	}
-	int64_t back = (int64_t)t->promised - applied.reserved;
-	if (back > 0)
-		arena_unreserve(fs->arena, (uint64_t)back);
-	return r;
+	t->n_runs = 0; /* the journal names them */
+	return replica_apply(fs, &view, t->info.seq, t->promised);
 }
 
 static void finished(struct replica *rep, const struct batch_info *info) REQUIRES(rep->follow_lock)
@@ -186,7 +200,7 @@ static void finished(struct replica *rep, const struct batch_info *info) REQUIRE
 
 	rep->finished.seq = info->seq;
 	rep->finished.hash = info->hash;
-	atomic_store(&fs->telling_seq, info->seq);
+	atomic_store(&fs->telling_seq, rep->untold ? rep->untold : info->seq);
 	atomic_store(&fs->applied_seq, info->seq);
 	if (fs_readable(fs) < 0)
 		replica_judge(fs);
@@ -226,35 +240,62 @@ static int bring_in_fenced(struct replica *rep) REQUIRES(rep->follow_lock)
 	return r;
 }
 
-static int finish_locked(struct replica *rep) REQUIRES(rep->follow_lock)
+static int append_and_apply_now(struct replica *rep) REQUIRES(rep->follow_lock)
+{
+	struct taken_batch *t = &rep->taken;
+	int r = replica_wait_room(rep->fs);
+
+	if (r == 0 && !t->checked) /* the window that it was to go to was given up, or homes were evicted since */
+		r = replica_check(rep->fs, &t->view, t->info.seq, t->epoch, &t->promised);
+	if (r < 0)
+		return r;
+	return t->fence > t->info.seq ? bring_in_fenced(rep) : bring_in(rep);
+}
+
+/* *ret_applied: else it waits in the window, or was applied with all of that. */
+static int finish_locked(struct replica *rep, bool *ret_applied) REQUIRES(rep->follow_lock)
 {
 	struct taken_batch *t = &rep->taken;
 	int r = t->begun && t->n_taken == t->n_data ? replica_check_sender(rep->fs, t->epoch) : -EINVAL;
 
-	if (r == 0)
-		r = wait_room(rep->fs);
+	*ret_applied = false;
 	if (r < 0)
 		return r;
-	return t->fence ? bring_in_fenced(rep) : bring_in(rep);
+	if (window_takes(rep)) {
+		r = window_put(rep);
+		if (r == 0)
+			return window_settle(rep);
+		if (r == -ENOSPC)
+			r = window_give_up(rep);
+	}
+	*ret_applied = true;
+	return r < 0 ? r : append_and_apply_now(rep);
 }
 
 int replica_finish_batch(struct replica_volume *v)
 {
 	struct replica *rep = replica_of(v);
 	struct taken_batch done = {0};
+	bool applied;
 
 	mutex_lock(&rep->follow_lock);
-	int r = finish_locked(rep);
-	if (r == 0) { /* whoever is told what changed may ask for a change of role, which needs the lock */
+	int r = finish_locked(rep, &applied);
+	if (r == 0 && !applied)
+		taken_reset(&rep->taken);
+	if (r == 0 && applied) { /* whoever is told what changed may ask for a change of role, which needs the lock */
 		done = rep->taken;
 		rep->taken = (struct taken_batch){0};
 	}
 	mutex_unlock(&rep->follow_lock);
-	if (r < 0)
+	applied = applied && r == 0;
+	if (applied)
+		replica_report(rep->fs, &done.view);
+	if (!window_tell(rep) && applied) {
+		atomic_store(&rep->fs->telling_seq, 0);
+		positions_reached(rep->fs);
+	}
+	if (!applied)
 		return r;
-	replica_report(rep->fs, &done.view);
-	atomic_store(&rep->fs->telling_seq, 0);
-	positions_reached(rep->fs);
 	taken_reset(&done);
 	mutex_lock(&rep->follow_lock);
 	if (!rep->taken.memory && !rep->taken.begun) {
@@ -272,8 +313,11 @@ int replica_commit(struct replica_volume *v, uint64_t *ret_durable_seq)
 	struct super s;
 	int r = journal_commit_all(fs->journal, ret_durable_seq);
 
-	replica_get_super(fs, &s);
-	if (r < 0 || s.fence == 0 || s.fence > *ret_durable_seq)
+	if (r < 0)
 		return r;
+	*ret_durable_seq = window_bound(fs, *ret_durable_seq);
+	replica_get_super(fs, &s);
+	if (s.window || s.fence == 0 || s.fence > *ret_durable_seq)
+		return 0;
 	return replica_change_super(fs, forget_fence, *ret_durable_seq);
 }

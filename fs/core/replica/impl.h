@@ -6,6 +6,7 @@
  *     check.c    whether a batch of another node fits this volume, before anything of it counts
  *     take.c     a follower takes a batch in pieces
  *     apply.c    and appends, applies and commits it
+ *     window.c   or, behind a fence, only appends it, and applies it with all others when the fence is there
  *     watch.c    who is told what changed
  *     sums.c     what each batch left in the inodes it names
  *     view.c, rows.c, resync.c, resync_put.c, diverged.c   RESYNC (resync.h)
@@ -31,7 +32,8 @@ struct taken_batch {
 	struct buf local;
 	struct run *runs; /* owned; all of them, hidden from checkpoints (arena_hide()) */
 	size_t n_runs, cap_runs;
-	uint64_t promised; /* blocks that must be there for its inline data and zeros */
+	bool checked;      /* against the volume; no more, when homes of tiered data went since (tier/local.c) */
+	uint64_t promised; /* then: blocks that must be there for its inline data and zeros */
 	uint64_t fence;    /* 0: none of its data was superseded */
 };
 
@@ -42,6 +44,8 @@ struct replica {
 	struct mutex role_lock;   /* one change of role at a time */
 	struct mutex super_lock;  /* guards what changes in fs->super once the volume is open, and the next */
 	bool led;                 /* it led and stopped: it may hold what its new leader does not */
+	_Atomic bool applying;    /* a window: nobody reads what is half of it */
+	bool begun;               /* guarded by role_lock: something was written as a leader since the mount */
 	struct mutex follow_lock; /* held by each of a follower's functions */
 	/* guarded by follow_lock */
 	struct taken_batch taken;
@@ -49,6 +53,7 @@ struct replica {
 		uint64_t seq, hash;
 	} finished;   /* the batch finished last */
 	void *bounce; /* owned: aligned memory for the data of one WRITE, made when first needed */
+	uint64_t untold; /* first batch of a window that was applied, and nobody was told; 0: none */
 	struct mutex watch_lock;
 	struct cond watch_idle;
 	/* guarded by watch_lock */
@@ -84,12 +89,18 @@ void replica_cursor_free(struct replica_cursor *c);
  */
 MUST_CHECK int replica_check(struct fs *fs, const struct batch_view *v, uint64_t seq, uint64_t epoch, uint64_t *ret_promised);
 
+/* The blocks that the records of a batch name in the arena. */
+enum block_fate { BLOCKS_HIDE, BLOCKS_SHOW, BLOCKS_GIVE_BACK };
+MUST_CHECK int replica_blocks(struct fs *fs, const struct batch_view *v, enum block_fate fate);
+
 /* take.c */
 int replica_take_batch(struct replica_volume *v, const struct shipped_batch *b, uint32_t *ret_n_data);
 int replica_take_data(struct replica_volume *v, const struct shipped_data *d);
 void replica_drop_batch(struct replica_volume *v);
 void taken_drop(struct replica *rep) REQUIRES(rep->follow_lock); /* nothing to drop is fine */
 void taken_free(struct taken_batch *t);
+/* Appends it to the journal, whatever becomes of its blocks. */
+MUST_CHECK int taken_append(struct fs *fs, struct taken_batch *t, struct batch_view *ret_view);
 void taken_reset(struct taken_batch *t); /* empty again; the memory stays for the next one */
 /* Whether this node takes batches, and those of a leader of `epoch`: -EROFS, -ESTALE, -EINVAL. */
 MUST_CHECK int replica_check_sender(struct fs *fs, uint64_t epoch);
@@ -97,6 +108,30 @@ MUST_CHECK int replica_check_sender(struct fs *fs, uint64_t epoch);
 /* apply.c */
 int replica_finish_batch(struct replica_volume *v);
 int replica_commit(struct replica_volume *v, uint64_t *ret_durable_seq);
+
+/* Applies what is in the journal and was checked; `promised` blocks are reserved, those not needed are given back. */
+MUST_CHECK int replica_apply(struct fs *fs, const struct batch_view *v, uint64_t seq, uint64_t promised);
+/* op_wait_room(), and where there are no threads that make room, makes it. */
+MUST_CHECK int replica_wait_room(struct fs *fs);
+/* Data out of the ring, as far as it was applied, and the index to disk: what the journal then needs is kept by it. */
+MUST_CHECK int replica_empty_ring(struct fs *fs);
+
+/* window.c; the story is there */
+/* Whether rep->taken must go to the window, which it may begin. */
+bool window_takes(struct replica *rep) REQUIRES(rep->follow_lock);
+/* Puts it there.  -ENOSPC: it does not fit into the ring, and window_give_up() makes room. */
+MUST_CHECK int window_put(struct replica *rep) REQUIRES(rep->follow_lock);
+/* Applies the window if its fence is durable here, or if that was begun; nothing to do is fine. */
+MUST_CHECK int window_settle(struct replica *rep) REQUIRES(rep->follow_lock);
+/* Applies it as far as it is there: the volume is behind its fence then, and no copy of anything. */
+MUST_CHECK int window_give_up(struct replica *rep) REQUIRES(rep->follow_lock);
+/* Applies it if it can be; cuts it off otherwise, so that the journal ends where the state does. */
+MUST_CHECK int window_leave(struct replica *rep) REQUIRES(rep->follow_lock);
+bool window_is_open(struct fs *fs);
+/* Up to where what is durable in the journal counts: into a window only as far as no crash takes back that it was applied. */
+uint64_t window_bound(struct fs *fs, uint64_t durable_seq);
+/* Tells the watcher what window_settle() and the like have changed; true when there was something. */
+bool window_tell(struct replica *rep) EXCLUDES(rep->follow_lock);
 
 /* watch.c: tells the watcher what the records of a batch changed. */
 void replica_report(struct fs *fs, const struct batch_view *v);

@@ -41,6 +41,11 @@ enum replica_role fs_role(struct fs *fs)
 	return (enum replica_role)atomic_load_explicit(&fs->role, memory_order_relaxed);
 }
 
+bool fs_takes_changes(struct fs *fs)
+{
+	return fs_role(fs) == ROLE_LEADER && !atomic_load_explicit(&fs->offered, memory_order_relaxed);
+}
+
 int fs_readable(struct fs *fs)
 {
 	return atomic_load_explicit(&fs->unreadable, memory_order_relaxed);
@@ -93,13 +98,21 @@ uint64_t replica_newest(struct fs *fs)
 
 /* ---- the superblock ---- */
 
+/* The batch that the state lacks something of; 0: none, or nothing of the window that it ends is applied (window.c). */
+static uint64_t fence_of(struct fs *fs, const struct super *s)
+{
+	uint64_t applied = atomic_load(&fs->applied_seq);
+
+	return s->fence <= applied || (applied < s->window && !atomic_load(&fs->replica->applying)) ? 0 : s->fence;
+}
+
 /* One that led is shown again once it has something of the new epoch: by then it is a prefix of its leader. */
 static void judge_locked(struct fs *fs) REQUIRES(fs->replica->super_lock)
 {
 	const struct super *s = &fs->super;
 
 	fs->replica->led = fs->replica->led && s->follower && atomic_load(&fs->history) < s->epoch;
-	bool hidden = s->follower && (s->resyncing || s->differs || s->fence > atomic_load(&fs->applied_seq) || fs->replica->led);
+	bool hidden = s->follower && (s->resyncing || s->differs || fence_of(fs, s) || fs->replica->led);
 
 	atomic_store(&fs->unreadable, hidden ? -EBUSY : 0);
 }
@@ -126,6 +139,7 @@ uint64_t replica_promised(struct fs *fs)
 	return s.epoch;
 }
 
+/* An offer counts until a higher epoch is known: that one is taken, or above it. */
 static int save_locked(struct fs *fs, const struct super *s) REQUIRES(fs->replica->super_lock)
 {
 	struct super next = fs->super;
@@ -137,7 +151,13 @@ static int save_locked(struct fs *fs, const struct super *s) REQUIRES(fs->replic
 	next.save = s->save;
 	next.differs = s->differs;
 	next.fence = s->fence;
+	next.window = s->window;
+	next.cut = s->cut;
+	next.cut_incarnation = s->cut_incarnation;
+	next.incarnation = s->incarnation;
+	next.incompat |= s->incompat;
 	next.epoch = max_u64(next.epoch, s->epoch);
+	next.offered = s->offered > next.epoch ? s->offered : 0;
 	int r = super_write(fs->store, &next);
 	if (r < 0)
 		return r;
@@ -147,7 +167,14 @@ static int save_locked(struct fs *fs, const struct super *s) REQUIRES(fs->replic
 	fs->super.save = next.save;
 	fs->super.differs = next.differs;
 	fs->super.fence = next.fence;
+	fs->super.window = next.window;
+	fs->super.cut = next.cut;
+	fs->super.cut_incarnation = next.cut_incarnation;
+	fs->super.incarnation = next.incarnation;
+	fs->super.incompat = next.incompat;
 	fs->super.epoch = next.epoch;
+	fs->super.offered = next.offered;
+	atomic_store(&fs->offered, next.offered);
 	fs->super.generation = next.generation;
 	memcpy(fs->super.copy_valid, next.copy_valid, sizeof(next.copy_valid));
 	judge_locked(fs);
@@ -183,7 +210,7 @@ static void newest_durable(struct fs *fs, struct replica_point *ret)
 
 	do {
 		journal_get_status(fs->journal, &js);
-		ret->durable_seq = min_u64(js.durable_seq, atomic_load(&fs->applied_seq));
+		ret->durable_seq = window_bound(fs, min_u64(js.durable_seq, atomic_load(&fs->applied_seq)));
 	} while (journal_history_point(fs->journal, ret->durable_seq, &p) < 0 && ret->durable_seq < js.tail_seq);
 	ret->hash = p.hash;
 }
@@ -198,6 +225,7 @@ static void get_point(struct replica_volume *v, struct replica_point *ret)
 	    .node_id = s.node_id,
 	    .role = fs_role(fs),
 	    .promised = s.epoch,
+	    .offered = s.offered,
 	    .history = atomic_load(&fs->history),
 	    .applied_seq = atomic_load(&fs->applied_seq),
 	    .resyncing = s.resyncing,
@@ -206,7 +234,7 @@ static void get_point(struct replica_volume *v, struct replica_point *ret)
 	};
 	memcpy(ret->volume, s.volume, sizeof(ret->volume));
 	memcpy(ret->node, s.node, sizeof(ret->node));
-	ret->fence = s.fence > ret->applied_seq ? s.fence : 0;
+	ret->fence = fence_of(fs, &s);
 	newest_durable(fs, ret);
 	ret->applied_seq = max_u64(ret->applied_seq, ret->durable_seq);
 }
@@ -264,12 +292,16 @@ static bool is_prefix(struct replica_volume *v, uint64_t history, uint64_t seq)
 
 static int state_sum(struct replica_volume *v, uint64_t seq, uint64_t *ret_sum)
 {
-	return sums_get(replica_fs(v), seq, ret_sum);
+	struct fs *fs = replica_fs(v);
+
+	if (fs_role(fs) == ROLE_FOLLOWER && seq > atomic_load(&fs->applied_seq))
+		return -EAGAIN; /* in a window */
+	return sums_get(fs, seq, ret_sum);
 }
 
 /* ---- roles ---- */
 
-int replica_log_epoch(struct fs *fs)
+static int log_epoch(struct fs *fs)
 {
 	struct record rec = {0};
 
@@ -279,19 +311,29 @@ int replica_log_epoch(struct fs *fs)
 	return fs_log(fs, &rec, 1, 0);
 }
 
+int replica_begin_leading(struct fs *fs) NO_THREAD_SAFETY /* also where the volume is not open yet, and nobody else there */
+{
+	int r = 0;
+
+	rwlock_rdlock(&fs->gate);
+	if (fs_takes_changes(fs)) {
+		fs->replica->begun = true;
+		r = log_epoch(fs);
+	}
+	rwlock_rdunlock(&fs->gate);
+	return r < 0 ? r : journal_commit_all(fs->journal, NULL);
+}
+
 int fs_lead(struct fs *fs)
 {
 	int r = fs->config.read_only ? -EROFS : op_wait_room(fs);
 
 	if (r < 0)
 		return r;
-	rwlock_rdlock(&fs->gate);
-	if (fs_role(fs) == ROLE_LEADER)
-		r = replica_log_epoch(fs);
-	rwlock_rdunlock(&fs->gate);
-	if (r == 0)
-		r = journal_commit_all(fs->journal, NULL);
+	mutex_lock(&fs->replica->role_lock);
+	r = replica_begin_leading(fs);
 	atomic_store(&fs->held, false);
+	mutex_unlock(&fs->replica->role_lock);
 	return r;
 }
 
@@ -320,9 +362,19 @@ static int stop_leading(struct fs *fs, uint64_t epoch)
 	durability_role(fs, ROLE_FOLLOWER);
 	if (r < 0)
 		fs_fail(fs, r, "writing the superblock, to follow another leader");
-	log_warn("node %u leads with epoch %llu: this node has stopped writing%s and follows", epoch_node(epoch),
-		 (unsigned long long)epoch_counter(epoch), committed < 0 ? ", with changes that could not be committed," : "");
+	if (epoch_node(epoch) != fs->super.node_id)
+		log_warn("node %u leads with epoch %llu", epoch_node(epoch), (unsigned long long)epoch_counter(epoch));
+	log_warn("this node has stopped writing%s and follows",
+		 committed < 0 ? ", with changes that could not be committed," : "");
 	return r;
+}
+
+/* A window waits for a batch of the leader it came from: another one's may not have what it lacks. */
+static int promise_on(struct replica *rep, uint64_t epoch) REQUIRES(rep->follow_lock)
+{
+	int r = window_leave(rep);
+
+	return r < 0 ? r : replica_change_super(rep->fs, promise, epoch);
 }
 
 static int note_epoch(struct replica_volume *v, uint64_t epoch)
@@ -336,9 +388,10 @@ static int note_epoch(struct replica_volume *v, uint64_t epoch)
 	mutex_lock(&rep->role_lock);
 	mutex_lock(&rep->follow_lock); /* no batch of a lower epoch is half taken in when this returns */
 	if (epoch > replica_promised(fs))
-		r = fs_role(fs) == ROLE_FOLLOWER ? replica_change_super(fs, promise, epoch) : stop_leading(fs, epoch);
+		r = fs_role(fs) == ROLE_FOLLOWER ? promise_on(rep, epoch) : stop_leading(fs, epoch);
 	mutex_unlock(&rep->follow_lock);
 	mutex_unlock(&rep->role_lock);
+	window_tell(rep);
 	return r;
 }
 
@@ -346,11 +399,11 @@ static int may_lead(struct fs *fs, const struct super *s, uint64_t epoch)
 {
 	const char *why = s->resyncing ? "it is between two states: a resync has to be completed"
 			  : s->differs ? "its state differs from its leader's: it needs a resync"
-			  : s->fence > atomic_load(&fs->applied_seq)
+			  : fence_of(fs, s)
 			      ? "data of it was superseded on the leader and the newer has not come yet"
 			      : NULL;
 
-	if (epoch <= s->epoch)
+	if (epoch <= s->epoch || epoch <= s->offered)
 		return -ESTALE;
 	if (!why)
 		return replica_failed(fs);
@@ -363,25 +416,27 @@ static int promise_and_lead(struct fs *fs, struct super *s, uint64_t epoch)
 	int r = may_lead(fs, s, epoch);
 
 	s->follower = s->save = false;
-	s->fence = 0;
+	s->fence = s->window = 0;
 	s->epoch = epoch;
 	return r;
 }
 
-/* The EPOCH record, before anybody else may write: durable. */
+/* The promise and the EPOCH record, before anybody else may write: one that led, and was in doubt, takes changes by both. */
 static int begin_epoch(struct fs *fs, uint64_t epoch)
 {
-	journal_set_epoch(fs->journal, epoch);
-	int r = op_wait_room(fs);
-	if (r < 0)
-		return r;
-	rwlock_rdlock(&fs->gate);
-	r = replica_log_epoch(fs);
-	rwlock_rdunlock(&fs->gate);
+	rwlock_wrlock(&fs->gate);
+	int r = replica_change_super(fs, promise_and_lead, epoch);
+	if (r == 0) {
+		fs->replica->begun = true;
+		sums_begin_after(fs, atomic_load(&fs->applied_seq));
+		journal_set_epoch(fs->journal, epoch);
+		r = log_epoch(fs);
+	}
+	rwlock_wrunlock(&fs->gate);
 	return r < 0 ? r : journal_commit_all(fs->journal, NULL);
 }
 
-static int lead(struct replica *rep, uint64_t epoch) REQUIRES(rep->follow_lock)
+static int lead(struct replica *rep, uint64_t epoch) REQUIRES(rep->role_lock, rep->follow_lock)
 {
 	struct fs *fs = rep->fs;
 	uint64_t n_orphans;
@@ -389,11 +444,11 @@ static int lead(struct replica *rep, uint64_t epoch) REQUIRES(rep->follow_lock)
 	taken_drop(rep);
 	int r = journal_commit_all(fs->journal, NULL);
 	if (r == 0)
-		r = replica_change_super(fs, promise_and_lead, epoch);
-	if (r < 0)
-		return r;
-	sums_begin_after(fs, atomic_load(&fs->applied_seq));
-	r = begin_epoch(fs, epoch);
+		r = window_leave(rep);
+	if (r == 0)
+		r = replica_wait_room(fs);
+	if (r == 0)
+		r = begin_epoch(fs, epoch);
 	if (r < 0)
 		return r;
 	durability_role(fs, ROLE_LEADER);
@@ -415,6 +470,7 @@ static int promote(struct replica_volume *v, uint64_t epoch)
 	int r = lead(rep, epoch);
 	mutex_unlock(&rep->follow_lock);
 	mutex_unlock(&rep->role_lock);
+	window_tell(rep);
 	return r;
 }
 
@@ -428,6 +484,52 @@ static int hold_writers(struct replica_volume *v, bool hold)
 	rwlock_wrlock(&fs->gate); /* whoever is in has finished; whoever comes sees that writers are held */
 	rwlock_wrunlock(&fs->gate);
 	return journal_commit_all(fs->journal, NULL);
+}
+
+static int put_offer(struct fs *fs, struct super *s, uint64_t epoch)
+{
+	(void)fs;
+	if (epoch && (s->follower || epoch <= s->epoch))
+		return -ESTALE;
+	s->offered = epoch;
+	return 0;
+}
+
+/*
+ * A leader that came up with the promise has not begun: it does once that is over, or with fs_lead() when that is still to come.
+ * What keeps it from its EPOCH record, which only proves that it can write, keeps every other change from it, too, and says so.
+ */
+static int offer(struct replica_volume *v, uint64_t epoch)
+{
+	struct replica *rep = replica_of(v);
+	struct fs *fs = rep->fs;
+
+	if (fs->config.read_only)
+		return -EROFS;
+	mutex_lock(&rep->role_lock);
+	int r = atomic_load(&fs->offered) == epoch ? 0 : replica_change_super(fs, put_offer, epoch);
+	bool begins = r == 0 && !epoch && !rep->begun && !atomic_load(&fs->held);
+	mutex_unlock(&rep->role_lock);
+	int begun = begins ? fs_lead(fs) : 0;
+	if (begun < 0)
+		log_warn("this node leads on, and could not note so in its journal: %s", strerror(-begun));
+	return r;
+}
+
+/* Its epoch stays promised, and the next leader's is above it. */
+static int step_down(struct replica_volume *v)
+{
+	struct replica *rep = replica_of(v);
+	struct fs *fs = rep->fs;
+
+	if (fs->config.read_only)
+		return -EROFS;
+	mutex_lock(&rep->role_lock);
+	mutex_lock(&rep->follow_lock);
+	int r = fs_role(fs) == ROLE_FOLLOWER ? -EALREADY : rep->begun ? -EBUSY : stop_leading(fs, replica_promised(fs));
+	mutex_unlock(&rep->follow_lock);
+	mutex_unlock(&rep->role_lock);
+	return r;
 }
 
 static int differ(struct fs *fs, struct super *s, uint64_t seq)
@@ -469,6 +571,8 @@ static const struct replica_ops ops = {
     .set_differs = set_differs,
     .note_epoch = note_epoch,
     .promote = promote,
+    .offer = offer,
+    .step_down = step_down,
     .hold_writers = hold_writers,
     .view_open = replica_view_open,
     .view_close = replica_view_close,
@@ -497,6 +601,7 @@ int replica_open(struct fs *fs)
 	cond_init(&rep->watch_idle);
 	fs->replica = rep;
 	atomic_store(&fs->role, fs->super.follower ? ROLE_FOLLOWER : ROLE_LEADER);
+	atomic_store(&fs->offered, fs->super.offered);
 	return 0;
 }
 

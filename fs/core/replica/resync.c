@@ -41,7 +41,7 @@
 
 /* ---- begin ---- */
 
-static int home_everything(struct fs *fs)
+int replica_empty_ring(struct fs *fs)
 {
 	int r = journal_commit_all(fs->journal, NULL);
 	bool more = true;
@@ -51,7 +51,7 @@ static int home_everything(struct fs *fs)
 		r = fs_home_step(fs, HOME_STEP, &more);
 		more = more || homer_backlog(fs) > 0;
 	}
-	return r;
+	return r < 0 ? r : fs_checkpoint(fs);
 }
 
 static int mark(struct fs *fs, struct super *s, bool save)
@@ -117,8 +117,9 @@ static int start(struct fs *fs, struct super *s, uint64_t epoch, bool save)
 	return 0;
 }
 
-static int begin(struct fs *fs, uint64_t epoch, bool save)
+static int begin(struct replica *rep, uint64_t epoch, bool save) REQUIRES(rep->follow_lock)
 {
+	struct fs *fs = rep->fs;
 	struct super s;
 	int r = replica_failed(fs);
 
@@ -128,9 +129,10 @@ static int begin(struct fs *fs, uint64_t epoch, bool save)
 	if (r == 0 && epoch < s.epoch)
 		r = -ESTALE;
 	if (r == 0 && !s.resyncing)
-		r = home_everything(fs);
+		r = window_leave(rep);
 	if (r == 0 && !s.resyncing)
-		r = fs_checkpoint(fs);
+		r = replica_empty_ring(fs);
+	replica_get_super(fs, &s);
 	save = save || s.save; /* once begun */
 	if (r < 0 || (fs->resync && (fs->resync->kept || !save)))
 		return r; /* one of this mount goes on, with what it knows of the index before it */
@@ -143,8 +145,9 @@ int replica_resync_begin(struct replica_volume *v, uint64_t epoch, bool save)
 
 	mutex_lock(&rep->follow_lock);
 	taken_drop(rep);
-	int r = begin(rep->fs, epoch, save);
+	int r = begin(rep, epoch, save);
 	mutex_unlock(&rep->follow_lock);
+	window_tell(rep);
 	if (r == 0)
 		replica_changed(rep->fs, &(struct fs_change){.kind = CHANGE_ALL});
 	return r;

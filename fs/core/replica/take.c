@@ -9,7 +9,8 @@
  * that no record names, and drop_batch() gives them back.
  *
  * Blocks that were superseded on the leader are zeros here.  Until the batch is applied that the leader named with them (the
- * fence) their place in the file cannot be read, for their CRC says what they should be, and the volume says so as a whole.
+ * fence) their place in the file cannot be read, for their CRC says what they should be; so before that is here, nothing of it is
+ * applied (window.c).
  */
 #include "fs/core/replica/impl.h"
 
@@ -148,6 +149,14 @@ static int find_data(struct taken_batch *t)
 	return r;
 }
 
+/* A stream that begins where the state is: what waits in the window comes once more, and what it lacks may be another. */
+static int begin_again(struct replica *rep, uint64_t seq) REQUIRES(rep->follow_lock)
+{
+	bool again = seq == atomic_load(&rep->fs->applied_seq) + 1 && seq <= replica_newest(rep->fs);
+
+	return again ? window_leave(rep) : 0;
+}
+
 static int take_locked(struct replica *rep, const struct shipped_batch *b) REQUIRES(rep->follow_lock)
 {
 	struct taken_batch *t = &rep->taken;
@@ -156,6 +165,10 @@ static int take_locked(struct replica *rep, const struct shipped_batch *b) REQUI
 
 	if (r == 0 && t->begun)
 		r = -EINVAL;
+	if (r == 0)
+		r = window_settle(rep);
+	if (r == 0)
+		r = begin_again(rep, b->seq);
 	if (r < 0)
 		return r;
 	r = copy_batch(t, b);
@@ -163,7 +176,8 @@ static int take_locked(struct replica *rep, const struct shipped_batch *b) REQUI
 		r = check_place(rep, &t->info);
 	if (r == 0)
 		r = batch_verify_parts(&t->info, &t->view);
-	if (r == 0)
+	t->checked = !window_is_open(fs);
+	if (r == 0 && t->checked)
 		r = replica_check(fs, &t->view, b->seq, b->epoch, &t->promised);
 	if (r == 0)
 		r = find_data(t);
@@ -183,6 +197,7 @@ int replica_take_batch(struct replica_volume *v, const struct shipped_batch *b, 
 	r = take_locked(rep, b);
 	*ret_n_data = rep->taken.n_data;
 	mutex_unlock(&rep->follow_lock);
+	window_tell(rep);
 	return r;
 }
 
@@ -307,6 +322,10 @@ static int place_data(struct replica *rep, const struct shipped_data *d) REQUIRE
 	do
 		r = allocate(rep->fs, t, d->n_blocks, runs, &n);
 	while (op_retry_space(rep->fs, r, &tried));
+	if (r == -ENOSPC && window_is_open(rep->fs)) { /* it holds what it is about to free */
+		r = window_give_up(rep);
+		return r < 0 ? r : place_data(rep, d);
+	}
 	if (r == 0)
 		r = write_data(rep, runs, n);
 	return r < 0 ? r : put_local(t, runs, n);
@@ -347,5 +366,6 @@ int replica_take_data(struct replica_volume *v, const struct shipped_data *d)
 	mutex_lock(&rep->follow_lock);
 	r = take_data_locked(rep, d);
 	mutex_unlock(&rep->follow_lock);
+	window_tell(rep);
 	return r;
 }
