@@ -50,7 +50,7 @@ size_t bucket_ask(const struct bucket *b, size_t n, int64_t now, int64_t *ret_ne
 	return min_u64(n, max_u64(b->rate / (NSEC_PER_SEC / BURST_NS), BURST_MIN));
 }
 
-void bucket_take(struct bucket *b, size_t n, int64_t now)
+void connection_spend(struct bucket *b, size_t n, int64_t now)
 {
 	if (b->rate == 0)
 		return;
@@ -115,7 +115,7 @@ static int transmit(struct connection *c, struct session *ss, struct round *roun
 		}
 		if (r < 0)
 			return r;
-		bucket_take(&c->bucket, n, now_ns());
+		connection_spend(&c->bucket, n, now_ns());
 		session_sent(ss, n);
 		total += n;
 		round->sent = true;

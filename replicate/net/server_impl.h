@@ -33,7 +33,7 @@ struct bucket {
 };
 /* How many of `n` bytes may be sent now; 0: none before *ret_next_ns. */
 size_t bucket_ask(const struct bucket *b, size_t n, int64_t now_ns, int64_t *ret_next_ns);
-void bucket_take(struct bucket *b, size_t n, int64_t now_ns);
+void connection_spend(struct bucket *b, size_t n, int64_t now_ns);
 
 /* What a connection's thread does between two rounds: a nap lasts 2 ms at most, and only server_wake() ends it sooner. */
 enum rest { REST_NONE, REST_NAP, REST_SLEEP };
