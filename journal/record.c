@@ -17,6 +17,11 @@
 #include "journal/journal_format.h"
 
 #define FILE_BLOCKS_MAX (UINT64_C(1) << 51) /* 2^63 bytes */
+#define LEAF_BLOCKS     16u                 /* of one place of a TIER record */
+#define ROOT_INO        1u                  /* what is of the whole volume is said of it */
+
+_Static_assert(sizeof(((struct body_tier *)0)->sealed) == RECORD_SEALED_BYTES, "");
+_Static_assert(RECORD_PLACES_MAX <= UINT16_MAX, "");
 
 /* A directory entry's name: the length's bounds, no '/', no NUL, not "." or "..". */
 static bool name_ok(struct slice s)
@@ -66,6 +71,37 @@ static bool write_ok(const struct record *r)
 	       r->write.block <= FILE_BLOCKS_MAX - r->write.n_blocks && r->write.size <= INT64_MAX;
 }
 
+/* Leaves rising, each in its place within the object, and not more blocks than that has. */
+static bool places_ok(const struct record *r)
+{
+	uint64_t next = 0, blocks = 0;
+
+	for (uint32_t i = 0; i < r->tier.n_places; i++) {
+		struct record_place p = record_place_at(r, i);
+
+		if (p.leaf < next || p.leaf >= FILE_BLOCKS_MAX / LEAF_BLOCKS || p.mask == 0 ||
+		    !record_frame_ok(p.offset, p.len) || p.offset + p.len > r->tier.object_bytes)
+			return false;
+		next = p.leaf + 1;
+		blocks += (unsigned)__builtin_popcount(p.mask);
+	}
+	return blocks <= r->tier.n_blocks;
+}
+
+static bool tier_ok(const struct record *r)
+{
+	if (!r->tier.sealed || r->tier.object == 0 || r->tier.store == 0 || r->tier.object_bytes > UINT32_MAX)
+		return false;
+	switch (r->tier.change) {
+	case TIER_PLACE:
+		return r->tier.n_places >= 1 && r->tier.n_places <= RECORD_PLACES_MAX && places_ok(r);
+	case TIER_FORGET:
+		return r->tier.n_places == 0 && r->ino == ROOT_INO;
+	default:
+		return false;
+	}
+}
+
 /* Whether every field is within its bounds. */
 static bool record_check(const struct record *r)
 {
@@ -96,10 +132,12 @@ static bool record_check(const struct record *r)
 	case RECORD_REAP:
 	case RECORD_EPOCH:
 		return true;
+	case RECORD_TIER:
+		return tier_ok(r);
 	case RECORD_CONFIG:
 		return text_ok(r->config.key, 1, RECORD_NAME_MAX) && r->config.value.len <= UINT16_MAX;
 	default:
-		return false; /* TIER, SNAP and SNAPDROP have no body in format version 1 */
+		return false; /* SNAP and SNAPDROP have no body in format version 1 */
 	}
 }
 
@@ -170,6 +208,28 @@ static void encode_write(const struct record *r, struct buf *out)
 	put_body(out, &b, sizeof(b), (struct slice){r->write.crc, 4 * (size_t)r->write.n_blocks}, none);
 }
 
+static void encode_tier(const struct record *r, struct buf *out)
+{
+	struct body_tier b = {
+	    .object = le64_make(r->tier.object),
+	    .object_bytes = le64_make(r->tier.object_bytes),
+	    .store = le32_make(r->tier.store),
+	    .n_blocks = le32_make(r->tier.n_blocks),
+	    .n_places = le16_make((uint16_t)r->tier.n_places),
+	    .change = r->tier.change,
+	};
+
+	memcpy(b.sealed, r->tier.sealed, sizeof(b.sealed));
+	buf_put(out, &b, sizeof(b));
+	for (uint32_t i = 0; i < r->tier.n_places; i++) {
+		const struct record_place p = record_place_at(r, i);
+		const struct tier_place disk = {
+		    .leaf = le64_make(p.leaf), .offset = le32_make(p.offset), .len = le32_make(p.len), .mask = le16_make(p.mask)};
+
+		buf_put(out, &disk, sizeof(disk));
+	}
+}
+
 static void encode_small(const struct record *r, struct buf *out)
 {
 	switch (r->type) {
@@ -234,6 +294,9 @@ static void encode_body(const struct record *r, struct buf *out)
 		break;
 	case RECORD_WRITE:
 		encode_write(r, out);
+		break;
+	case RECORD_TIER:
+		encode_tier(r, out);
 		break;
 	default:
 		encode_small(r, out);
@@ -435,6 +498,37 @@ static void decode_volume(struct reader *in, struct record *r)
 	}
 }
 
+struct record_place record_place_at(const struct record *r, uint32_t i)
+{
+	struct tier_place disk;
+
+	assert(i < r->tier.n_places);
+	if (r->tier.places)
+		return r->tier.places[i];
+	memcpy(&disk, (const struct tier_place *)r->tier.raw_places + i, sizeof(disk));
+	return (struct record_place){
+	    .leaf = le64_get(disk.leaf), .offset = le32_get(disk.offset), .len = le32_get(disk.len), .mask = le16_get(disk.mask)};
+}
+
+static void decode_tier(struct reader *in, struct record *r)
+{
+	struct body_tier b;
+	struct slice fixed = take(in, sizeof(b));
+
+	if (!fixed.p)
+		return;
+	memcpy(&b, fixed.p, sizeof(b));
+	r->tier.object = le64_get(b.object);
+	r->tier.object_bytes = le64_get(b.object_bytes);
+	r->tier.store = le32_get(b.store);
+	r->tier.n_blocks = le32_get(b.n_blocks);
+	r->tier.n_places = le16_get(b.n_places);
+	r->tier.change = b.change;
+	r->tier.sealed = (const uint8_t *)fixed.p + offsetof(struct body_tier, sealed);
+	r->tier.raw_places = take(in, sizeof(struct tier_place) * (size_t)r->tier.n_places).p;
+	in->failed |= b.zero != 0;
+}
+
 static void decode_reap(struct reader *in, struct record *r)
 {
 	struct body_reap b;
@@ -471,6 +565,9 @@ static void decode_body(struct reader *in, struct record *r)
 		break;
 	case RECORD_REAP:
 		decode_reap(in, r);
+		break;
+	case RECORD_TIER:
+		decode_tier(in, r);
 		break;
 	case RECORD_CONFIG:
 	case RECORD_EPOCH:

@@ -27,7 +27,7 @@ enum record_type {
 	RECORD_WRITE,      /* whole blocks, inline or out of line */
 	RECORD_ZERO,       /* punch, zero or allocate a range of whole blocks */
 	RECORD_REAP,       /* an orphan loses leaves from `from_leaf` on; from 0: itself too */
-	RECORD_TIER,
+	RECORD_TIER,       /* leaves of a file have a copy in an object; or an object is forgotten */
 	RECORD_SNAP,
 	RECORD_SNAPDROP,
 	RECORD_CONFIG,     /* a volume-wide setting, key = value */
@@ -64,6 +64,25 @@ enum { RECORD_MORE = 1 << 0 };
 #define RECORD_TARGET_MAX 4095u
 #define RECORD_VALUE_MAX 65536u
 #define RECORD_WRITE_BLOCKS_MAX 512u /* one WRITE request of 1 MiB, and room */
+#define RECORD_PLACES_MAX 1024u      /* leaves of one TIER record: 64 MiB */
+#define RECORD_FRAME_MAX (17u * 4096u) /* bytes of a leaf's frame in an object: the leaf, and room for what is around it */
+#define RECORD_SEALED_BYTES 60u      /* the key of an object, as tier/pack.h seals it */
+
+/* Where the copy of a leaf is: its frame in the object, and the slots it is of. */
+struct record_place {
+	uint64_t leaf;
+	uint32_t offset, len; /* bytes */
+	uint16_t mask;        /* slots whose data was the same when the record was logged */
+};
+/* Whether a frame can lie there; objects are smaller than 4 GiB. */
+static inline bool record_frame_ok(uint32_t offset, uint32_t len)
+{
+	return len >= 1 && len <= RECORD_FRAME_MAX && offset <= UINT32_MAX - len;
+}
+enum tier_change {
+	TIER_PLACE,  /* the leaves named have a copy in the object */
+	TIER_FORGET, /* the object has no live data and is gone from its store; ino is the root directory */
+};
 
 struct record {
 	uint8_t type, flags;
@@ -126,6 +145,17 @@ struct record {
 			uint64_t from_leaf;
 		} reap;
 		struct {
+			uint8_t change;        /* enum tier_change */
+			uint32_t store;        /* id of the store that has the object */
+			uint64_t object, object_bytes;
+			uint32_t n_blocks;     /* of files, that the object was made with */
+			const uint8_t *sealed; /* RECORD_SEALED_BYTES */
+			uint32_t n_places;     /* 0 with FORGET */
+			/* Leaves rising.  To append: `places`; decoded: `raw_places`, their bytes.  record_place_at() reads either. */
+			const struct record_place *places;
+			const void *raw_places;
+		} tier;
+		struct {
 			struct slice key, value;
 		} config;
 		struct {
@@ -142,5 +172,8 @@ MUST_CHECK int record_encode(const struct record *r, struct buf *out);
  * are 4-aligned in a batch: record_encode pads each record to 8 bytes).  Payload and runs are not set: batch.h does.
  */
 MUST_CHECK int record_decode(const void *p, size_t len, struct record *ret_record, size_t *ret_used);
+
+/* The i-th place of a TIER record, i < n_places. */
+struct record_place record_place_at(const struct record *r, uint32_t i);
 
 const char *record_type_name(unsigned type); /* "MKNODE"; "?" when unknown */

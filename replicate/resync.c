@@ -40,8 +40,8 @@
 #define SAVE_ROWS    65536u
 
 /*
- * An E row (docs/PROTOCOL.md): 'E', be64 inode, be64 leaf -> le16 mapped, le16 unwritten, le32 CRC of each slot with data; then, maybe,
- * which of them an object has, which is the volume's affair.
+ * An E row (docs/PROTOCOL.md): 'E', be64 inode, be64 leaf -> le16 mapped, le16 unwritten, le32 CRC of each slot with data; then,
+ * maybe, which of them an object has, which is the volume's affair.
  */
 #define SLOTS          16u
 #define LEAF_KEY       17u

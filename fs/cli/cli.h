@@ -15,14 +15,14 @@
 /* Documented in --help and docs/OPERATIONS.md; those of fsck are those of fsck(8), those of mount those of mount(8). */
 enum exit_code {
 	EXIT_OK = 0,
-	EXIT_FAILED = 1,     /* fsck: the volume was repaired */
-	EXIT_DAMAGED = 4,    /* fsck and dump: damage that stays */
-	EXIT_FSCK_ERROR = 8, /* fsck: could not check */
+	EXIT_FAILED = 1,     /* fsck: the volume was repaired; upgrade: it can only be read */
+	EXIT_DAMAGED = 4,    /* fsck and dump: damage that stays; upgrade: it cannot be mounted */
+	EXIT_FSCK_ERROR = 8, /* fsck, upgrade: could not check */
 	EXIT_USAGE = 16,
 	EXIT_MOUNT = 32, /* mount, mount.clawfs and `clawfs SOURCE MOUNTPOINT`: not mounted */
 };
 
-/* One bit a verb: which verbs take an option.  IN_LIST: the option is also a word of -o. */
+/* One bit of 64 a verb: which verbs take an option.  IN_LIST: the option is also a word of -o. */
 enum {
 	VERB_FORMAT = 1 << 0,
 	VERB_MOUNT = 1 << 1,
@@ -45,8 +45,19 @@ enum {
 	VERB_DIVERGED_EXPORT = 1 << 18,
 	VERB_DURABILITY = 1 << 19,
 	VERB_WAIT = 1 << 20,
-	VERB_ALL = (1 << 21) - 1,
-	IN_LIST = 1 << 30,
+	VERB_TIER_ADD = 1 << 21,
+	VERB_TIER_LIST = 1 << 22,
+	VERB_TIER_TEST = 1 << 23,
+	VERB_TIER_REMOVE = 1 << 24,
+	VERB_TIER_SHOW = 1 << 25,
+	VERB_TIER_EVICT = 1 << 26,
+	VERB_TIER_RECALL = 1 << 27,
+	VERB_TIER_PIN = 1 << 28, /* and unpin, which take no options of their own either */
+	VERB_GC = 1 << 29,
+	VERB_UPGRADE = 1 << 30,
+	/* From here on UINT64_C(1) << n: beyond int, which C11 leaves to the compiler and C23 allows. */
+	IN_LIST = UINT64_C(1) << 63,
+	VERB_ALL = IN_LIST - 1,
 };
 
 struct args {
@@ -68,15 +79,24 @@ struct args {
 	const char *listen, *advertise, *name, *address;
 	uint64_t replica_rate, ttl_ns;
 
+	uint64_t recall_rate, high_water;
+	/* of `tier add`, as words of a store's definition */
+	const char *endpoint, *region, *storage_class, *ca_file, *prices, *verify;
+	const char *store_rate, *store_requests, *store_budget, *store_grace, *store_timeout, *pack_size;
+	bool path_style, insecure, no_encrypt;
+	const char *credentials, *profile;
+	bool dry_run;
+
 	uint64_t timeout_ns;
 
 	bool no_data;
 	bool only_super, only_journal, only_index;
+	bool check;
 };
 
 struct verb {
 	const char *name; /* one word, or two: "peer list" */
-	unsigned bit;
+	uint64_t bit;
 	const char *operands; /* for the usage line: "DIR MOUNTPOINT" */
 	int n_operands;
 	const char *summary, *details;
@@ -92,6 +112,7 @@ const char *verb_in_group(const struct verb *verb, const char *group);
 MUST_CHECK int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret);
 void help_print(const struct verb *verb);                         /* NULL: the program */
 void help_group(const char *group);                               /* the verbs that begin with this word */
+void help_table(void);                                            /* all of it for programs */
 MUST_CHECK int size_parse(const char *text, uint64_t *ret_bytes); /* "64M"; -EINVAL, -ERANGE */
 MUST_CHECK int seconds_parse(const char *text, uint64_t *ret_ns); /* "0.5", "500ms", "2h"; -EINVAL, -ERANGE */
 
@@ -115,6 +136,17 @@ int verb_diverged_list(const struct args *a);
 int verb_diverged_export(const struct args *a);
 int verb_durability(const struct args *a);
 int verb_wait(const struct args *a);
+int verb_tier_add(const struct args *a);
+int verb_tier_list(const struct args *a);
+int verb_tier_test(const struct args *a);
+int verb_tier_remove(const struct args *a);
+int verb_tier_show(const struct args *a);
+int verb_tier_evict(const struct args *a);
+int verb_tier_recall(const struct args *a);
+int verb_tier_pin(const struct args *a);
+int verb_tier_unpin(const struct args *a);
+int verb_gc(const struct args *a);
+int verb_upgrade(const struct args *a);
 
 /* volume.c: a volume's directory as the other folders want it. */
 struct volume_config {
@@ -187,6 +219,18 @@ MUST_CHECK int attribute_set(const char *path, const char *name, const char *val
 MUST_CHECK int attribute_remove(const char *path, const char *name); /* also when it is not there */
 /* What a superblock says, as a new JSON object. */
 json_t *super_facts(const struct super *s);
+
+/* stores.c: fs_config.object_store_open for the volume in `dir`, which is borrowed and outlives the volume. */
+int stores_open_object_store(void *dir, const char *name, const struct store_definition *d, struct object_store **ret_store,
+			     char *message);
+/*
+ * The credentials of store `name` on this node become those of `file`, or, with NULL, those of this program's environment; prints
+ * what is wrong.  They are kept in a file that only the owner of the volume's directory can read.
+ */
+MUST_CHECK int stores_keep_credentials(const char *dir, const char *name, const char *file, const char *profile);
+/* A directory becomes a store, or is one; prints what is wrong. */
+MUST_CHECK int stores_make_directory(const struct store_definition *d);
+int stores_drop_credentials(const char *dir, const char *name);
 
 /* replica.c: prints "clawfs: WHAT: why" for an attribute that could not be set or read. */
 void complain_admin(const char *what, const char *path, int error);

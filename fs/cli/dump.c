@@ -242,6 +242,26 @@ static void put_write(json_t *o, const struct record *r)
 	json_object_set_new(o, "runs", runs);
 }
 
+static void put_tier(json_t *o, const struct record *r)
+{
+	char object[24];
+
+	snprintf(object, sizeof(object), "%016llx", (unsigned long long)r->tier.object);
+	json_object_set_new(o, "change", json_string(r->tier.change == TIER_FORGET ? "forget" : "place"));
+	json_object_set_new(o, "object", json_string(object));
+	put_int(o, "store", r->tier.store);
+	put_int(o, "object_bytes", r->tier.object_bytes);
+	put_int(o, "n_blocks", r->tier.n_blocks);
+	json_t *places = json_array();
+	for (uint32_t i = 0; i < r->tier.n_places; i++) {
+		struct record_place p = record_place_at(r, i);
+
+		json_array_append_new(
+		    places, json_pack("[I,I,I,i]", (json_int_t)p.leaf, (json_int_t)p.offset, (json_int_t)p.len, p.mask));
+	}
+	json_object_set_new(o, "places", places); /* [leaf, offset, bytes, slots] */
+}
+
 static void put_body(json_t *o, const struct record *r)
 {
 	switch (r->type) {
@@ -288,7 +308,10 @@ static void put_body(json_t *o, const struct record *r)
 		put_int(o, "epoch", r->epoch.epoch);
 		put_int(o, "incarnation", r->epoch.incarnation);
 		break;
-	default: /* TIER, SNAP, SNAPDROP: their bodies are not defined yet */
+	case RECORD_TIER:
+		put_tier(o, r);
+		break;
+	default: /* SNAP, SNAPDROP: their bodies are not defined yet */
 		break;
 	}
 }

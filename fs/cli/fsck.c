@@ -39,7 +39,10 @@ static void conclude(const struct args *a, const char *dir, struct findings *f, 
 	if (!a->json) {
 		printf("%s: %s: %" PRIu64 " inodes, %" PRIu64 " directories, %" PRIu64 " entries, %" PRIu64 " blocks", dir,
 		       class_name(code), n->inodes, n->directories, n->entries, n->blocks);
-		printf(a->no_data ? ", data not read\n" : ", %" PRIu64 " bytes verified\n", n->bytes_verified);
+		printf(a->no_data ? ", data not read" : ", %" PRIu64 " bytes verified", n->bytes_verified);
+		if (n->cold_blocks)
+			printf(", %" PRIu64 " blocks in object stores only: not verified", n->cold_blocks);
+		printf("\n");
 		return;
 	}
 	json_t *o = json_object();
@@ -56,6 +59,8 @@ static void conclude(const struct args *a, const char *dir, struct findings *f, 
 	    {"leaves", n->leaves},
 	    {"blocks", n->blocks},
 	    {"bytes_verified", n->bytes_verified},
+	    {"objects", n->objects},
+	    {"cold_blocks", n->cold_blocks},
 	    {"damaged_blocks", n->damaged_blocks},
 	    {"structure_errors", n->structure_errors},
 	    {"accounting_errors", n->accounting_errors},

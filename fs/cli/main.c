@@ -81,6 +81,36 @@ const struct verb verbs[] = {
     {"wait", VERB_WAIT, "SEQ MOUNTPOINT", 2, "until this mount shows all changes up to SEQ",
      "SEQ is what another node's clawfs.pos said after the changes.  Exit codes: 0 it does; 1 not in time; 16 wrong usage.",
      verb_wait},
+    {"tier add", VERB_TIER_ADD, "NAME URL MOUNTPOINT", 3, "give the volume a store for cold files",
+     "URL is s3://BUCKET[/PREFIX] or file:///DIRECTORY.  On the leader: asks the store, binds it to the volume and tells all nodes.\n"
+     "On every other node, and again when they change: only keeps this node's credentials.  Files go there by the policy of their\n"
+     "directory: setfattr -n clawfs.tier -v 'after=30d min=64K store=NAME' DIR.  Exit codes: 0 added; 1 not; 16 wrong usage.",
+     verb_tier_add},
+    {"tier list", VERB_TIER_LIST, "MOUNTPOINT", 1, "the stores, what they hold and how they do",
+     "Exit codes: 0 printed; 1 no mounted volume; 16 wrong usage.", verb_tier_list},
+    {"tier test", VERB_TIER_TEST, "NAME MOUNTPOINT", 2, "try everything that a store must be able to do",
+     "Exit codes: 0 it can; 1 it cannot, and what it lacks is printed; 16 wrong usage.", verb_tier_test},
+    {"tier remove", VERB_TIER_REMOVE, "NAME MOUNTPOINT", 2, "take a store away that holds nothing any more",
+     "Exit codes: 0 removed; 1 not; 16 wrong usage.", verb_tier_remove},
+    {"tier show", VERB_TIER_SHOW, "PATH", 1, "where the data of a file or of everything below a directory is",
+     "Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_tier_show},
+    {"tier evict", VERB_TIER_EVICT, "PATH", 1, "send files to their store now, and free their space here",
+     "Returns when that is done; shows how far it is.  Exit codes: 0 all are out; 1 not all; 16 wrong usage.", verb_tier_evict},
+    {"tier recall", VERB_TIER_RECALL, "PATH", 1, "fetch files back",
+     "Returns when they are here.  Exit codes: 0 all are; 1 not all; 16 wrong usage.", verb_tier_recall},
+    {"tier pin", VERB_TIER_PIN, "PATH", 1, "fetch files back and keep them here",
+     "New files below a directory stay here too.  Exit codes: 0 done; 1 not; 16 wrong usage.", verb_tier_pin},
+    {"tier unpin", VERB_TIER_PIN, "PATH", 1, "let the policy of the directory decide again", "Exit codes: 0 done; 1 not; 16 wrong usage.",
+     verb_tier_unpin},
+    {"gc", VERB_GC, "MOUNTPOINT", 1, "remove objects from the stores that no file needs",
+     "What an upload that was cut off left behind, and what was not used for the store's grace time.\n"
+     "Exit codes: 0 done; 1 a store could not be looked through, or lacks objects; 16 wrong usage.",
+     verb_gc},
+    {"upgrade", VERB_UPGRADE, "DIR|MOUNTPOINT", 1, "with --check: whether this release can mount a volume",
+     "Prints the volume's format version and features, and the access that this release has: read-write, read-only or none.\n"
+     "Changes nothing, and may be asked while another release has it mounted.  Exit codes: 0 read-write; 1 read-only\n"
+     "(mount -o ro); 4 none: use a newer release; 8 could not check: not a volume, or damaged; 16 wrong usage.",
+     verb_upgrade},
     {"mount.clawfs", VERB_HELPER, "SOURCE MOUNTPOINT", 2, "as mount(8) calls it", "", verb_mount},
 };
 const size_t n_verbs = ARRAY_SIZE(verbs);
@@ -181,7 +211,9 @@ static int print_help(int argc, char **argv)
 {
 	const struct verb *verb = argc > 2 ? verb_find(argv[2], argc > 3 ? argv[3] : NULL) : NULL;
 
-	if (!verb && argc > 2 && is_group(argv[2]))
+	if (argc > 2 && strcmp(argv[2], "--table") == 0)
+		help_table();
+	else if (!verb && argc > 2 && is_group(argv[2]))
 		help_group(argv[2]);
 	else
 		help_print(verb);

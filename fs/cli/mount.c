@@ -8,6 +8,8 @@
  * SIGINT end face_run(), which unmounts, so that the kernel hands over the dirty pages it holds while they can be taken.
  * Before the mount is there they kill the process, which harms nothing: recovery is idempotent.
  *
+ * In the foreground the steps are told to systemd too (sdnotify.c), where it started this.
+ *
  * A leader that has to follow loses its mount, which suits a leader only, and is mounted anew at the same place.  For that moment
  * the directory underneath is seen.
  */
@@ -25,6 +27,7 @@
 #include <sys/statvfs.h>
 
 #include "base/log.h"
+#include "fs/cli/sdnotify.h"
 #include "fs/face/face.h"
 
 #define COMMIT_NS_MIN     1000000 /* of the timer; shorter would only burn the processor */
@@ -160,6 +163,15 @@ static void log_recovery(struct fs *fs, const struct serving *s)
 			 rec.batches, rec.records, rec.staged_records, rec.nanoseconds / 1000000, rec.orphans);
 }
 
+/* Nothing depends on a word that is lost but the unit that waits for it. */
+static void tell_manager(const char *words)
+{
+	int r = sdnotify(words);
+
+	if (r < 0)
+		log_warn("the service manager cannot be told how it stands: %s", strerror(-r));
+}
+
 static int attach(const struct args *a, struct fs *fs, struct serving *s)
 {
 	char extra[32];
@@ -169,7 +181,7 @@ static int attach(const struct args *a, struct fs *fs, struct serving *s)
 	    .extra_options = extra,
 	    .allow_other = a->allow_other,
 	    .read_only = a->read_only,
-	    .follower = fs_role(fs) == ROLE_FOLLOWER,
+	    .follower = !fs_takes_changes(fs), /* it may follow, or offered the lead to one that may lead by now */
 	    .stop_fd = signal_fd,
 	    .stopping = replication_let_go,
 	    .stopping_ctx = s->replication,
@@ -224,8 +236,10 @@ static int run(const struct args *a, struct fs *fs, struct serving *s)
 	startup_to_log(&s->startup);
 	log_recovery(fs, s);
 	startup_finish(&s->startup, EXIT_OK);
+	tell_manager("READY=1\nSTATUS=mounted");
 	int r_run = serve(a, fs, s);
 	drop_signals();
+	tell_manager("STOPPING=1\nSTATUS=unmounted, writes the last checkpoint");
 	replication_stop(s->replication);
 	int r = fs_close(fs);
 	if (r < 0)
@@ -239,8 +253,12 @@ static void config_set(const struct args *a, struct fs_config *c)
 {
 	c->read_only = a->read_only;
 	c->noatime = a->noatime;
+	c->object_store_open = stores_open_object_store;
+	c->recall_rate = a->recall_rate;
+	c->high_water = (uint32_t)a->high_water;
 	c->lead_later = true; /* another node may lead by now */
-	c->n_workers = a->n_workers ? (uint32_t)a->n_workers : face_default_workers();
+	c->n_workers = (a->n_workers ? (uint32_t)a->n_workers : face_default_workers()) + FACE_LANES;
+	c->n_receivers = a->n_workers ? (uint32_t)a->n_workers : face_default_workers();
 	/* 0 means "the default" there and "as soon as possible" here. */
 	c->commit_interval_ns = a->commit_given ? (int64_t)max_u64(a->commit_ns, COMMIT_NS_MIN) : 0;
 	c->checkpoint_interval_ns = (int64_t)a->checkpoint_ns;
@@ -288,10 +306,12 @@ static int open_and_run(const struct args *a, struct serving *s)
 
 	log_setup(a->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, false);
 	process_harden();
+	tell_manager("STATUS=opens the store, replays the journal");
 	if (volume_open(s->dir, false, a->memory_bytes, &v) < 0)
 		return not_mounted(s);
 	allow_descriptors(a, s->dir);
 	config_set(a, &v.fs);
+	v.fs.object_store_ctx = v.dir;
 	int r = fs_open(&v.fs, &fs);
 	if (r < 0) {
 		volume_complain("cannot mount", s->dir, r);
@@ -326,6 +346,7 @@ int verb_mount(const struct args *a)
 		}
 	}
 	if (!a->foreground) {
+		unsetenv(SDNOTIFY_VARIABLE); /* the service is who called this, not the daemon */
 		int r = startup_fork(s.mountpoint, &s.startup);
 
 		if (r < 0) {

@@ -32,7 +32,7 @@ enum kind {
 };
 
 struct option_row {
-	unsigned verbs;
+	uint64_t verbs;
 	const char *name; /* words separated by -, in -o by _ */
 	char letter;
 	enum kind kind;
@@ -86,19 +86,24 @@ static const struct option_row rows[] = {
      "what the node is called among its peers (default: its host's name)"},
     {MOUNTING, "replica-rate", 0, KIND_SIZE, AT(replica_rate), "SIZE", 16 * KIB, UINT64_C(1) << 40,
      "most bytes a second sent to each peer (default: no limit)"},
+    {MOUNTING, "recall-rate", 0, KIND_SIZE, AT(recall_rate), "SIZE", 16 * KIB, UINT64_C(1) << 40,
+     "most bytes a second fetched for reads of cold files (default: no limit)"},
+    {MOUNTING, "high-water", 0, KIND_COUNT, AT(high_water), "PERCENT", 10, 99,
+     "space used above which the coldest files go to their store, whatever their age (default: never)"},
     {MOUNTING, "nosuid", 0, KIND_FLAG, AT(nosuid), NULL, 0, 0, "set-user-ID bits have no effect"},
     {MOUNTING, "nodev", 0, KIND_FLAG, AT(nodev), NULL, 0, 0, "device nodes have no effect"},
     {MOUNTING, "noexec", 0, KIND_FLAG, AT(noexec), NULL, 0, 0, "no program can be run from it"},
 
     /* What mount(8) calls a helper with. */
-    {VERB_HELPER, "foreground", 'f', KIND_FLAG, AT(foreground), NULL, 0, 0, NULL},
-    {VERB_HELPER, "fake", 'F', KIND_FLAG, AT(fake), NULL, 0, 0, NULL},
-    {VERB_HELPER, "read-only", 'r', KIND_FLAG, AT(read_only), NULL, 0, 0, NULL},
-    {VERB_HELPER, "rw", 'w', KIND_IGNORED, 0, NULL, 0, 0, NULL},
-    {VERB_HELPER, "sloppy", 's', KIND_IGNORED, 0, NULL, 0, 0, NULL},
-    {VERB_HELPER, "no-mtab", 'n', KIND_IGNORED, 0, NULL, 0, 0, NULL},
-    {VERB_HELPER, "types", 't', KIND_IGNORED_VALUE, 0, "TYPE", 0, 0, NULL},
-    {VERB_HELPER, "namespace", 'N', KIND_IGNORED_VALUE, 0, "NS", 0, 0, NULL},
+    {VERB_HELPER, "foreground", 'f', KIND_FLAG, AT(foreground), NULL, 0, 0,
+     "of mount.clawfs: do all but mount (fake); of clawfs SOURCE MOUNTPOINT: do not become a daemon"},
+    {VERB_HELPER, "fake", 'F', KIND_FLAG, AT(fake), NULL, 0, 0, "do all but mount"},
+    {VERB_HELPER, "read-only", 'r', KIND_FLAG, AT(read_only), NULL, 0, 0, "the same as -o ro"},
+    {VERB_HELPER, "rw", 'w', KIND_IGNORED, 0, NULL, 0, 0, "ignored"},
+    {VERB_HELPER, "sloppy", 's', KIND_IGNORED, 0, NULL, 0, 0, "ignored"},
+    {VERB_HELPER, "no-mtab", 'n', KIND_IGNORED, 0, NULL, 0, 0, "ignored"},
+    {VERB_HELPER, "types", 't', KIND_IGNORED_VALUE, 0, "TYPE", 0, 0, "ignored"},
+    {VERB_HELPER, "namespace", 'N', KIND_IGNORED_VALUE, 0, "NS", 0, 0, "ignored"},
 
     {VERB_UMOUNT, "timeout", 0, KIND_SECONDS, AT(timeout_ns), "SEC", 0, SECONDS(86400),
      "how long to wait until the daemon has let go of the store (default 60)"},
@@ -110,11 +115,35 @@ static const struct option_row rows[] = {
      "where the others reach this node; it listens on that port (default: it only connects)"},
     {VERB_PEER_INVITE, "ttl", 0, KIND_SECONDS, AT(ttl_ns), "TIME", SECONDS(1), SECONDS(30 * 86400),
      "how long the token can be used, as 30m or 2h (default 1h)"},
+    {VERB_TIER_ADD, "endpoint", 0, KIND_TEXT, AT(endpoint), "URL", 0, 255, "of an S3 service (default: Amazon's of the region)"},
+    {VERB_TIER_ADD, "region", 0, KIND_TEXT, AT(region), "NAME", 0, 31, "of an S3 service (default us-east-1)"},
+    {VERB_TIER_ADD, "credentials", 0, KIND_TEXT, AT(credentials), "FILE", 0, PATH_MAX,
+     "with the access key and the secret key (default: AWS_ACCESS_KEY_ID and the like, or ~/.aws/credentials)"},
+    {VERB_TIER_ADD, "profile", 0, KIND_TEXT, AT(profile), "NAME", 0, 64, "of the credentials file (default: default)"},
+    {VERB_TIER_ADD, "path-style", 0, KIND_FLAG, AT(path_style), NULL, 0, 0, "the bucket is part of the path, not of the host's name"},
+    {VERB_TIER_ADD, "storage-class", 0, KIND_TEXT, AT(storage_class), "CLASS", 0, 31, "of objects (default: the service's)"},
+    {VERB_TIER_ADD, "ca", 0, KIND_TEXT, AT(ca_file), "FILE", 0, 255, "certificates to trust instead of the system's"},
+    {VERB_TIER_ADD, "insecure", 0, KIND_FLAG, AT(insecure), NULL, 0, 0, "do not check the service's certificate"},
+    {VERB_TIER_ADD, "no-encrypt", 0, KIND_FLAG, AT(no_encrypt), NULL, 0, 0, "objects are readable by whoever gets them"},
+    {VERB_TIER_ADD, "verify", 0, KIND_TEXT, AT(verify), "HOW", 0, 16,
+     "checksum: trust the one the store confirms (default); read: read every object back"},
+    {VERB_TIER_ADD, "pack", 0, KIND_TEXT, AT(pack_size), "SIZE", 0, 16, "of an object, 8M to 64M (default 16M)"},
+    {VERB_TIER_ADD, "rate", 0, KIND_TEXT, AT(store_rate), "SIZE", 0, 16, "most bytes a second, either way (default: no limit)"},
+    {VERB_TIER_ADD, "requests", 0, KIND_TEXT, AT(store_requests), "N", 0, 16, "most requests a second (default: no limit)"},
+    {VERB_TIER_ADD, "budget", 0, KIND_TEXT, AT(store_budget), "N", 0, 20,
+     "most requests a month: beyond them nothing more is aged out (default: no limit)"},
+    {VERB_TIER_ADD, "grace", 0, KIND_TEXT, AT(store_grace), "TIME", 0, 16,
+     "between the last use of an object and its end in the store, as 24h or 30d"},
+    {VERB_TIER_ADD, "timeout", 0, KIND_TEXT, AT(store_timeout), "TIME", 0, 16, "how long a reader of a cold file waits (default 30)"},
+    {VERB_TIER_ADD, "prices", 0, KIND_TEXT, AT(prices), "PUT:GET:GB", 0, 64,
+     "dollars for 1000 writes, 1000 reads and a GB for a month, for the estimate in the status"},
+    {VERB_GC, "dry-run", 'n', KIND_FLAG, AT(dry_run), NULL, 0, 0, "only say what would be removed"},
+    {VERB_UPGRADE, "check", 0, KIND_FLAG, AT(check), NULL, 0, 0, "only say whether this release can mount the volume"},
     {VERB_FSCK, "no-data", 0, KIND_FLAG, AT(no_data), NULL, 0, 0, "do not read file data; check structure only"},
     {VERB_DUMP, "super", 0, KIND_FLAG, AT(only_super), NULL, 0, 0, "the superblock"},
     {VERB_DUMP, "journal", 0, KIND_FLAG, AT(only_journal), NULL, 0, 0, "the batches of the journal and their records"},
     {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
-    {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST, "json", 'j', KIND_FLAG, AT(json),
+    {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST | VERB_TIER_LIST | VERB_UPGRADE, "json", 'j', KIND_FLAG, AT(json),
      NULL, 0, 0, "print JSON"},
     {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
      "more messages"},
@@ -357,7 +386,7 @@ struct getopt_table {
 };
 #define LONG_BASE 1000
 
-static void getopt_table_make(unsigned verb, struct getopt_table *t)
+static void getopt_table_make(uint64_t verb, struct getopt_table *t)
 {
 	size_t n = 0, n_letters = 0;
 
@@ -377,7 +406,7 @@ static void getopt_table_make(unsigned verb, struct getopt_table *t)
 	t->letters[n_letters] = '\0';
 }
 
-static const struct option_row *row_of(unsigned verb, int code)
+static const struct option_row *row_of(uint64_t verb, int code)
 {
 	if (code >= LONG_BASE)
 		return &rows[code - LONG_BASE];
@@ -490,9 +519,68 @@ static void help_program(void)
 	for (size_t i = 0; i < n_verbs; i++)
 		if (verbs[i].bit != VERB_HELPER)
 			help_line(&verbs[i]);
-	printf("\n`clawfs COMMAND --help` tells more; `clawfs --version` names the version.\n\n"
-	       "exit codes: 0 done; 1 failed (fsck: repaired); 4 fsck, dump: damaged; 8 fsck: could not check; 16 wrong usage;\n"
+	printf("\n`clawfs COMMAND --help` tells more, `clawfs help --table` all of it for programs; `clawfs --version` names the version.\n\n"
+	       "exit codes: 0 done; 1 failed (fsck: repaired); 4 fsck, dump: damaged; 8 fsck, upgrade: could not check; 16 wrong usage;\n"
 	       "32 not mounted.\n");
+}
+
+/* Text between tabs: a newline is written \n. */
+static void table_put(const char *text)
+{
+	putchar('\t');
+	for (; text && *text; text++)
+		if (*text == '\n')
+			fputs("\\n", stdout);
+		else
+			putchar(*text);
+}
+
+static void table_option(const char *verb, const struct option_row *row)
+{
+	const char letter[2] = {row->letter, '\0'};
+
+	fputs("option", stdout);
+	table_put(verb);
+	table_put(row->name);
+	table_put(letter);
+	table_put(row->arg);
+	table_put(row->help);
+	putchar('\n');
+}
+
+static void table_verb(const struct verb *verb)
+{
+	fputs("verb", stdout);
+	table_put(verb->name);
+	table_put(verb->operands);
+	table_put(verb->summary);
+	table_put(verb->details);
+	putchar('\n');
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].verbs & verb->bit)
+			table_option(verb->name, &rows[i]);
+}
+
+/*
+ * Man pages, completions and their test are made from this.  Lines of fields between tabs: verb NAME OPERANDS SUMMARY DETAILS, option
+ * VERB NAME LETTER VALUE HELP, word NAME VALUE HELP for what goes into -o, ignored WORD for what -o takes and ignores.
+ */
+void help_table(void)
+{
+	for (size_t i = 0; i < n_verbs; i++)
+		table_verb(&verbs[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		if (!(rows[i].verbs & IN_LIST))
+			continue;
+		fputs("word\t", stdout);
+		for (const char *p = rows[i].name; *p; p++)
+			putchar(*p == '-' ? '_' : *p);
+		table_put(rows[i].arg);
+		table_put(rows[i].help);
+		putchar('\n');
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(ignored_words); i++)
+		printf("ignored\t%s\n", ignored_words[i]);
 }
 
 void help_print(const struct verb *verb)

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/tier/tier.h"
 
 void raise_u64(_Atomic uint64_t *at, uint64_t value)
 {
@@ -280,6 +281,7 @@ static int drop_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
 
 	for (unsigned i = leaf == d->leaf ? d->from : 0; i < LEAF_SLOTS; i++)
 		new.slot[i] = (struct slot){0};
+	leaf_settle(&new);
 	return extent_put(d->fs, d->in, d->in->ino, leaf, l, &new, d->applied);
 }
 
@@ -386,7 +388,7 @@ static int apply_write(struct fs *fs, const struct record *r, uint64_t seq, stru
 			struct slot *slot = &new.slot[s];
 
 			slot->crc = r->write.crc[i];
-			slot->unwritten = false;
+			slot->unwritten = slot->tiered = false;
 			if (r->write.out_of_line) {
 				slot->home = run_next(&walk);
 				slot->birth = birth;
@@ -395,6 +397,7 @@ static int apply_write(struct fs *fs, const struct record *r, uint64_t seq, stru
 				slot->staged = pointer_add(r->write.staged, i);
 			}
 		}
+		leaf_settle(&new);
 		e = extent_put(fs, in, r->ino, block / LEAF_SLOTS, &old, &new, applied);
 	}
 	if (e == 0 && !r->write.out_of_line)
@@ -446,6 +449,7 @@ static int zero_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
 		if (leaf * LEAF_SLOTS + i >= z->block && leaf * LEAF_SLOTS + i < z->end)
 			zero_slot(&new.slot[i], z->mode);
+	leaf_settle(&new);
 	return extent_put(z->fs, z->in, z->in->ino, leaf, l, &new, z->applied);
 }
 
@@ -579,6 +583,8 @@ static int dispatch(struct fs *fs, const struct record *r, uint64_t seq, struct 
 		return apply_zero(fs, r, applied);
 	case RECORD_REAP:
 		return apply_reap(fs, r, applied);
+	case RECORD_TIER:
+		return tier_apply(fs, r, applied);
 	case RECORD_EPOCH:
 		return apply_epoch(fs, r, seq);
 	default: /* written by a newer clawfs: the format version should have stopped the mount */
@@ -589,6 +595,7 @@ static int dispatch(struct fs *fs, const struct record *r, uint64_t seq, struct 
 
 int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct applied *applied)
 {
+	applied->time_ns = r->time_ns;
 	int e = dispatch(fs, r, seq, applied);
 
 	if (e == 0)

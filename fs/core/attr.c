@@ -68,7 +68,7 @@ void attr_touch(struct fs *fs, uint64_t ino)
 	int64_t now = clock_real_ns(fs->clock);
 
 	/* A reader neither waits for a hand-over nor writes on a follower. */
-	if (fs->config.noatime || fs_role(fs) != ROLE_LEADER || atomic_load(&fs->held))
+	if (fs->config.noatime || !fs_takes_changes(fs) || atomic_load(&fs->held))
 		return;
 	if (icache_copy(fs->icache, ino, &in) < 0 || !atime_is_due(&in, now) || ring_is_busy(fs) || op_begin(fs) < 0)
 		return;
@@ -109,6 +109,7 @@ static int setattr_locked(struct fs *fs, const struct fs_cred *cred, uint64_t in
 	struct record rec[3] = {0};
 	uint8_t acl[ACL_BYTES_MAX];
 	_Alignas(DISK_BLOCK) uint8_t block[BLOCK_SIZE];
+	uint64_t promised = 0;
 	uint32_t crc;
 	struct inode *in;
 	size_t n = 0;
@@ -128,7 +129,8 @@ static int setattr_locked(struct fs *fs, const struct fs_cred *cred, uint64_t in
 			r = extent_check(fs, in, div_round_up(a->size, BLOCK_SIZE), UINT64_MAX);
 		if (r == 0 && a->size < in->size && a->size % BLOCK_SIZE != 0) {
 			/* What is left of the last block must read as zeros should the file grow again. */
-			r = write_zero_part(fs, cred, in, a->size, (a->size / BLOCK_SIZE + 1) * BLOCK_SIZE, rec, &n, block, &crc);
+			r = write_zero_part(fs, cred, in, a->size, (a->size / BLOCK_SIZE + 1) * BLOCK_SIZE, rec, &n, block, &crc,
+					    &promised);
 		}
 	}
 	if (r == 0 && (a->mask & ATTR_MODE)) {
@@ -156,24 +158,29 @@ static int setattr_locked(struct fs *fs, const struct fs_cred *cred, uint64_t in
 		rec[n].attr.mask |= ATTR_MTIME;
 		rec[n].attr.mtime_ns = rec[n].time_ns;
 	}
-	return fs_log(fs, rec, n + 1, 0);
+	r = promised ? arena_reserve(fs->arena, promised) : 0;
+	return r < 0 ? r : fs_log(fs, rec, n + 1, promised);
 }
 
 int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct record_attr *in, struct fs_attr *ret)
 {
 	struct lockset ls;
 	struct inode *now;
-	int r = op_begin(fs);
+	bool tried = false;
+	int r;
 
-	if (r < 0)
-		return r;
-	lockset_lock(fs->icache, &ls, &ino, 1);
-	r = in->mask & ATTR_ALL ? setattr_locked(fs, cred, ino, in) : 0;
-	if (r == 0)
-		r = icache_get(fs->icache, ino, &now);
-	if (r == 0)
-		attr_fill(now, ret);
-	lockset_unlock(fs->icache, &ls);
-	op_end(fs);
+	do {
+		r = op_begin(fs);
+		if (r < 0)
+			return r;
+		lockset_lock(fs->icache, &ls, &ino, 1);
+		r = in->mask & ATTR_ALL ? setattr_locked(fs, cred, ino, in) : 0;
+		if (r == 0)
+			r = icache_get(fs->icache, ino, &now);
+		if (r == 0)
+			attr_fill(now, ret);
+		lockset_unlock(fs->icache, &ls);
+		op_end(fs);
+	} while (op_retry_space(fs, r, &tried));
 	return r;
 }

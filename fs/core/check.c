@@ -1,9 +1,10 @@
 /*
  * check.c: fsck: everything that must agree, compared: inodes with their leaves and names, leaves with the bitmap, names with
- * inodes, link counts with names, reservations with slots, and each block with its checksum.
+ * inodes, link counts with names, reservations with slots, objects with the leaves that are tiered in them, and each block with
+ * its checksum.  What lies in object stores only is counted and not fetched.
  *
- * One walk over the inodes in order; per directory a walk over its names.  Memory: 16 bytes an inode for the link counts and
- * two bits a block.  The volume is open without threads and nobody else uses it.
+ * One walk over the inodes in order; per directory a walk over its names.  Memory: 16 bytes an inode for the link counts, as many
+ * an object, and two bits a block.  The volume is open without threads and nobody else uses it.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/tier/tier.h"
 
 struct check {
 	struct fs *fs;
@@ -20,8 +22,11 @@ struct check {
 	void (*report)(void *ctx, const char *line);
 	void *ctx;
 	struct fs_check_result *res;
-	struct refs *links; /* names found of each inode */
-	uint64_t *seen;     /* a bit a block of the arena: some slot has its home there */
+	struct refs *links;       /* names found of each inode */
+	struct refs *live;        /* tiered slots found of each object */
+	struct object_row object; /* asked for last; `object` 0: it has no row */
+	uint64_t asked;
+	uint64_t *seen; /* a bit a block of the arena: some slot has its home there */
 	uint64_t n_blocks, n_seen, reserved, n_inodes;
 	void *data;
 	struct inode *in; /* being checked */
@@ -72,13 +77,37 @@ static void verify_leaf(struct check *c, uint64_t leaf, const struct leaf *l)
 
 		if (!slot_has_data(&l->slot[i]))
 			continue;
-		if (extent_read(c->fs, c->in->ino, block, 1, c->data) < 0)
-			finding(c, &c->res->damaged_blocks, c->in->ino,
-				"bytes %llu to %llu are damaged: restore them from a copy",
-				(unsigned long long)(block * BLOCK_SIZE), (unsigned long long)((block + 1) * BLOCK_SIZE - 1));
-		else
+		int r = extent_read(c->fs, c->in->ino, block, 1, c->data);
+		if (r == -EINPROGRESS)
+			tier_take_miss();
+		if (r == 0)
 			c->res->bytes_verified += BLOCK_SIZE;
+		else if (slot_cold(&l->slot[i]) && r == -EINPROGRESS)
+			c->res->cold_blocks++;
+		else
+			finding(c, &c->res->damaged_blocks, c->in->ino, "bytes %llu to %llu are damaged: %s",
+				(unsigned long long)(block * BLOCK_SIZE), (unsigned long long)((block + 1) * BLOCK_SIZE - 1),
+				r == -EINPROGRESS ? "the file must be evicted, its object has them" : "restore them from a copy");
 	}
+}
+
+/* The leaf's object, with its row. */
+static void check_object(struct check *c, uint64_t leaf, const struct leaf *l)
+{
+	uint64_t block = leaf * LEAF_SLOTS, object = l->object.id;
+
+	if (c->asked != object && objects_get(c->fs, object, &c->object) < 0)
+		c->object.object = 0; /* one that cannot be read is told of by check_objects() */
+	c->asked = object;
+	if (c->object.object == 0)
+		STRUCTURE(c, c->in->ino,
+			  "blocks from %llu on lie in object %016llx, which no row knows: restore them from a copy",
+			  (unsigned long long)block, (unsigned long long)object);
+	else if (l->object.offset + (uint64_t)l->object.len > c->object.bytes)
+		STRUCTURE(c, c->in->ino, "blocks from %llu on lie behind the end of object %016llx: restore them from a copy",
+			  (unsigned long long)block, (unsigned long long)object);
+	if (refs_add(c->live, object, (uint64_t)__builtin_popcount(leaf_tiered(l))) < 0)
+		STRUCTURE(c, c->in->ino, "out of memory while counting what is live of objects");
 }
 
 static int check_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
@@ -97,10 +126,12 @@ static int check_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
 			see_home(c, leaf * LEAF_SLOTS + i, s->home);
 	}
 	c->res->blocks += LEAF_SLOTS;
+	if (l->object.id)
+		check_object(c, leaf, l);
 	if (!c->verify_data || !data)
 		return 0;
-	/* The whole leaf in one go; block by block only when something is wrong with it. */
-	if (extent_read(c->fs, c->in->ino, leaf * LEAF_SLOTS, LEAF_SLOTS, c->data) < 0) {
+	/* The whole leaf in one go; block by block only when something is wrong with it, or cold. */
+	if (leaf_cold(l) || extent_read(c->fs, c->in->ino, leaf * LEAF_SLOTS, LEAF_SLOTS, c->data) < 0) {
 		verify_leaf(c, leaf, l);
 		return 0;
 	}
@@ -312,6 +343,29 @@ static int check_history(struct check *c)
 	return r;
 }
 
+static int check_row(void *ctx, const struct object_row *o)
+{
+	struct check *c = ctx;
+	uint64_t live = refs_get(c->live, o->object);
+
+	c->res->objects++;
+	if (o->n_live != live)
+		ACCOUNTING(c, FS_ROOT_INO, "object %016llx has %u blocks live by its row, leaves have %llu",
+			   (unsigned long long)o->object, o->n_live, (unsigned long long)live);
+	return 0;
+}
+
+static int check_objects(struct check *c)
+{
+	int r = objects_each(c->fs, 0, check_row, c);
+
+	if (r == -EBADMSG || r == -EUCLEAN) {
+		STRUCTURE(c, FS_ROOT_INO, "a row of the table of objects cannot be read: resync this node, or restore it");
+		r = 0;
+	}
+	return r;
+}
+
 static void check_space(struct check *c)
 {
 	struct arena_status as;
@@ -354,6 +408,8 @@ static int check_all(struct check *c)
 	if (r == 0)
 		r = check_history(c);
 	if (r == 0)
+		r = check_objects(c);
+	if (r == 0)
 		check_space(c);
 	if (r == -EBADMSG || r == -EUCLEAN || r == -EIO) {
 		STRUCTURE(c, FS_ROOT_INO, "part of the index cannot be read: %s; restore the volume from a replica",
@@ -374,6 +430,11 @@ int fs_check(struct fs *fs, bool verify_data, void (*report)(void *ctx, const ch
 	int r = refs_new(&c.links);
 	if (r < 0)
 		return r;
+	r = refs_new(&c.live);
+	if (r < 0) {
+		refs_free(c.links);
+		return r;
+	}
 	c.seen = calloc(c.n_blocks / 64 + 1, sizeof(*c.seen));
 	if (!c.seen || posix_memalign(&c.data, DISK_BLOCK, LEAF_SLOTS * BLOCK_SIZE))
 		r = -ENOMEM;
@@ -381,6 +442,7 @@ int fs_check(struct fs *fs, bool verify_data, void (*report)(void *ctx, const ch
 		r = check_all(&c);
 	free(c.data);
 	free(c.seen);
+	refs_free(c.live);
 	refs_free(c.links);
 	return r;
 }

@@ -113,11 +113,19 @@ struct fs {
 	struct policies *policies;     /* policy.c */
 	struct durability *durability; /* durability.c */
 	struct positions *positions;   /* position.c */
+	struct tier_objects *objects;  /* tier/objects.c */
+	struct tier_watches *watches;  /* tier/place.c */
+	struct stores *stores;         /* tier/stores.c */
+	struct recall *recall;         /* tier/recall.c */
+	struct recalled *recalled;     /* tier/recalled.c */
+	struct ageing *ageing;         /* tier/ageing.c */
+	struct tier_jobs *tier_jobs;   /* tier/jobs.c */
 	struct service position_timer;
 	_Atomic int role;              /* enum replica_role */
 	_Atomic int unreadable;        /* 0, or -EBUSY: what fs_readable() says */
 	_Atomic bool held;             /* writers wait in op_begin() */
-	_Atomic uint64_t offered;
+	_Atomic uint32_t n_held;       /* those */
+	_Atomic uint64_t offered;      /* epoch that another node may lead with by now, nobody here knows: no change is taken; 0: none */
 	_Atomic uint64_t history;      /* epoch of the newest EPOCH record applied */
 	_Atomic uint64_t applied_seq;  /* newest batch with a record applied */
 	_Atomic uint64_t telling_seq;  /* of a follower: applied, but its watcher is being told of it; 0: none is */
@@ -127,6 +135,7 @@ struct fs {
 /* What applying a record did to the arena's reservations: gained (or, negative, given back). */
 struct applied {
 	int64_t reserved;
+	int64_t time_ns; /* of the record being applied; set by apply_record() */
 };
 
 /* open.c */
@@ -157,7 +166,10 @@ void raise_u64(_Atomic uint64_t *at, uint64_t value); /* to at least `value` */
 
 /* extent.c: leaves of a file; the caller holds the inode's stripe. */
 MUST_CHECK int extent_get(struct fs *fs, uint64_t ino, uint64_t leaf, struct leaf *ret); /* absent: empty */
-/* Replaces a leaf: frees homes that went, counts blocks of `in` (may be NULL: homer, counts unchanged) and reservations. */
+/*
+ * Replaces a leaf: frees homes that went, counts blocks of `in`, reservations and what objects lose.  Without `in` it is a local
+ * change (homer, eviction) of where data is: no count changes, `applied` may be NULL.
+ */
 MUST_CHECK int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, const struct leaf *old, const struct leaf *new,
 			  struct applied *applied);
 /* The same for a leaf that is in its place already. */
@@ -171,16 +183,21 @@ MUST_CHECK int extent_each(struct fs *fs, const struct inode *in, uint64_t leaf,
  * it is logged: afterwards nothing can refuse it, recovery neither.
  */
 MUST_CHECK int extent_check(struct fs *fs, const struct inode *in, uint64_t block, uint64_t end);
-/* Whole blocks [block, block + n) of a file into p, verified; holes as zeros. */
+/* Whole blocks [block, block + n) of a file into p, verified; holes as zeros.  -EINPROGRESS: cold data that is not in memory. */
 MUST_CHECK int extent_read(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, void *p);
 
 /* write.c */
 /*
  * Bytes [from, to) of one block become zeros, as an inline WRITE rec[(*n)++] that does not move size or times; nothing when
- * the block holds no data.  `block` (aligned to DISK_BLOCK) and `crc` must live until the record is logged.
+ * the block holds no data.  `block` (aligned to DISK_BLOCK) and `crc` must live until the record is logged.  *promised grows
+ * by the blocks that the caller must reserve for it: 1 when the block is cold.
  */
 MUST_CHECK int write_zero_part(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint64_t from, uint64_t to,
-			       struct record *rec, size_t *n, uint8_t *block, uint32_t *crc);
+			       struct record *rec, size_t *n, uint8_t *block, uint32_t *crc, uint64_t *promised);
+
+/* read.c */
+/* fs_read() that leaves the access time alone. */
+MUST_CHECK int read_quietly(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p, void **ret_p, size_t *ret_len);
 
 /* homer.c */
 MUST_CHECK int homer_queue(struct fs *fs, const struct staged_write *w);
@@ -212,13 +229,13 @@ void replica_close(struct fs *fs);          /* NULL is fine */
 /* The superblock as it is now: to be changed and given to replica_save_super(). */
 void replica_get_super(struct fs *fs, struct super *ret);
 /*
- * Makes role, flags, fence and epoch of `s` durable, and fs_readable() says what follows from them; its other members do not
- * count.  The epoch never goes back: one that was promised since `s` was read stays.  -ESTALE when the role changed since.
+ * Makes role, flags, fence, epoch and features of `s` durable, and fs_readable() says what follows from them; its other members do
+ * not count.  The epoch never goes back: one that was promised since `s` was read stays.  -ESTALE when the role changed since.
  */
 MUST_CHECK int replica_save_super(struct fs *fs, const struct super *s);
 /* Says anew whether the volume is readable: after applied_seq moved or was set back. */
 void replica_judge(struct fs *fs);
-/* The EPOCH record of a leader, as its first one. */
+/* Commits what there is, first of all the EPOCH record of a leader; of one that may not lead any more there is none. */
 MUST_CHECK int replica_begin_leading(struct fs *fs);
 void replica_durable(void *fs, uint64_t seq); /* for the journal: fs_hooks.durable */
 bool replica_has_hooks(struct fs *fs);        /* fs->hooks may be looked at */
@@ -266,6 +283,15 @@ bool policy_is(struct slice xattr_name);
 bool policy_valid(const struct record *r); /* of such a record: policy_apply() can read it */
 MUST_CHECK int policy_apply(struct fs *fs, const struct record *r);
 MUST_CHECK int policy_drop(struct fs *fs, uint64_t ino); /* the inode goes */
+/* As fs_set_policy(), whatever key and value. */
+MUST_CHECK int policy_set(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *key, const char *value);
+/* One that nobody outside may read ("tier.key"): to fs_get_policy() it is not there, and no dump shows its value. */
+bool policy_is_secret(struct slice key);
+/* Those of `ino` itself whose key begins with `prefix`, secret ones too; fn returns 0 to go on.  No lock is held while it runs. */
+MUST_CHECK int policies_each(struct fs *fs, uint64_t ino, const char *prefix, int (*fn)(void *ctx, const char *key, const char *value),
+			     void *ctx);
+uint64_t policies_generation(struct fs *fs); /* grows with each change of any */
+bool policies_have(struct fs *fs, const char *key); /* of any inode */
 
 /* durability.c: fsync on as many followers as a policy asks for */
 struct durability_level {
@@ -282,6 +308,7 @@ void durability_close(struct fs *fs);          /* the journal has no waiters any
  */
 void durability_role(struct fs *fs, enum replica_role role);
 void durability_failed(struct fs *fs);    /* fs->failed was set: nobody waits any more */
+bool durability_interrupt(struct fs *fs, const struct journal_waiter *w); /* as fs_interrupt() */
 void durability_end_waits(struct fs *fs); /* its part of fs_end_waits() */
 /* A policy was set or unset: those who wait are looked at again.  No stripes are held. */
 void durability_policy_changed(struct fs *fs);

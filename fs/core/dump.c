@@ -7,6 +7,7 @@
 
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/tier/tier.h"
 
 struct dump_row {
 	struct slice key, value;
@@ -16,6 +17,15 @@ struct dump_row {
 static void put_int(json_t *o, const char *name, uint64_t v)
 {
 	json_object_set_new(o, name, json_integer((json_int_t)v));
+}
+
+/* As it is named in its store. */
+static void put_object_id(json_t *o, uint64_t object)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%016llx", (unsigned long long)object);
+	json_object_set_new(o, "object", json_string(text));
 }
 
 /* Bytes as text; those that are no UTF-8 as \xNN. */
@@ -80,17 +90,40 @@ static int row_leaf(struct dump_row *w)
 		put_int(w->out, "leaf", be64_get((const uint8_t *)w->key.p + 9));
 	for (unsigned i = 0; i < LEAF_SLOTS && r == 0; i++) {
 		const struct slot *s = &l.slot[i];
-		char text[96];
+		char text[112];
 
 		if (!slot_used(s))
 			continue;
-		snprintf(text, sizeof(text), "%u: %s home %u:%llu journal %llu crc %08x", i, s->unwritten ? "unwritten" : "data",
-			 pointer_device(s->home), (unsigned long long)pointer_block(s->home),
-			 (unsigned long long)pointer_block(s->staged), s->crc);
+		snprintf(text, sizeof(text), "%u: %s home %u:%llu journal %llu crc %08x%s", i,
+			 s->unwritten ? "unwritten" : "data", pointer_device(s->home), (unsigned long long)pointer_block(s->home),
+			 (unsigned long long)pointer_block(s->staged), s->crc, s->tiered ? " tiered" : "");
 		json_array_append_new(slots, json_string(text));
 	}
 	json_object_set_new(w->out, "slots", slots);
+	if (r == 0 && l.object.id) {
+		put_object_id(w->out, l.object.id);
+		put_int(w->out, "frame_offset", l.object.offset);
+		put_int(w->out, "frame_bytes", l.object.len);
+	}
 	return r;
+}
+
+/* The sealed key is left out: who has the volume's key needs no dump. */
+static int row_object(struct dump_row *w, uint64_t object)
+{
+	struct object_row o;
+	int r = w->key.len == 9 ? object_row_decode(object, w->value, &o) : -EUCLEAN;
+
+	if (r < 0)
+		return r;
+	put_object_id(w->out, object);
+	put_int(w->out, "store", o.store);
+	put_int(w->out, "bytes", o.bytes);
+	put_int(w->out, "blocks", o.n_blocks);
+	put_int(w->out, "live", o.n_live);
+	put_int(w->out, "born_ns", (uint64_t)o.born_ns);
+	put_int(w->out, "moved_ns", (uint64_t)o.moved_ns);
+	return 0;
 }
 
 static int row_history(struct dump_row *w, uint64_t epoch)
@@ -158,11 +191,17 @@ static int fill_row(struct dump_row *w, struct kv *kv)
 		if (w->key.len <= 9)
 			return -EUCLEAN;
 		put_bytes(w->out, "key", after(w->key, 9));
-		put_bytes(w->out, "value", w->value);
+		if (policy_is_secret(after(w->key, 9)))
+			put_int(w->out, "secret_bytes", w->value.len);
+		else
+			put_bytes(w->out, "value", w->value);
 		return 0;
 	case TABLE_HISTORY:
 		json_object_del(w->out, "ino");
 		return row_history(w, ino);
+	case TABLE_OBJECT:
+		json_object_del(w->out, "ino");
+		return row_object(w, ino);
 	case TABLE_EXTENT:
 		return row_leaf(w);
 	case TABLE_BITMAP:

@@ -15,6 +15,9 @@
  * connection came or went, and when a policy was set, which is an admin's way out when followers stay away.  Policies are
  * looked up without the lock, because an inode's stripe is taken for it and a commit may be led by a thread that holds some.
  *
+ * Who is interrupted stops waiting for followers, and is told that nothing is known of them (-EINTR).  The commit is not undone:
+ * one that is interrupted before it is answered by its end.
+ *
  * A follower answers when its own commit is done: what it has came from the leader, where somebody else waited for it.  An old
  * leader is no such follower: what it took and its followers did not is lost to them, and it says so (-EROFS).
  *
@@ -41,6 +44,7 @@ struct request {
 	struct durability_level level;
 	uint64_t generation; /* of the policies that level is from */
 	bool committed;
+	bool interrupted; /* it is not to wait */
 	int64_t since_ns; /* mono: when it was */
 	int result;
 };
@@ -147,6 +151,10 @@ static bool judge(struct durability *d, struct request *q, struct outcome *o) RE
 	q->result = refusal(d, q->fs);
 	if (q->result < 0)
 		return true;
+	if (q->interrupted) {
+		q->result = -EINTR;
+		return true;
+	}
 	if (d->n_live >= l->replicas)
 		return false;
 	note_short(d, q, o);
@@ -395,6 +403,30 @@ static void judge_again(struct durability *d, struct outcome *o) REQUIRES(d->loc
 	} else if (was_short) {
 		o->ended = "the policy was changed, and nobody waits for followers now";
 	}
+}
+
+bool durability_interrupt(struct fs *fs, const struct journal_waiter *w)
+{
+	struct durability *d = fs->durability;
+	struct request *q, **at;
+
+	mutex_lock(&d->lock);
+	for (at = &d->first; *at && (*at)->waiter != w; at = &(*at)->next)
+		;
+	q = *at;
+	if (q)
+		q->interrupted = true;
+	bool waited = q && q->committed;
+	if (waited) {
+		*at = q->next;
+		if (d->end == &q->next)
+			d->end = at;
+		free(q);
+		d->n_open--;
+		cond_broadcast(&d->answered);
+	}
+	mutex_unlock(&d->lock);
+	return waited;
 }
 
 void durability_policy_changed(struct fs *fs)

@@ -6,6 +6,10 @@
  *
  * Reading verifies every block against its slot's CRC-32C.  A mismatch is damage: named once in the log and in status, and
  * returned as -EBADMSG for the range.
+ *
+ * Data that only an object store has comes from memory, if it was recalled; else the read is -EINPROGRESS, and what it missed is
+ * kept for the thread (tier_missed()).  Where a home turns out to be damaged and the data is tiered as well, the object has the
+ * good copy.
  */
 #include <assert.h>
 #include <errno.h>
@@ -15,6 +19,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/tier/tier.h"
 
 int extent_get(struct fs *fs, uint64_t ino, uint64_t leaf, struct leaf *ret)
 {
@@ -59,9 +64,13 @@ int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, con
 {
 	int r = lcache_put(fs->lcache, ino, leaf, new);
 
-	if (r == 0)
-		extent_replaced(fs, in, ino, old, new, applied);
-	return r;
+	if (r < 0)
+		return r;
+	extent_replaced(fs, in, ino, old, new, applied);
+	if (!in)
+		return 0;
+	tier_touched(fs, ino);
+	return objects_moved(fs, old, new, applied->time_ns);
 }
 
 /* Files of up to this many leaves are walked leaf by leaf, without asking the index for what it has. */
@@ -159,65 +168,196 @@ int extent_check(struct fs *fs, const struct inode *in, uint64_t block, uint64_t
 	return r < 0 ? r : 0;
 }
 
-/* Where up to READ_BATCH blocks are; 0: reads as zeros. */
+/* Where up to READ_BATCH blocks are; 0: reads as zeros, or was recalled and is in its place already. */
 #define READ_BATCH 288u
 struct block_map {
 	pointer_t at[READ_BATCH];
 	uint32_t crc[READ_BATCH];
+	bool tiered[READ_BATCH];
 };
 
-static int map_blocks(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, struct block_map *m)
+/* One leaf's part of a read: slots [first, first + n), the first of which goes to p. */
+struct piece {
+	uint64_t ino, leaf;
+	unsigned first, n;
+	uint8_t *p;
+};
+
+static uint16_t piece_mask(const struct piece *c)
+{
+	return (uint16_t)((1u << (c->first + c->n)) - (1u << c->first));
+}
+
+/* The recalled blocks of `mask` to their places; false: they are not in memory, and the reader is told so. */
+static bool get_recalled(struct fs *fs, const struct piece *c, const struct leaf *l, uint16_t mask)
+{
+	CLEANUP_FREE uint8_t *room = NULL;
+	uint8_t *blocks = c->p;
+
+	if (c->n < LEAF_SLOTS) {
+		blocks = room = malloc(LEAF_SLOTS * BLOCK_SIZE);
+		if (!room)
+			return false;
+	}
+	if (!recalled_get(fs, &l->object, mask, blocks)) {
+		tier_missed(c->ino, c->leaf);
+		return false;
+	}
+	for (unsigned i = 0; room && i < c->n; i++)
+		if (mask >> (c->first + i) & 1)
+			memcpy(c->p + (size_t)i * BLOCK_SIZE, room + (size_t)(c->first + i) * BLOCK_SIZE, BLOCK_SIZE);
+	return true;
+}
+
+/* -EINPROGRESS: not in memory; -EBADMSG: what the object has is not what the slot wants. */
+static int read_recalled(struct fs *fs, const struct piece *c, const struct leaf *l, uint16_t mask)
+{
+	if (!get_recalled(fs, c, l, mask))
+		return -EINPROGRESS;
+	for (unsigned i = 0; i < c->n; i++)
+		if ((mask >> (c->first + i) & 1) &&
+		    crc32c(0, c->p + (size_t)i * BLOCK_SIZE, BLOCK_SIZE) != l->slot[c->first + i].crc)
+			return fs_damaged(fs, c->ino, (c->leaf * LEAF_SLOTS + c->first + i) * BLOCK_SIZE, "recalled data");
+	return 0;
+}
+
+static void map_piece(const struct piece *c, const struct leaf *l, uint32_t at, struct block_map *m)
+{
+	for (unsigned k = 0; k < c->n; k++) {
+		const struct slot *s = &l->slot[c->first + k];
+
+		m->at[at + k] = !slot_has_data(s) ? 0 : s->staged ? s->staged : s->home;
+		m->crc[at + k] = s->crc;
+		m->tiered[at + k] = s->tiered;
+		if (!m->at[at + k] && !s->tiered)
+			memset(c->p + (size_t)k * BLOCK_SIZE, 0, BLOCK_SIZE);
+	}
+}
+
+/* The part of blocks [block, block + n) that is in the leaf of block + i. */
+static struct piece piece_at(uint64_t ino, uint64_t block, uint32_t n, uint32_t i, uint8_t *p)
+{
+	unsigned first = (unsigned)((block + i) % LEAF_SLOTS), left = n - i;
+
+	return (struct piece){.ino = ino,
+			      .leaf = (block + i) / LEAF_SLOTS,
+			      .first = first,
+			      .n = left < LEAF_SLOTS - first ? left : LEAF_SLOTS - first,
+			      .p = p + (size_t)i * BLOCK_SIZE};
+}
+
+/* Zeros and recalled data are in their places afterwards.  -EINPROGRESS only after all leaves were looked at. */
+static int map_blocks(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, struct block_map *m, uint8_t *p)
 {
 	struct leaf l;
+	int missed = 0;
 
 	for (uint32_t i = 0; i < n;) {
-		uint32_t first = (uint32_t)((block + i) % LEAF_SLOTS), take = LEAF_SLOTS - first;
-		int r = extent_get(fs, ino, (block + i) / LEAF_SLOTS, &l);
+		const struct piece c = piece_at(ino, block, n, i, p);
+		int r = extent_get(fs, ino, c.leaf, &l);
 
 		if (r < 0)
 			return r;
-		if (take > n - i)
-			take = n - i;
-		for (uint32_t k = 0; k < take; k++) {
-			const struct slot *s = &l.slot[first + k];
-
-			m->at[i + k] = !slot_has_data(s) ? 0 : s->staged ? s->staged : s->home;
-			m->crc[i + k] = s->crc;
-		}
-		i += take;
+		map_piece(&c, &l, i, m);
+		uint16_t cold = l.object.id ? leaf_cold(&l) & piece_mask(&c) : 0;
+		r = cold ? read_recalled(fs, &c, &l, cold) : 0;
+		if (r < 0 && r != -EINPROGRESS)
+			return r;
+		missed = r < 0 ? r : missed;
+		i += c.n;
 	}
-	return 0;
+	return missed;
 }
 
 static int read_run(struct fs *fs, pointer_t at, uint32_t n, void *p)
 {
-	if (!at) {
-		memset(p, 0, (size_t)n * BLOCK_SIZE);
-		return 0;
-	}
 	if (pointer_device(at) == DEVICE_JOURNAL)
 		return journal_read(fs->journal, pointer_block(at), n, p);
 	return arena_read(fs->arena, at, n, p);
 }
 
+static bool is_damage(int r)
+{
+	return r == -EUCLEAN || r == -EBADMSG || r == -EIO;
+}
+
+static int damaged(struct fs *fs, uint64_t ino, uint64_t block, int r)
+{
+	return fs_damaged(fs, ino, block * BLOCK_SIZE,
+			  r == 0      ? "data checksum"
+			  : r == -EIO ? "unreadable data"
+				      : "block pointer");
+}
+
+/* How many blocks from `i` on, lying one after the other, have what they should. */
+static uint32_t count_good(const struct block_map *m, uint32_t i, uint32_t n, const uint8_t *p)
+{
+	uint32_t k = 0;
+
+	while (k < n && crc32c(0, p + (size_t)(i + k) * BLOCK_SIZE, BLOCK_SIZE) == m->crc[i + k])
+		k++;
+	return k;
+}
+
+/* One block of which what is here may be damaged; the object may have it, too. */
+static int read_either(struct fs *fs, uint64_t ino, uint64_t block, const struct block_map *m, uint32_t i, uint8_t *p)
+{
+	const struct piece c = piece_at(ino, block + i, 1, 0, p + (size_t)i * BLOCK_SIZE);
+	struct leaf l;
+	int r = read_run(fs, m->at[i], 1, c.p);
+
+	if (r < 0 && !is_damage(r))
+		return r;
+	if (r == 0 && count_good(m, i, 1, p) == 1)
+		return 0;
+	r = damaged(fs, ino, block + i, r);
+	if (!m->tiered[i])
+		return r;
+	r = extent_get(fs, ino, c.leaf, &l);
+	return r < 0 ? r : read_recalled(fs, &c, &l, piece_mask(&c));
+}
+
+/* Blocks [i, i + n) of the map, which lie one after the other. */
+static int read_stretch(struct fs *fs, uint64_t ino, uint64_t block, const struct block_map *m, uint32_t i, uint32_t n,
+			uint8_t *p)
+{
+	int r = read_run(fs, m->at[i], n, p + (size_t)i * BLOCK_SIZE), missed = 0;
+	bool tiered = false;
+
+	if (r < 0 && !is_damage(r))
+		return r;
+	uint32_t good = r == 0 ? count_good(m, i, n, p) : 0;
+	if (good == n)
+		return 0;
+	for (uint32_t k = i; k < i + n; k++)
+		tiered |= m->tiered[k];
+	if (!tiered)
+		return damaged(fs, ino, block + i + good, r);
+	for (uint32_t k = i + good; k < i + n; k++) {
+		r = read_either(fs, ino, block, m, k, p);
+		if (r < 0 && r != -EINPROGRESS)
+			return r;
+		missed = r < 0 ? r : missed;
+	}
+	return missed;
+}
+
 static int read_mapped(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, const struct block_map *m, uint8_t *p)
 {
+	int missed = 0;
+
 	for (uint32_t i = 0; i < n;) {
 		uint32_t run = 1;
 
 		while (i + run < n && (m->at[i] ? m->at[i + run] == pointer_add(m->at[i], run) : !m->at[i + run]))
 			run++;
-		int r = read_run(fs, m->at[i], run, p + (size_t)i * BLOCK_SIZE);
-		if (r == -EUCLEAN || r == -EBADMSG || r == -EIO)
-			return fs_damaged(fs, ino, (block + i) * BLOCK_SIZE, r == -EIO ? "unreadable data" : "block pointer");
-		if (r < 0)
+		int r = m->at[i] ? read_stretch(fs, ino, block, m, i, run, p) : 0;
+		if (r < 0 && r != -EINPROGRESS)
 			return r;
-		for (uint32_t k = i; m->at[i] && k < i + run; k++)
-			if (crc32c(0, p + (size_t)k * BLOCK_SIZE, BLOCK_SIZE) != m->crc[k])
-				return fs_damaged(fs, ino, (block + k) * BLOCK_SIZE, "data checksum");
+		missed = r < 0 ? r : missed;
 		i += run;
 	}
-	return 0;
+	return missed;
 }
 
 int extent_read(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, void *p)
@@ -226,10 +366,11 @@ int extent_read(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, void *p
 
 	for (uint32_t done = 0; done < n;) {
 		uint32_t now = n - done < READ_BATCH ? n - done : READ_BATCH;
-		int r = map_blocks(fs, ino, block + done, now, &m);
+		uint8_t *to = (uint8_t *)p + (size_t)done * BLOCK_SIZE;
+		int r = map_blocks(fs, ino, block + done, now, &m, to);
 
 		if (r == 0)
-			r = read_mapped(fs, ino, block + done, now, &m, (uint8_t *)p + (size_t)done * BLOCK_SIZE);
+			r = read_mapped(fs, ino, block + done, now, &m, to);
 		if (r < 0)
 			return r;
 		done += now;

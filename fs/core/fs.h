@@ -20,6 +20,8 @@
 
 struct diverged_sink;
 struct fs;
+struct object_store;
+struct store_definition;
 
 /* Who asks. */
 struct fs_cred {
@@ -42,10 +44,20 @@ struct fs_config {
 	int (*kv_open)(void *ctx, bool create, struct kv **ret_kv);
 	void *kv_ctx;
 	struct diverged_sink *diverged; /* where a resync keeps what only this node had (fs/store/diverged.h); NULL: nowhere */
+	/*
+	 * Opens the store that a definition names, with this node's credentials for `name`; NULL: there are no stores, cold data cannot
+	 * be read.  *message (OBJECT_MESSAGE_MAX) says why not.  Never called with a lock held.
+	 */
+	int (*object_store_open)(void *ctx, const char *name, const struct store_definition *d, struct object_store **ret_store,
+				 char *message);
+	void *object_store_ctx;
+	uint64_t recall_rate;       /* bytes a second that reads of cold data may fetch; 0: no limit */
+	uint32_t high_water;        /* percent of space used above which the coldest files are aged out, whatever their age; 0: never */
 	const struct clock *clock;  /* NULL: the system's */
 	bool read_only;
 	bool noatime;
 	uint32_t n_workers;         /* most threads that call fs_ functions at once */
+	uint32_t n_receivers;       /* of those, threads that receive requests; 0: not said */
 	uint64_t memory_bytes;      /* budget: inode cache and memtables; 0: 512 MiB */
 	int64_t commit_interval_ns; /* age at which an open batch is committed by the timer; 0: default */
 	int64_t checkpoint_interval_ns;
@@ -60,6 +72,7 @@ enum {
 	FS_SABOTAGE_R4_CKPT_NO_FLUSH = 1 << 3,/* checkpoint without fdatasync of the arena */
 	FS_SABOTAGE_R5_TRIM_EARLY = 1 << 4,   /* tail from memory, not from the persisted index */
 	FS_SABOTAGE_APPLY_IN_WINDOW = 1 << 5, /* a follower applies batches before the fence of their data is durable */
+	FS_SABOTAGE_TIER_DROP_EARLY = 1 << 6, /* homes of tiered data go, and are used again, before the TIER record is durable */
 };
 
 struct fs_format_options {
@@ -82,7 +95,8 @@ MUST_CHECK int fs_format(const struct fs_config *c, const struct fs_format_optio
 MUST_CHECK int fs_open(const struct fs_config *c, struct fs **ret_fs);
 /*
  * After fs_open() with lead_later: a leader logs its EPOCH record, durably, and takes changes from then on.  Until then another one
- * may make it a follower (replica_ops.note_epoch), which then has nothing that its new leader has not.  Does nothing to a follower.
+ * may make it a follower (replica_ops.note_epoch), which then has nothing that its new leader has not.  Does nothing to a follower,
+ * nor to a leader that offered the lead to another node and does not know what came of it: that one takes no change (-EROFS).
  */
 MUST_CHECK int fs_lead(struct fs *fs);
 /* Checkpoint, mark clean, close.  Returns the error that kept it from being clean, after closing all the same. */
@@ -173,6 +187,28 @@ MUST_CHECK int fs_sync(struct fs *fs);
  * perhaps from another thread; see journal_commit_async().
  */
 void fs_sync_async(struct fs *fs, uint64_t ino, struct journal_waiter *w);
+/*
+ * Nobody wants to wait any more for what `w` was given to: fs_sync_async() or fs_wait_pos_async().  True: it waited, for followers
+ * or a position, and w->done is not called.  Else it is or was called, at once or when the commit under way is done: with
+ * -EINTR where it would have waited then.  `w` is compared and not looked at: it may be gone.
+ */
+MUST_CHECK bool fs_interrupt(struct fs *fs, const struct journal_waiter *w);
+
+/*
+ * After an operation of this thread returned -EINPROGRESS: it needs data that lies in an object store, and has changed nothing.
+ * w->done is called once, now or later, perhaps from another thread: 0, call the operation again; -EACCES, the policy refuses
+ * recalls here; -EIO (logged), the store did not give it within its time; -ENOMEM.
+ */
+void fs_recall_async(struct fs *fs, struct journal_waiter *w);
+/*
+ * What was fetched for `w` stays in memory until this is called, once for a `w` that was given to fs_recall_async() once or several
+ * times (an operation that comes upon more): so an operation that is called again gets on, however short memory is.
+ */
+void fs_recall_end(struct fs *fs, struct journal_waiter *w);
+/* One that waits is answered, with -EINTR, before this returns; one that was answered already is not touched. */
+void fs_recall_cancel(struct fs *fs, struct journal_waiter *w);
+/* The same as fs_recall_async(), waiting: for callers that hold nothing and are no FUSE worker. */
+MUST_CHECK int fs_recall(struct fs *fs);
 
 struct fs_statfs {
 	uint64_t total_blocks, free_blocks, files, free_files; /* blocks of BLOCK_SIZE */
@@ -212,9 +248,10 @@ void fs_set_hooks(struct fs *fs, const struct fs_hooks *h);
  * NULL takes it away; returns once no call is under way. */
 void fs_set_watcher(struct fs *fs, void (*changed)(void *ctx, const struct fs_change *c), void *ctx);
 enum replica_role fs_role(struct fs *fs);
+/* Whether it leads, and knows that it does: no other node was offered the lead without a word about it since (replica_ops.offer). */
+bool fs_takes_changes(struct fs *fs);
 /* 0, or why a follower cannot be read now: -EBUSY (between two states, behind its fence, different from its leader). */
 int fs_readable(struct fs *fs);
-bool fs_takes_changes(struct fs *fs);
 /* The oldest batch any known peer still needs: a little of the ring is kept for it, also over a restart.  0: none. */
 void fs_set_ship_floor(struct fs *fs, uint64_t seq);
 /* Newest batch whose changes this node shows: on the leader the one being built. */
@@ -233,7 +270,7 @@ void fs_acked(struct fs *fs, const uint64_t *durable, uint32_t n_known, uint32_t
  * Policies: settings of a directory or file that everything below inherits (policy.c): "durability" so far.  Kept in the index
  * (table P), replicated, not among the xattrs that listxattr shows.
  */
-#define FS_POLICY_MAX 255u
+#define FS_POLICY_MAX 1000u
 MUST_CHECK int fs_set_policy(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *key, const char *value); /* NULL: unset */
 /* Whether there is any, so that an fsync may wait for followers; one load. */
 bool fs_has_policies(struct fs *fs);
@@ -251,6 +288,7 @@ void fs_path(struct fs *fs, uint64_t ino, char *ret_path, size_t cap);
 enum { FSCK_CLEAN = 0, FSCK_REPAIRED = 1, FSCK_DAMAGED = 4 };
 struct fs_check_result {
 	uint64_t inodes, directories, entries, leaves, blocks, bytes_verified;
+	uint64_t objects, cold_blocks; /* in object stores; of files, that only those have: not verified */
 	uint64_t damaged_blocks, structure_errors, accounting_errors;
 };
 /* Each finding goes to `report` as one line naming path or inode, what is wrong and what would repair it. */

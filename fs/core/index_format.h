@@ -13,6 +13,7 @@
  *     B device page   -> ARENA_PAGE_BYTES of bitmap
  *     P ino key       -> policy                  "durability" -> "replicas=1"
  *     H epoch         -> le64 seq                the batch before the first one of that epoch
+ *     Q object        -> object_value            of an object store: what it is, how much of it is live
  *     A               -> anchor_value
  */
 #pragma once
@@ -21,7 +22,8 @@
 
 enum index_table {
 	TABLE_ANCHOR = 'A', TABLE_BITMAP = 'B', TABLE_COOKIE = 'C', TABLE_DENTRY = 'D', TABLE_EXTENT = 'E',
-	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_TARGET = 'L', TABLE_ORPHAN = 'O', TABLE_POLICY = 'P', TABLE_XATTR = 'X',
+	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_TARGET = 'L', TABLE_ORPHAN = 'O', TABLE_POLICY = 'P', TABLE_OBJECT = 'Q',
+	TABLE_XATTR = 'X',
 };
 #define INDEX_KEY_MAX (1 + 8 + 255)
 
@@ -50,6 +52,20 @@ struct cookie_value {    /* the name follows */
 	le32 type;
 };
 _Static_assert(sizeof(struct cookie_value) == 12, "");
+
+/* The same on every node: only logged changes move it, and in whatever order those of a batch are applied. */
+struct object_value {
+	uint8_t version;     /* 1 */
+	uint8_t zero[3];
+	le32 store;          /* its id */
+	le32 n_blocks;       /* of files, that it was made with */
+	le32 n_live;         /* slots of leaves that are tiered in it */
+	le64 bytes;          /* in the store */
+	le64 born_ns;        /* time of its oldest TIER record */
+	le64 moved_ns;       /* of the newest record that took a slot from it; 0: none did */
+	uint8_t sealed[60];
+};
+_Static_assert(sizeof(struct object_value) == 100, "");
 
 #define ANCHOR_MAGIC UINT64_C(0x3152484341574c43) /* "CLWACHR1" */
 struct anchor_value {

@@ -9,9 +9,11 @@
 
 #include "base/crc32c.h"
 #include "base/le.h"
+#include "journal/record.h"
 
 #define LEAF_VERSION   1
-#define LEAF_ONE_BIRTH 1
+#define LEAF_ONE_BIRTH 1u
+#define LEAF_TIERED    2u
 
 bool leaf_empty(const struct leaf *l)
 {
@@ -21,6 +23,41 @@ bool leaf_empty(const struct leaf *l)
 	return true;
 }
 
+static uint16_t slots_that(const struct leaf *l, bool (*is)(const struct slot *s))
+{
+	unsigned mask = 0;
+
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		mask |= (unsigned)is(&l->slot[i]) << i;
+	return (uint16_t)mask;
+}
+
+static bool is_tiered(const struct slot *s)
+{
+	return s->tiered;
+}
+
+uint16_t leaf_data(const struct leaf *l)
+{
+	return slots_that(l, slot_has_data);
+}
+
+uint16_t leaf_tiered(const struct leaf *l)
+{
+	return slots_that(l, is_tiered);
+}
+
+uint16_t leaf_cold(const struct leaf *l)
+{
+	return slots_that(l, slot_cold);
+}
+
+void leaf_settle(struct leaf *l)
+{
+	if (l->object.id && !leaf_tiered(l))
+		l->object = (struct leaf_object){0};
+}
+
 static uint8_t *put16(uint8_t *p, unsigned v)
 {
 	return memcpy(p, le16_make((uint16_t)v).b, 2), p + 2;
@@ -28,6 +65,10 @@ static uint8_t *put16(uint8_t *p, unsigned v)
 static uint8_t *put32(uint8_t *p, uint32_t v)
 {
 	return memcpy(p, le32_make(v).b, 4), p + 4;
+}
+static uint8_t *put64(uint8_t *p, uint64_t v)
+{
+	return memcpy(p, le64_make(v).b, 8), p + 8;
 }
 
 static pointer_t slot_pointer(const struct slot *s, bool staged)
@@ -48,9 +89,8 @@ static uint8_t *put_runs(uint8_t *p, const struct leaf *l, bool staged)
 		}
 		while (i + n < LEAF_SLOTS && slot_pointer(&l->slot[i + n], staged) == pointer_add(start, n))
 			n++;
-		memcpy(p, le64_make(start).b, 8);
-		p[8] = n;
-		p += 9;
+		p = put64(p, start);
+		*p++ = n;
 		i += n;
 	}
 	return p;
@@ -58,7 +98,7 @@ static uint8_t *put_runs(uint8_t *p, const struct leaf *l, bool staged)
 
 size_t leaf_encode(const struct leaf *l, uint8_t *p)
 {
-	unsigned mapped = 0, unwritten = 0, staged = 0, homed = 0;
+	unsigned mapped = 0, unwritten = 0, staged = 0, homed = 0, tiered = leaf_tiered(l);
 	bool one_birth = true;
 	uint32_t birth = 0;
 	uint8_t *at;
@@ -76,8 +116,10 @@ size_t leaf_encode(const struct leaf *l, uint8_t *p)
 		}
 	}
 	p[0] = LEAF_VERSION;
-	p[1] = one_birth ? LEAF_ONE_BIRTH : 0;
+	p[1] = (uint8_t)((one_birth ? LEAF_ONE_BIRTH : 0) | (tiered ? LEAF_TIERED : 0));
 	at = put16(put16(put16(put16(p + 2, mapped), unwritten), staged), homed);
+	if (tiered)
+		at = put32(put32(put64(put16(at, tiered), l->object.id), l->object.offset), l->object.len);
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
 		if ((mapped & ~unwritten) >> i & 1)
 			at = put32(at, l->slot[i].crc);
@@ -159,9 +201,25 @@ static void take_runs(struct reader *r, unsigned mask, bool staged, struct leaf 
 	}
 }
 
+/* The frame of the tiered slots; *ret_tiered is 0 without one. */
+static void take_object(struct reader *r, unsigned flags, unsigned *ret_tiered, struct leaf_object *ret)
+{
+	*ret_tiered = 0;
+	*ret = (struct leaf_object){0};
+	if (!(flags & LEAF_TIERED))
+		return;
+	*ret_tiered = take16(r);
+	ret->id = take64(r);
+	ret->offset = take32(r);
+	ret->len = take32(r);
+	r->bad |= *ret_tiered == 0 || ret->id == 0 || !record_frame_ok(ret->offset, ret->len);
+}
+
 int leaf_decode(const uint8_t *p, size_t len, struct leaf *ret)
 {
 	struct reader r = {.at = p, .end = p + len};
+	struct leaf l = {0};
+	unsigned tiered;
 	le32 crc;
 
 	if (len < 18 || len > LEAF_BYTES_MAX)
@@ -175,12 +233,13 @@ int leaf_decode(const uint8_t *p, size_t len, struct leaf *ret)
 	unsigned flags = *take(&r, 1);
 	bool one_birth = flags & LEAF_ONE_BIRTH;
 	unsigned mapped = take16(&r), unwritten = take16(&r), staged = take16(&r), homed = take16(&r);
-	if ((flags & ~LEAF_ONE_BIRTH) || (unwritten & ~mapped) || (staged & unwritten) || mapped != (unwritten | staged | homed))
+	take_object(&r, flags, &tiered, &l.object);
+	if ((flags & ~(LEAF_ONE_BIRTH | LEAF_TIERED)) || (unwritten & ~mapped) || ((staged | tiered) & unwritten) ||
+	    mapped != (unwritten | staged | homed | tiered))
 		return -EUCLEAN;
-
-	struct leaf l = {0};
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		l.slot[i].unwritten = unwritten >> i & 1;
+		l.slot[i].tiered = tiered >> i & 1;
 		if ((mapped & ~unwritten) >> i & 1)
 			l.slot[i].crc = take32(&r);
 	}

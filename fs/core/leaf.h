@@ -4,10 +4,13 @@
  * A slot is a hole (all zero); or data with a home in the arena, staged in the journal, or both (staged wins on read and
  * the home is where it will go); or unwritten: space promised, reads as zeros.  One CRC serves: staged and home only
  * coexist while the home's content is dead.
+ * Data may have a copy in an object store besides (tiered): the leaf's frame in one object, the same on every node.  A tiered slot
+ * with neither home nor staged copy is cold; each node drops its homes as it likes.  A slot that changes is not tiered any more.
  *
- * Format (leaf_encode): u8 version 1 | u8 zero | le16 mapped | le16 unwritten | le16 staged | le16 homed (bit i = slot i)
+ * Format (leaf_encode): u8 version 1 | u8 flags | le16 mapped | le16 unwritten | le16 staged | le16 homed (bit i = slot i)
+ * | flags bit 1: le16 tiered, le64 object, le32 offset, le32 len of the frame
  * | le32 crc of each mapped slot that is not unwritten | runs {le64 start, u8 n} of homes in slot order | runs of staged
- * positions | le32 birth, once when all homes share it (flag in `zero` bit 0), else one a homed slot | le32 CRC-32C.
+ * positions | le32 birth, once when all homes share it (flags bit 0), else one a homed slot | le32 CRC-32C.
  * Errors: leaf_decode returns -EUCLEAN for anything else, -EBADMSG for a wrong CRC.
  */
 #pragma once
@@ -16,26 +19,41 @@
 #include "journal/pointer.h"
 
 #define LEAF_SLOTS 16u
-#define LEAF_BYTES_MAX (10 + LEAF_SLOTS * (4 + 9 + 9 + 4) + 4)
+#define LEAF_BYTES_MAX (10 + 18 + LEAF_SLOTS * (4 + 9 + 9 + 4) + 4)
 
 struct slot {
 	pointer_t home, staged;
 	uint32_t crc;
 	uint32_t birth; /* snapshot generation in which `home` was allocated, or BIRTH_SUPERSEDED */
 	bool unwritten;
+	bool tiered;    /* the leaf's object has this data */
 };
 /* On a follower: in place of the data that the CRC is of, which nobody has any more, the home holds zeros. */
 #define BIRTH_SUPERSEDED UINT32_MAX
+/* The frame of a pack (tier/pack.h) that has the tiered slots; all zero when none is tiered. */
+struct leaf_object {
+	uint64_t id;
+	uint32_t offset, len;
+};
 struct leaf {
 	struct slot slot[LEAF_SLOTS];
+	struct leaf_object object;
 };
 
-static inline bool slot_used(const struct slot *s) { return s->home || s->staged || s->unwritten; }
+static inline bool slot_used(const struct slot *s) { return s->home || s->staged || s->unwritten || s->tiered; }
+static inline bool slot_cold(const struct slot *s) { return s->tiered && !s->home && !s->staged; }
 /* Counts in the arena's reservations. */
 static inline bool slot_reserved(const struct slot *s) { return !s->home && (s->staged || s->unwritten); }
-static inline bool slot_has_data(const struct slot *s) { return (s->home || s->staged) && !s->unwritten; }
+/* Has a block, or the promise of one: what an inline write of it needs. */
+static inline bool slot_has_space(const struct slot *s) { return s->home || s->staged || s->unwritten; }
+static inline bool slot_has_data(const struct slot *s) { return (s->home || s->staged || s->tiered) && !s->unwritten; }
 
 bool leaf_empty(const struct leaf *l);
+uint16_t leaf_data(const struct leaf *l);   /* slots with data */
+uint16_t leaf_tiered(const struct leaf *l); /* slots whose data the object has */
+uint16_t leaf_cold(const struct leaf *l);   /* slots whose data only the object has */
+/* After slots changed: names an object no longer when none is tiered. */
+void leaf_settle(struct leaf *l);
 /* Bytes written to p (LEAF_BYTES_MAX of room). */
 size_t leaf_encode(const struct leaf *l, uint8_t *p);
 MUST_CHECK int leaf_decode(const uint8_t *p, size_t len, struct leaf *ret);

@@ -54,11 +54,13 @@ int op_wait_room(struct fs *fs)
 		if (index_has_no_room(fs))
 			return -ENOSPC;
 		r = journal_wait_room(fs->journal);
-	} while (r == -EAGAIN);
+	} while (r == -EAGAIN && !atomic_load(&fs->closing));
+	if (r == -EAGAIN) /* nobody makes room any more */
+		return -EROFS;
 	return r < 0 ? r : op_wait_memory(fs);
 }
 
-/* -EAGAIN while writers are held. */
+/* -EAGAIN while writers are held; -EROFS also where another node may lead by now, and nobody waits any more to hear of it. */
 static int may_write(struct fs *fs)
 {
 	if (atomic_load_explicit(&fs->role, memory_order_relaxed) != ROLE_LEADER)
@@ -68,15 +70,30 @@ static int may_write(struct fs *fs)
 	return atomic_load_explicit(&fs->offered, memory_order_relaxed) ? -EROFS : 0;
 }
 
+/*
+ * Whether the `rank`-th that waits must not.  While another node may have taken the lead, only an admin may be able to end the
+ * wait, and of the threads that receive requests one has to be free to hear him.
+ */
+static bool leaves_nobody_free(struct fs *fs, uint32_t rank)
+{
+	return atomic_load(&fs->offered) && rank >= (fs->config.n_receivers ? fs->config.n_receivers : 2);
+}
+
 static int wait_until_may_write(struct fs *fs)
 {
-	int r;
+	int r = may_write(fs);
 
+	if (r != -EAGAIN)
+		return r;
+	uint32_t rank = atomic_fetch_add(&fs->n_held, 1) + 1;
 	while ((r = may_write(fs)) == -EAGAIN) {
-		if (atomic_load(&fs->failed) || atomic_load(&fs->closing))
-			return -EROFS;
+		if (atomic_load(&fs->failed) || atomic_load(&fs->closing) || leaves_nobody_free(fs, rank))
+			r = -EROFS;
+		if (r == -EROFS)
+			break;
 		usleep(HELD_POLL_US);
 	}
+	atomic_fetch_sub(&fs->n_held, 1);
 	return r;
 }
 

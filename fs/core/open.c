@@ -7,8 +7,8 @@
  * EPOCH record, committed, proves that this node can write.
  *
  * A follower writes no record of its own: what its staging files held is committed as it is, and is what its leader goes on
- * after.  One that was between two states replays nothing: its journal begins anew and nothing is readable until a resync
- * is complete.
+ * after.  Batches of a fence window (replica/window.c) stay in the journal, unapplied.  A follower that was between two states
+ * replays nothing: its journal begins anew and nothing is readable until a resync is complete.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/tier/tier.h"
 #include "fs/store/super_format.h"
 #include "journal/ship.h"
 
@@ -116,8 +117,24 @@ static int fs_new(const struct fs_config *c, struct fs **ret)
 	return 0;
 }
 
+/*
+ * Those inside stores, and who waits for what they fetch, come out first; then who asked them, last who fetches for the others.
+ * While there are services: a change that one of them is at may need room.  Again: does nothing.
+ */
+static void close_tiers(struct fs *fs)
+{
+	atomic_store(&fs->closing, true);
+	stores_shut(fs);
+	recall_shut(fs);
+	jobs_close(fs);
+	ageing_close(fs);
+	recall_close(fs);
+}
+
 static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 {
+	close_tiers(fs);
+	stores_close(fs);
 	resync_free(fs);
 	fs->journal = journal_close(fs->journal);
 	durability_close(fs);
@@ -129,6 +146,8 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	fs->kv = kv_close(fs->kv);
 	fs->refs = refs_free(fs->refs);
 	fs->sums = sums_free(fs->sums);
+	objects_close(fs);
+	watches_close(fs);
 	replica_close(fs);
 	homer_destroy(&fs->homer);
 	free(fs->reap);
@@ -274,9 +293,9 @@ static int check_super(const struct fs *fs)
 {
 	const struct super *s = &fs->super;
 
-	if (s->incompat) {
+	if (s->incompat & ~SUPER_TIERED) {
 		log_error("the volume uses features this version does not know (%llx): use a newer clawfs",
-			  (unsigned long long)s->incompat);
+			  (unsigned long long)(s->incompat & ~SUPER_TIERED));
 		return -EPROTONOSUPPORT;
 	}
 	if (s->ro_compat && !fs->config.read_only) {
@@ -508,6 +527,10 @@ static int open_all(struct fs *fs)
 	if (r == 0)
 		r = sums_new(&fs->sums);
 	if (r == 0)
+		r = objects_open(fs);
+	if (r == 0)
+		r = watches_open(fs);
+	if (r == 0)
 		r = open_index(fs, &a);
 	if (r == 0)
 		r = policies_load(fs);
@@ -536,6 +559,14 @@ static int open_all(struct fs *fs)
 		r = durability_open(fs);
 	if (r == 0)
 		r = positions_open(fs);
+	if (r == 0)
+		r = stores_open(fs);
+	if (r == 0)
+		r = recall_open(fs);
+	if (r == 0)
+		r = ageing_open(fs);
+	if (r == 0)
+		r = jobs_open(fs);
 	if (r == 0 && !fs->config.read_only && !fs->config.no_threads)
 		r = services_start(fs);
 	return r;
@@ -611,8 +642,10 @@ int fs_close(struct fs *fs)
 {
 	int r = 0;
 
+	close_tiers(fs);
 	services_stop(fs);
 	fs_end_waits(fs);
+	stores_save(fs);
 	if (!fs->config.read_only) {
 		int failed = atomic_load(&fs->failed);
 
@@ -626,6 +659,7 @@ int fs_close(struct fs *fs)
 
 void fs_abandon(struct fs *fs)
 {
+	close_tiers(fs);
 	services_stop(fs);
 	fs_end_waits(fs);
 	struct store *store = fs->store;

@@ -20,11 +20,13 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/tier/tier.h"
 
 #define RECORD_PREFIX "clawfs."
 #define PREFIX_LEN    (sizeof(RECORD_PREFIX) - 1)
 #define KEY_MAX       (RECORD_NAME_MAX - PREFIX_LEN)
 #define DEPTH_MAX     4096
+#define SECRET_KEY    "tier.key"
 
 struct policy {
 	uint64_t ino;
@@ -38,6 +40,7 @@ struct policies {
 	size_t n, cap;
 	/* not guarded */
 	_Atomic bool any;
+	_Atomic uint64_t generation; /* grows with each change */
 };
 
 /* ---- the table in memory ---- */
@@ -113,6 +116,7 @@ static void put_row(struct policies *ps, struct policy *p)
 	}
 	ps->row[at] = p;
 	atomic_store(&ps->any, true);
+	atomic_fetch_add(&ps->generation, 1);
 }
 
 static void remove_row(struct policies *ps, size_t at)
@@ -121,6 +125,7 @@ static void remove_row(struct policies *ps, size_t at)
 	ps->n--;
 	memmove(ps->row + at, ps->row + at + 1, (ps->n - at) * sizeof(*ps->row));
 	atomic_store(&ps->any, ps->n > 0);
+	atomic_fetch_add(&ps->generation, 1);
 }
 
 static void free_rows(struct policies *ps)
@@ -133,6 +138,29 @@ static void free_rows(struct policies *ps)
 bool fs_has_policies(struct fs *fs)
 {
 	return atomic_load(&fs->policies->any);
+}
+
+uint64_t policies_generation(struct fs *fs)
+{
+	return atomic_load(&fs->policies->generation);
+}
+
+bool policies_have(struct fs *fs, const char *key)
+{
+	struct policies *ps = fs->policies;
+	size_t len = strlen(key);
+	bool found = false;
+
+	rwlock_rdlock(&ps->lock);
+	for (size_t i = 0; i < ps->n && !found; i++)
+		found = ps->row[i]->key_len == len && memcmp(ps->row[i]->text, key, len) == 0;
+	rwlock_rdunlock(&ps->lock);
+	return found;
+}
+
+bool policy_is_secret(struct slice key)
+{
+	return key.len == strlen(SECRET_KEY) && memcmp(key.p, SECRET_KEY, key.len) == 0;
 }
 
 /* ---- what comes from the index or a record ---- */
@@ -202,6 +230,7 @@ static void replace_rows(struct policies *ps, const struct policies *from)
 	ps->n = from->n;
 	ps->cap = from->cap;
 	atomic_store(&ps->any, ps->n > 0);
+	atomic_fetch_add(&ps->generation, 1);
 	rwlock_wrunlock(&ps->lock);
 }
 
@@ -341,6 +370,10 @@ static int check_value(struct slice key, const char *value)
 
 	if (key.len == strlen("durability") && memcmp(key.p, "durability", key.len) == 0)
 		return value ? durability_parse(value, &level) : 0;
+	if (tier_policy_is(key))
+		return tier_policy_check(key, value);
+	if (stores_policy_is(key))
+		return stores_policy_check(key, value);
 	return -EOPNOTSUPP;
 }
 
@@ -363,6 +396,44 @@ static int get_own(struct fs *fs, uint64_t ino, const char *key, char ret_value[
 	return r;
 }
 
+/* The first key of `ino` from `key` on that begins with `prefix`; -ENODATA. */
+static int get_next(struct fs *fs, uint64_t ino, const char *prefix, char key[RECORD_NAME_MAX + 1], char value[FS_POLICY_MAX + 1])
+{
+	struct policies *ps = fs->policies;
+	int r = -ENODATA;
+	size_t at;
+
+	rwlock_rdlock(&ps->lock);
+	find(ps, ino, slice_of(key), &at);
+	if (at < ps->n && ps->row[at]->ino == ino) {
+		const struct policy *p = ps->row[at];
+
+		if (p->key_len >= strlen(prefix) && memcmp(p->text, prefix, strlen(prefix)) == 0) {
+			snprintf(key, RECORD_NAME_MAX + 1, "%.*s", (int)p->key_len, p->text);
+			snprintf(value, FS_POLICY_MAX + 1, "%.*s", (int)p->value_len, p->text + p->key_len);
+			r = 0;
+		}
+	}
+	rwlock_rdunlock(&ps->lock);
+	return r;
+}
+
+int policies_each(struct fs *fs, uint64_t ino, const char *prefix, int (*fn)(void *ctx, const char *key, const char *value),
+		  void *ctx)
+{
+	char key[RECORD_NAME_MAX + 2], value[FS_POLICY_MAX + 1];
+	int r = 0;
+
+	if (!fs_has_policies(fs))
+		return 0;
+	snprintf(key, sizeof(key), "%s", prefix);
+	while (r == 0 && get_next(fs, ino, prefix, key, value) == 0) {
+		r = fn(ctx, key, value);
+		strcat(key, "\1"); /* the first one that can come behind it: no key has a NUL */
+	}
+	return r;
+}
+
 static int set_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *key, const char *value)
 {
 	char name[RECORD_NAME_MAX + 1], old[FS_POLICY_MAX + 1];
@@ -382,13 +453,11 @@ static int set_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, c
 	return fs_log(fs, &rec, 1, 0);
 }
 
-int fs_set_policy(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *key, const char *value)
+int policy_set(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *key, const char *value)
 {
 	struct lockset ls;
-	int r = check_value(slice_of(key), value);
+	int r = op_begin(fs);
 
-	if (r == 0)
-		r = op_begin(fs);
 	if (r < 0)
 		return r;
 	lockset_lock(fs->icache, &ls, &ino, 1);
@@ -400,9 +469,19 @@ int fs_set_policy(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const
 	return r;
 }
 
+int fs_set_policy(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *key, const char *value)
+{
+	int r = check_value(slice_of(key), value);
+
+	return r < 0 ? r : policy_set(fs, cred, ino, key, value);
+}
+
 int fs_get_policy(struct fs *fs, uint64_t ino, const char *key, bool inherited, char ret_value[FS_POLICY_MAX + 1])
 {
 	struct inode in;
+
+	if (policy_is_secret(slice_of(key)))
+		return -ENODATA;
 	int r = fs_has_policies(fs) ? get_own(fs, ino, key, ret_value) : -ENODATA;
 
 	if (r != -ENODATA || !inherited || !fs_has_policies(fs))

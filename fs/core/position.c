@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "fs/core/core.h"
+#include "fs/core/tier/tier.h"
 
 #define IDLE_NS (3600 * NSEC_PER_SEC) /* nobody waits */
 
@@ -114,6 +115,29 @@ void fs_wait_pos_async(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct j
 		service_wake(&fs->position_timer);
 }
 
+/* A wait that is over is being told, and not in the list. */
+static bool give_up(struct positions *p, const struct journal_waiter *w)
+{
+	struct wait *found, **at;
+
+	mutex_lock(&p->lock);
+	for (at = &p->first; *at && (*at)->waiter != w; at = &(*at)->next)
+		;
+	found = *at;
+	if (found) {
+		*at = found->next;
+		atomic_fetch_sub(&p->n, 1);
+	}
+	mutex_unlock(&p->lock);
+	free(found);
+	return found;
+}
+
+bool fs_interrupt(struct fs *fs, const struct journal_waiter *w)
+{
+	return durability_interrupt(fs, w) || give_up(fs->positions, w);
+}
+
 void fs_wait_step(struct fs *fs, int64_t *ret_next_ns)
 {
 	struct positions *p = fs->positions;
@@ -162,6 +186,7 @@ void fs_end_waits(struct fs *fs)
 	struct positions *p = fs->positions;
 
 	durability_end_waits(fs);
+	recall_end_waits(fs);
 	mutex_lock(&p->lock);
 	p->ending++;
 	mutex_unlock(&p->lock);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "fs/core/core.h"
+#include "fs/core/tier/tier.h"
 
 static int read_locked(struct fs *fs, const struct inode *in, uint64_t off, size_t len, uint8_t *p, void **ret_p, size_t *ret_len)
 {
@@ -28,7 +29,7 @@ static int read_locked(struct fs *fs, const struct inode *in, uint64_t off, size
 	return 0;
 }
 
-int fs_read(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p, void **ret_p, size_t *ret_len)
+int read_quietly(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p, void **ret_p, size_t *ret_len)
 {
 	struct inode *in;
 	int r = fs_readable(fs);
@@ -39,7 +40,16 @@ int fs_read(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p, void
 		return r;
 	r = read_locked(fs, in, off, len, p, ret_p, ret_len);
 	icache_rdunlock(fs->icache, ino);
-	if (r == 0)
-		attr_touch(fs, ino);
 	return r;
+}
+
+int fs_read(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p, void **ret_p, size_t *ret_len)
+{
+	int r = read_quietly(fs, ino, off, len, p, ret_p, ret_len);
+
+	if (r < 0)
+		return r;
+	attr_touch(fs, ino);
+	recall_note_read(fs, ino, off, *ret_len);
+	return 0;
 }

@@ -129,7 +129,7 @@ int fs_reap_step(struct fs *fs, bool *ret_more)
 	bool done = false;
 
 	*ret_more = false;
-	if (fs_role(fs) != ROLE_LEADER || !pop(fs, &ino, ret_more))
+	if (!fs_takes_changes(fs) || !pop(fs, &ino, ret_more))
 		return 0;
 	int r = reap_slice(fs, ino, &done);
 	if (r == -ENOENT)

@@ -18,19 +18,20 @@ struct range {
 
 /* Zeros the part of block `no` inside the range. */
 static int zero_edge(struct fs *fs, const struct fs_cred *cred, const struct inode *in, const struct range *z, uint64_t no,
-		     struct record *rec, size_t *n, uint8_t *block, uint32_t *crc)
+		     struct record *rec, size_t *n, uint8_t *block, uint32_t *crc, uint64_t *promised)
 {
 	uint64_t start = no * BLOCK_SIZE;
 
-	return write_zero_part(fs, cred, in, max_u64(z->off, start), min_u64(z->end, start + BLOCK_SIZE), rec, n, block, crc);
+	return write_zero_part(fs, cred, in, max_u64(z->off, start), min_u64(z->end, start + BLOCK_SIZE), rec, n, block, crc,
+			       promised);
 }
 
 struct count {
 	const struct range *range;
-	uint64_t used;
+	uint64_t kept; /* slots that need no promise */
 };
 
-static int count_used(void *ctx, uint64_t leaf, const struct leaf *l)
+static int count_kept(void *ctx, uint64_t leaf, const struct leaf *l)
 {
 	struct count *c = ctx;
 
@@ -38,19 +39,24 @@ static int count_used(void *ctx, uint64_t leaf, const struct leaf *l)
 		return 1;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		uint64_t block = leaf * LEAF_SLOTS + i;
+		const struct slot *s = &l->slot[i];
+		bool kept = c->range->mode == ZERO_ALLOCATE ? slot_used(s) : slot_has_space(s);
 
-		c->used += block >= c->range->first && block < c->range->last && slot_used(&l->slot[i]);
+		c->kept += block >= c->range->first && block < c->range->last && kept;
 	}
 	return 0;
 }
 
-/* Blocks that the range has to be promised: those that hold nothing yet.  Reads every leaf it will change. */
+/*
+ * Blocks that the range has to be promised: those that have no space yet.  Reads every leaf it will change.  Allocation leaves
+ * cold data where it is, without a promise: its space is found when it is written or recalled.
+ */
 static int count_promised(struct fs *fs, const struct inode *in, const struct range *z, uint64_t *ret)
 {
 	struct count c = {.range = z};
-	int r = z->last > z->first ? extent_each(fs, in, z->first / LEAF_SLOTS, count_used, &c) : 0;
+	int r = z->last > z->first ? extent_each(fs, in, z->first / LEAF_SLOTS, count_kept, &c) : 0;
 
-	*ret = z->mode == ZERO_PUNCH ? 0 : z->last - z->first - c.used;
+	*ret = z->mode == ZERO_PUNCH ? 0 : z->last - z->first - c.kept;
 	return r < 0 ? r : 0;
 }
 
@@ -60,6 +66,7 @@ static int zero_range_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 	uint32_t crc[2];
 	struct record rec[3] = {0};
 	struct inode *in;
+	uint64_t promised, edges = 0;
 	size_t n = 0;
 	int r = icache_get(fs->icache, ino, &in);
 
@@ -72,14 +79,14 @@ static int zero_range_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 		bool head_partial = z->off % BLOCK_SIZE != 0, one = z->off / BLOCK_SIZE == z->end / BLOCK_SIZE;
 
 		if (head_partial || (one && z->end % BLOCK_SIZE != 0))
-			r = zero_edge(fs, cred, in, z, z->off / BLOCK_SIZE, rec, &n, head, &crc[0]);
+			r = zero_edge(fs, cred, in, z, z->off / BLOCK_SIZE, rec, &n, head, &crc[0], &edges);
 		if (r == 0 && z->end % BLOCK_SIZE != 0 && !one)
-			r = zero_edge(fs, cred, in, z, z->end / BLOCK_SIZE, rec, &n, tail, &crc[1]);
+			r = zero_edge(fs, cred, in, z, z->end / BLOCK_SIZE, rec, &n, tail, &crc[1], &edges);
 		if (r < 0)
 			return r;
 	}
-	uint64_t promised;
 	r = count_promised(fs, in, z, &promised);
+	promised += edges;
 	if (r == 0 && promised)
 		r = arena_reserve(fs->arena, promised);
 	if (r < 0)
@@ -218,8 +225,10 @@ int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint
 		return -EINVAL;
 	if (posix_memalign(&p, DISK_BLOCK, WRITE_MAX_BYTES + 2 * (size_t)BLOCK_SIZE))
 		return -ENOMEM;
-	int r = fs_read(fs, from, from_off, len, p, &at, ret_len);
+	int r = read_quietly(fs, from, from_off, len, p, &at, ret_len);
 	if (r == 0 && *ret_len > 0)
 		r = fs_write(fs, cred, to, to_off, *ret_len, at, false);
+	if (r == 0)
+		attr_touch(fs, from);
 	return r;
 }

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/tier/tier.h"
 
 /* Directories deeper than this are told from here down. */
 #define PATH_DEPTH_MAX 256
@@ -132,12 +133,13 @@ static json_t *replica_json(struct fs *fs)
 	struct replica_point p;
 
 	v->ops->get_point(v, &p);
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:I}", "role",
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:I}", "role",
 			 p.role == ROLE_LEADER ? "leader" : "follower", "node_id", (json_int_t)p.node_id, "epoch",
 			 (json_int_t)p.promised, "epoch_counter", (json_int_t)epoch_counter(p.promised), "epoch_node",
-			 (json_int_t)epoch_node(p.promised), "history", (json_int_t)p.history, "fence", (json_int_t)p.fence,
-			 "resyncing", p.resyncing, "differs", p.differs, "readable", fs_readable(fs) == 0, "applied_seq",
-			 (json_int_t)p.applied_seq);
+			 (json_int_t)epoch_node(p.promised), "offered_epoch_counter", (json_int_t)epoch_counter(p.offered),
+			 "offered_to_node", (json_int_t)epoch_node(p.offered), "history", (json_int_t)p.history, "fence",
+			 (json_int_t)p.fence, "resyncing", p.resyncing, "differs", p.differs, "readable", fs_readable(fs) == 0,
+			 "applied_seq", (json_int_t)p.applied_seq);
 }
 
 static json_t *durability_json(struct fs *fs)
@@ -159,9 +161,16 @@ static json_t *health_json(struct fs *fs)
 	memcpy(damage, fs->damage, sizeof(damage));
 	mutex_unlock(&fs->failure_lock);
 	log_last_error(last, sizeof(last));
+	uint64_t offered = fs_role(fs) == ROLE_LEADER ? atomic_load(&fs->offered) : 0;
+	if (offered && !*failure)
+		snprintf(failure, sizeof(failure),
+			 "node %u was offered the lead (epoch %llu) and has not said whether it took it: nothing is written here "
+			 "until it is heard of, or until this node is promoted",
+			 epoch_node(offered), (unsigned long long)epoch_counter(offered));
 	const char *state = atomic_load(&fs->failed)       ? "failed"
 			    : atomic_load(&fs->index_full) ? "host full"
 			    : fs->config.read_only         ? "read-only"
+			    : offered                      ? "hand-over in doubt"
 							   : "ok";
 	return json_pack("{s:s, s:s, s:s, s:I, s:s}", "state", state, "reason", failure, "last_damage", damage, "damaged_reads",
 			 (json_int_t)atomic_load(&fs->damaged_reads), "last_error_line", last);
@@ -197,6 +206,7 @@ void fs_status_json(struct fs *fs, struct buf *out)
 	json_object_set_new(root, "homer",
 			    json_pack("{s:I, s:I}", "backlog_bytes", (json_int_t)(homer_backlog(fs) * BLOCK_SIZE), "homed_bytes",
 				      (json_int_t)(atomic_load(&fs->homer.homed_blocks) * BLOCK_SIZE)));
+	json_object_set_new(root, "tier", tier_status_json(fs));
 	json_object_set_new(root, "jobs",
 			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
 				      service_json(&fs->homer_service), "checkpointer", service_json(&fs->checkpointer), "reaper",

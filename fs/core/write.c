@@ -98,7 +98,7 @@ static void stamp_edge(struct fs *fs, const struct fs_cred *cred, struct record 
 }
 
 int write_zero_part(struct fs *fs, const struct fs_cred *cred, const struct inode *in, uint64_t from, uint64_t to,
-		    struct record *rec, size_t *n, uint8_t *block, uint32_t *crc)
+		    struct record *rec, size_t *n, uint8_t *block, uint32_t *crc, uint64_t *promised)
 {
 	uint64_t no = from / BLOCK_SIZE;
 	struct leaf l;
@@ -112,6 +112,7 @@ int write_zero_part(struct fs *fs, const struct fs_cred *cred, const struct inod
 	memset(block + from % BLOCK_SIZE, 0, to - from);
 	stamp_edge(fs, cred, &rec[*n], in->ino, no, block, crc);
 	rec[(*n)++].write.size = in->size;
+	*promised += !slot_has_space(&l.slot[no % LEAF_SLOTS]);
 	return 0;
 }
 
@@ -121,8 +122,8 @@ static void crc_blocks(const uint8_t *p, uint64_t n, uint32_t *crc)
 		crc[i] = crc32c(0, p + i * BLOCK_SIZE, BLOCK_SIZE);
 }
 
-/* Blocks of [first, first + n) that hold nothing yet: what an inline write must promise. */
-static int count_holes(struct fs *fs, uint64_t ino, uint64_t first, uint64_t n, uint64_t *ret)
+/* Blocks of [first, first + n) that have no space yet: what an inline write must promise. */
+static int count_spaceless(struct fs *fs, uint64_t ino, uint64_t first, uint64_t n, uint64_t *ret)
 {
 	struct leaf l;
 
@@ -135,13 +136,13 @@ static int count_holes(struct fs *fs, uint64_t ino, uint64_t first, uint64_t n, 
 			if (r < 0)
 				return r;
 		}
-		*ret += !slot_used(&l.slot[block % LEAF_SLOTS]);
+		*ret += !slot_has_space(&l.slot[block % LEAF_SLOTS]);
 	}
 	return 0;
 }
 
-/* Promises space for an inline write of blocks [first, first + n): all of them when that is easy, only the holes when space
- * is short, so that overwriting works on a full volume. */
+/* Promises space for an inline write of blocks [first, first + n): all of them when that is easy, only those without any when
+ * space is short, so that overwriting works on a full volume. */
 static int promise(struct fs *fs, uint64_t ino, uint64_t first, uint64_t n, uint64_t *ret_promised)
 {
 	int r = arena_reserve(fs->arena, n);
@@ -149,7 +150,7 @@ static int promise(struct fs *fs, uint64_t ino, uint64_t first, uint64_t n, uint
 	*ret_promised = n;
 	if (r != -ENOSPC)
 		return r;
-	r = count_holes(fs, ino, first, n, ret_promised);
+	r = count_spaceless(fs, ino, first, n, ret_promised);
 	return r == 0 && *ret_promised ? arena_reserve(fs->arena, *ret_promised) : r;
 }
 

@@ -9,33 +9,13 @@
  * A setter answers by its waiter, because it may have to wait for other machines.  The kernel holds the inode's lock all the
  * while, so waits for a position have a limit.
  */
-#include "fs/face/control.h"
+#include "fs/face/control_table.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
 
 #define WAIT_MAX_S 30u
-
-enum control_scope { SCOPE_ROOT, SCOPE_ANY };
-enum control_setter { SETTER_ADMIN, SETTER_EVERYONE };
-
-/* What is to be set, and who wants it. */
-struct setting {
-	struct fs *fs;
-	const struct fs_cred *cred;
-	uint64_t ino;
-	struct slice value;
-};
-
-struct control {
-	const char *name; /* after "clawfs." */
-	enum control_scope scope;
-	int (*get)(struct fs *fs, uint64_t ino, struct buf *out);            /* NULL: reads as unset */
-	void (*set)(const struct setting *s, struct journal_waiter *w);      /* NULL: read-only */
-	int (*remove)(struct fs *fs, const struct fs_cred *c, uint64_t ino); /* NULL: cannot be unset */
-	enum control_setter setter;
-};
 
 static const char *control_name(const char *name)
 {
@@ -44,60 +24,67 @@ static const char *control_name(const char *name)
 
 /* ---- what can be read ---- */
 
-static int get_status(struct fs *fs, uint64_t ino, struct buf *out)
+static int get_status(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
+	(void)rest;
 	(void)ino;
 	fs_status_json(fs, out);
 	return 0;
 }
 
-static int get_path(struct fs *fs, uint64_t ino, struct buf *out)
+static int get_path(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
 	char path[PATH_MAX];
 
+	(void)rest;
 	fs_path(fs, ino, path, sizeof(path));
 	buf_put(out, path, strlen(path));
 	return 0;
 }
 
-static int get_version(struct fs *fs, uint64_t ino, struct buf *out)
+static int get_version(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
+	(void)rest;
 	(void)fs;
 	(void)ino;
 	buf_put(out, CLAWFS_VERSION, strlen(CLAWFS_VERSION));
 	return 0;
 }
 
-static int get_pos(struct fs *fs, uint64_t ino, struct buf *out)
+static int get_pos(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
+	(void)rest;
 	(void)ino;
 	buf_printf(out, "%llu", (unsigned long long)fs_pos(fs));
 	return 0;
 }
 
-static int get_epoch(struct fs *fs, uint64_t ino, struct buf *out)
+static int get_epoch(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
 	struct replica_volume *v = fs_replica(fs);
 	struct replica_point p;
 
+	(void)rest;
 	(void)ino;
 	v->ops->get_point(v, &p);
 	buf_printf(out, "%llu", (unsigned long long)p.promised);
 	return 0;
 }
 
-static int get_role(struct fs *fs, uint64_t ino, struct buf *out)
+static int get_role(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
+	(void)rest;
 	(void)ino;
 	buf_printf(out, "%s", fs_role(fs) == ROLE_LEADER ? "leader" : "follower");
 	return 0;
 }
 
-static int get_durability(struct fs *fs, uint64_t ino, struct buf *out)
+static int get_durability(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
 	char value[FS_POLICY_MAX + 1] = "local";
 	int r = fs_get_policy(fs, ino, "durability", true, value);
 
+	(void)rest;
 	buf_printf(out, "%s", value);
 	return r == -ENODATA ? 0 : r;
 }
@@ -114,7 +101,7 @@ static void set_sync(const struct setting *s, struct journal_waiter *w)
 	fs_sync_async(s->fs, FS_ROOT_INO, w);
 }
 
-static void set_durability(const struct setting *s, struct journal_waiter *w)
+void control_set_policy(const struct setting *s, const char *key, struct journal_waiter *w)
 {
 	char value[FS_POLICY_MAX + 1] = {0};
 
@@ -123,7 +110,12 @@ static void set_durability(const struct setting *s, struct journal_waiter *w)
 		return;
 	}
 	memcpy(value, s->value.p, s->value.len);
-	w->done(w, fs_set_policy(s->fs, s->cred, s->ino, "durability", value));
+	w->done(w, fs_set_policy(s->fs, s->cred, s->ino, key, value));
+}
+
+static void set_durability(const struct setting *s, struct journal_waiter *w)
+{
+	control_set_policy(s, "durability", w);
 }
 
 static int remove_durability(struct fs *fs, const struct fs_cred *cred, uint64_t ino)
@@ -184,12 +176,30 @@ static const struct control controls[] = {
     {"wait", SCOPE_ROOT, .set = set_wait, .setter = SETTER_EVERYONE},
 };
 
-static const struct control *control_find(const char *name)
+/* Whether the row is that of a name; *ret_rest is what the name has behind the row's. */
+static bool row_matches(const struct control *c, const char *name, const char **ret_rest)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(controls); i++)
-		if (strcmp(controls[i].name, control_name(name)) == 0)
-			return &controls[i];
+	size_t n = strlen(c->name);
+
+	if (strncmp(c->name, name, n) != 0)
+		return false;
+	*ret_rest = name + n;
+	return c->name[n - 1] == '.' ? name[n] != '\0' : name[n] == '\0';
+}
+
+static const struct control *find_in(const struct control *table, size_t n, const char *name, const char **ret_rest)
+{
+	for (size_t i = 0; i < n; i++)
+		if (row_matches(&table[i], name, ret_rest))
+			return &table[i];
 	return NULL;
+}
+
+static const struct control *control_find(const char *name, const char **ret_rest)
+{
+	const struct control *c = find_in(controls, ARRAY_SIZE(controls), control_name(name), ret_rest);
+
+	return c ? c : find_in(tier_controls, n_tier_controls, control_name(name), ret_rest);
 }
 
 static bool is_here(const struct control *c, uint64_t ino)
@@ -200,10 +210,11 @@ static bool is_here(const struct control *c, uint64_t ino)
 static int get(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
 	       struct buf *out)
 {
-	const struct control *c = control_find(name);
+	const char *rest;
+	const struct control *c = control_find(name, &rest);
 
 	if (c)
-		return c->get && is_here(c, ino) ? c->get(fs, ino, out) : -ENODATA;
+		return c->get && is_here(c, ino) ? c->get(fs, ino, rest, out) : -ENODATA;
 	return more && ino == FS_ROOT_INO ? more->get(more->ctx, cred, control_name(name), out) : -ENODATA;
 }
 
@@ -240,8 +251,8 @@ static int check_admin(struct fs *fs, const struct fs_cred *cred)
 void control_set(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
 		 const void *value, size_t len, struct journal_waiter *w)
 {
-	const struct setting s = {.fs = fs, .cred = cred, .ino = ino, .value = {value ? value : "", value ? len : 0}};
-	const struct control *c = control_find(name);
+	struct setting s = {.fs = fs, .cred = cred, .ino = ino, .value = {value ? value : "", value ? len : 0}};
+	const struct control *c = control_find(name, &s.rest);
 	int r = 0;
 
 	if (c ? !c->set || !is_here(c, ino) : !more || ino != FS_ROOT_INO)
@@ -256,7 +267,8 @@ void control_set(struct fs *fs, const struct control_provider *more, const struc
 
 int control_remove(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name)
 {
-	const struct control *c = control_find(name);
+	const char *rest;
+	const struct control *c = control_find(name, &rest);
 
 	if (!c || !c->remove || !is_here(c, ino))
 		return -EOPNOTSUPP;

@@ -164,6 +164,8 @@ static void join_threads(struct face *f)
 {
 	const int64_t deadline = clock_mono_ns(&clock_system) + WORKERS_END_MS * INT64_C(1000000);
 
+	if (f->deferrals)
+		deferrals_shut(f->deferrals);
 	while (atomic_load(&f->n_running) && clock_mono_ns(&clock_system) < deadline)
 		wait_event(f, 100);
 	if (f->seeker)
@@ -181,6 +183,8 @@ static void join_threads(struct face *f)
 		w->started = false;
 		worker_free_buffers(w);
 	}
+	if (f->deferrals)
+		deferrals_stop(f->deferrals);
 }
 
 static bool connection_is_over(const struct face *f)
@@ -211,8 +215,10 @@ static void release_mount(struct face *f, int tries)
 
 static int start_threads(struct face *f)
 {
-	int r = seeker_start(f->session, &f->seeker);
+	int r = deferrals_new(f, &f->deferrals);
 
+	if (r == 0)
+		r = seeker_start(f->session, &f->seeker);
 	if (r == 0 && f->follower)
 		r = notifier_start(f, &f->notifier);
 	return r < 0 ? r : start_workers(f);
@@ -241,7 +247,8 @@ int face_run(struct face *f)
 	if (atomic_load(&f->n_running))
 		release_mount(f, remount ? 1 : RELEASE_TRIES);
 	join_threads(f);
-	fs_end_waits(f->fs); /* fsync and clawfs.wait, whose answers go through the notifier and the session */
+	fs_end_waits(f->fs); /* fsync, clawfs.wait and deferred requests, whose answers go through the notifier and the session */
+	f->deferrals = deferrals_free(f->deferrals);
 	f->seeker = seeker_free(f->seeker);
 	f->notifier = notifier_free(f->notifier);
 	r = atomic_load(&f->error);

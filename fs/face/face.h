@@ -27,6 +27,8 @@ struct face_options {
 	uint32_t n_workers;
 };
 
+/* Threads beside the workers that call fs_ functions: they serve requests whose data came from an object store (deferred.c). */
+#define FACE_LANES 3u
 /* clamp(2 x cores, 4, 64). */
 uint32_t face_default_workers(void);
 

@@ -68,6 +68,7 @@ struct face {
 	struct worker *workers;
 	struct seeker *seeker;
 	struct notifier *notifier; /* of a follower's mount */
+	struct deferrals *deferrals;
 	atomic_uint n_running;
 	atomic_int error;      /* first failure of the connection, -errno */
 	atomic_bool connected; /* INIT was answered */
@@ -75,7 +76,12 @@ struct face {
 
 /* worker.c */
 MUST_CHECK int worker_start(struct worker *w);
+MUST_CHECK int worker_make_buffers(struct worker *w);
 void worker_free_buffers(struct worker *w);
+/* The request of `len` bytes in w->in, in the thread whose worker_self is `w`. */
+void worker_serve(const struct worker *w, size_t len);
+/* Replies to the request that `unique` names, of which libfuse knows nothing (any more). */
+void worker_reply_error(const struct face *f, uint64_t unique, int error);
 MUST_CHECK int worker_attach_io(struct face *f);
 void face_wake(struct face *f);
 
@@ -134,12 +140,28 @@ static inline struct fs_cred request_cred(fuse_req_t req)
 
 /* reply.c: `r` is 0 or -errno. */
 void reply_err(fuse_req_t req, int r);
+int errno_for_kernel(int r); /* above 0 */
 void reply_entry(fuse_req_t req, int r, const struct fs_attr *a);
 void reply_attr(fuse_req_t req, int r, const struct fs_attr *a);
 void reply_bytes(fuse_req_t req, int r, const void *p, size_t len);
 void attr_to_stat(const struct fs_attr *a, struct stat *ret);
 void attr_to_entry(const struct face *f, const struct fs_attr *a, struct fuse_entry_param *ret);
 int64_t timespec_to_ns(struct timespec ts); /* clamped to what 64 bits hold: years 1677 to 2262 */
+
+/*
+ * awaited.c: a request whose answer may wait.  It begins a structure of its own from malloc(), which is freed when all are done with it.
+ * `answer` replies to p->req, with 0 or -errno, -EINTR when its caller was interrupted; once, from any thread.
+ */
+struct awaited {
+	struct journal_waiter waiter; /* to be given to the volume between the two calls */
+	fuse_req_t req;
+	struct fs *fs;
+	void (*answer)(struct awaited *p, int result);
+	atomic_uint refs;
+	atomic_bool interrupted;
+};
+void await_begin(struct awaited *p, fuse_req_t req, void (*answer)(struct awaited *p, int result));
+void await_end(struct awaited *p); /* it may be answered by now */
 
 /* ops_namespace.c */
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
@@ -174,6 +196,21 @@ void seeker_stop(struct seeker *s);
 /* After the workers ended; NULL is fine. */
 struct seeker *seeker_free(struct seeker *s);
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+
+/* deferred.c: requests that wait for data in an object store, without a worker, and are served again */
+struct deferrals;
+MUST_CHECK int deferrals_new(struct face *f, struct deferrals **ret_deferrals);
+/* True for -EINPROGRESS, what an operation on data returns that has to wait: the request that this thread serves is deferred, and `req`
+ * is gone. */
+bool request_deferred(fuse_req_t req, int r);
+/* True when the request of that number is, or was just, deferred: nobody else has to know. */
+bool deferrals_interrupt(struct deferrals *p, uint64_t unique);
+/* Nothing is deferred any more from now on, and workers that wait for a place go on. */
+void deferrals_shut(struct deferrals *p);
+/* Ends its threads; the workers ended.  What waits still is answered by fs_end_waits(). */
+void deferrals_stop(struct deferrals *p);
+/* After fs_end_waits(); NULL is fine. */
+struct deferrals *deferrals_free(struct deferrals *p);
 
 /* notify.c */
 struct notifier;

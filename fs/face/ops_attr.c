@@ -116,7 +116,8 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
 		r = add_killed_mode(f->fs, ino, &in);
 	if (r == 0) /* nothing to set is no change: ctime stays */
 		r = in.mask ? fs_setattr(f->fs, &cred, ino, &in, &a) : fs_getattr(f->fs, ino, &a);
-	reply_attr(req, r, &a);
+	if (!request_deferred(req, r))
+		reply_attr(req, r, &a);
 }
 
 void op_statfs(fuse_req_t req, fuse_ino_t ino)

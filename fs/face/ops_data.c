@@ -5,7 +5,8 @@
  * is, a READ lands in the worker's reply buffer and leaves from there.
  * The kernel answers open and close by itself once OPEN was refused with ENOSYS; files carry no state of their own.  With
  * the writeback cache reads may come for files opened write-only, and writes without anyone's credentials.
- * A follower's mount answers OPEN, so that opening for writing says EROFS as a read-only mount does.
+ * A follower's mount answers OPEN, so that opening for writing says EROFS as a read-only mount does.  So does that of a leader
+ * which does not know whether another one took the lead that it was offered.
  */
 #include "fs/face/face_internal.h"
 
@@ -21,7 +22,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		(void)fuse_reply_err(req, ENOSYS);
 		return;
 	}
-	if ((fi->flags & O_ACCMODE) != O_RDONLY && fs_role(f->fs) == ROLE_FOLLOWER) {
+	if ((fi->flags & O_ACCMODE) != O_RDONLY && !fs_takes_changes(f->fs)) {
 		reply_err(req, -EROFS);
 		return;
 	}
@@ -45,7 +46,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	(void)fi;
 	int r = fs_read(request_fs(req), ino, (uint64_t)off, min_u64(size, FACE_IO_MAX), worker_self->reply, &p, &len);
 
-	reply_bytes(req, r, p, len);
+	if (!request_deferred(req, r))
+		reply_bytes(req, r, p, len);
 }
 
 /* libfuse passes on only one of the write's flags. */
@@ -64,22 +66,20 @@ static void reply_written(fuse_req_t req, int r, size_t n)
 		(void)fuse_reply_write(req, n);
 }
 
-/* A request whose reply waits for a commit; the worker that received it goes on to the next. */
+/* A request whose reply waits for a commit. */
 struct pending_sync {
-	struct journal_waiter waiter;
-	fuse_req_t req;
-	size_t written; /* 0: an FSYNC */
+	struct awaited awaited; /* first */
+	size_t written;         /* 0: an FSYNC */
 };
 
-static void reply_synced(struct journal_waiter *w, int result)
+static void reply_synced(struct awaited *awaited, int result)
 {
-	struct pending_sync *p = container_of(w, struct pending_sync, waiter);
+	const struct pending_sync *p = container_of(awaited, struct pending_sync, awaited);
 
 	if (p->written)
-		reply_written(p->req, result, p->written);
+		reply_written(awaited->req, result, p->written);
 	else
-		reply_err(p->req, result);
-	free(p);
+		reply_err(awaited->req, result);
 }
 
 static void sync_then_reply(fuse_req_t req, fuse_ino_t ino, size_t written)
@@ -90,8 +90,10 @@ static void sync_then_reply(fuse_req_t req, fuse_ino_t ino, size_t written)
 		reply_err(req, -ENOMEM);
 		return;
 	}
-	*p = (struct pending_sync){.waiter.done = reply_synced, .req = req, .written = written};
-	fs_sync_async(request_fs(req), ino, &p->waiter);
+	p->written = written;
+	await_begin(&p->awaited, req, reply_synced);
+	fs_sync_async(p->awaited.fs, ino, &p->awaited.waiter);
+	await_end(&p->awaited);
 }
 
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t off, struct fuse_file_info *fi)
@@ -104,6 +106,8 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t 
 		r = attr_kill_privs(f->fs, &cred, ino);
 	if (r == 0)
 		r = fs_write(f->fs, &cred, ino, (uint64_t)off, size, p, f->writeback && fi->writepage);
+	if (request_deferred(req, r))
+		return;
 	/*
 	 * Only direct writes say so.  The kernel sends FSYNC after the synchronous ones as well, but completes asynchronous
 	 * ones (libaio, io_uring) on this reply alone.
@@ -127,7 +131,10 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	const struct fs_cred cred = request_cred(req);
 
 	(void)fi;
-	reply_err(req, fs_fallocate(request_fs(req), &cred, ino, mode, (uint64_t)off, (uint64_t)len));
+	int r = fs_fallocate(request_fs(req), &cred, ino, mode, (uint64_t)off, (uint64_t)len);
+
+	if (!request_deferred(req, r))
+		reply_err(req, r);
 }
 
 void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_off, struct fuse_file_info *from_fi, fuse_ino_t to,
@@ -142,5 +149,6 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_off, struct 
 	int r = fs_copy_range(request_fs(req), &cred, from, (uint64_t)from_off, to, (uint64_t)to_off, min_u64(len, FACE_IO_MAX),
 			      &copied);
 
-	reply_written(req, r, copied);
+	if (!request_deferred(req, r))
+		reply_written(req, r, copied);
 }

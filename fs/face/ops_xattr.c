@@ -22,26 +22,24 @@ static void reply_value(fuse_req_t req, int r, size_t size, size_t len)
 		reply_bytes(req, r, worker_self->reply, len);
 }
 
-/* A setting that may wait, for another machine say; the worker that received it goes on to the next. */
+/* A setting that may wait, for another machine say. */
 struct pending_set {
-	struct journal_waiter waiter;
-	fuse_req_t req;
-	bool promises; /* its success says what this mount shows */
+	struct awaited awaited; /* first */
+	bool promises;          /* its success says what this mount shows */
 	bool ioctl;
 };
 
-static void reply_set(struct journal_waiter *w, int result)
+static void reply_set(struct awaited *awaited, int result)
 {
-	struct pending_set *p = container_of(w, struct pending_set, waiter);
-	struct face *f = request_face(p->req);
+	const struct pending_set *p = container_of(awaited, struct pending_set, awaited);
+	struct face *f = request_face(awaited->req);
 
 	if (result == 0 && p->promises)
-		notifier_answer(f->notifier, p->req, NULL, 0);
+		notifier_answer(f->notifier, awaited->req, NULL, 0);
 	else if (result == 0 && p->ioctl)
-		(void)fuse_reply_ioctl(p->req, 0, NULL, 0);
+		(void)fuse_reply_ioctl(awaited->req, 0, NULL, 0);
 	else
-		reply_err(p->req, result);
-	free(p);
+		reply_err(awaited->req, result);
 }
 
 static void set_control(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, bool ioctl)
@@ -54,9 +52,11 @@ static void set_control(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 		reply_err(req, -ENOMEM);
 		return;
 	}
-	*p = (struct pending_set){
-	    .waiter.done = reply_set, .req = req, .promises = f->follower && strcmp(name, "clawfs.wait") == 0, .ioctl = ioctl};
-	control_set(f->fs, f->provider, &cred, ino, name, value, size, &p->waiter);
+	p->promises = f->follower && strcmp(name, "clawfs.wait") == 0;
+	p->ioctl = ioctl;
+	await_begin(&p->awaited, req, reply_set);
+	control_set(f->fs, f->provider, &cred, ino, name, value, size, &p->awaited.waiter);
+	await_end(&p->awaited);
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)

@@ -11,15 +11,16 @@
 #include <errno.h>
 #include <string.h>
 
-void reply_err(fuse_req_t req, int r)
+int errno_for_kernel(int r)
 {
 	int e = -r;
 
-	if (e == EBADMSG || e == EUCLEAN)
-		e = EIO;
-	else if (e == ENOSYS)
-		e = EOPNOTSUPP;
-	(void)fuse_reply_err(req, e);
+	return e == EBADMSG || e == EUCLEAN ? EIO : e == ENOSYS ? EOPNOTSUPP : e;
+}
+
+void reply_err(fuse_req_t req, int r)
+{
+	(void)fuse_reply_err(req, errno_for_kernel(r));
 }
 
 static struct timespec ns_to_timespec(int64_t ns)

@@ -96,13 +96,17 @@ static int read_error(const struct face *f, uint32_t opcode, uint64_t ino)
 	return is_of_root(opcode, ino) ? 0 : fs_readable(f->fs);
 }
 
-static void refuse(const struct worker *w, int e)
+void worker_reply_error(const struct face *f, uint64_t unique, int error)
 {
-	const struct fuse_in_header *in = request_header();
-	const struct fuse_out_header out = {.len = sizeof(out), .error = -e, .unique = in->unique};
-	ssize_t n = write(w->fd, &out, sizeof(out));
+	const struct fuse_out_header out = {.len = sizeof(out), .error = -error, .unique = unique};
+	ssize_t n = write(f->fd, &out, sizeof(out));
 
 	(void)n; /* fails only when the request is gone */
+}
+
+static void refuse(const struct worker *w, int e)
+{
+	worker_reply_error(w->face, request_header()->unique, e);
 }
 
 /* The reply to INIT is completed with flags that this libfuse cannot express. */
@@ -157,12 +161,24 @@ static void connection_failed(struct face *f, int error)
 	atomic_compare_exchange_strong(&f->error, &none, error);
 }
 
-static void serve(const struct worker *w, size_t len)
+/* A request that libfuse does not have, because it is deferred. */
+static bool interrupts_deferred(struct face *f)
+{
+	const struct fuse_in_header *in = request_header();
+	const struct fuse_interrupt_in *arg = (const void *)(in + 1);
+
+	return in->opcode == FUSE_INTERRUPT && in->len >= sizeof(*in) + sizeof(*arg) &&
+	       deferrals_interrupt(f->deferrals, arg->unique);
+}
+
+void worker_serve(const struct worker *w, size_t len)
 {
 	struct face *f = w->face;
 	const uint32_t opcode = request_header()->opcode;
 	const struct fuse_buf buf = {.size = len, .mem = w->in};
 
+	if (interrupts_deferred(f))
+		return;
 	if (f->read_only && opcode_writes(opcode)) {
 		refuse(w, EROFS);
 		return;
@@ -200,7 +216,7 @@ static void *worker_main(void *arg)
 		ssize_t n = receive(w);
 
 		if (n >= (ssize_t)sizeof(struct fuse_in_header)) {
-			serve(w, (size_t)n);
+			worker_serve(w, (size_t)n);
 		} else if (n == -ENODEV) {
 			break;
 		} else if (n >= 0 || (n != -ENOENT && n != -EINTR && n != -EAGAIN)) { /* ENOENT: the request was withdrawn */
@@ -231,7 +247,7 @@ static int create_thread(struct worker *w)
 	return -r;
 }
 
-int worker_start(struct worker *w)
+int worker_make_buffers(struct worker *w)
 {
 	void *p = mmap(NULL, AREA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -240,8 +256,17 @@ int worker_start(struct worker *w)
 	w->area = p;
 	w->in = w->area + IN_OFFSET;
 	w->reply = w->area + REPLY_OFFSET;
+	return 0;
+}
+
+int worker_start(struct worker *w)
+{
+	int r = worker_make_buffers(w);
+
+	if (r < 0)
+		return r;
 	atomic_fetch_add(&w->face->n_running, 1);
-	int r = create_thread(w);
+	r = create_thread(w);
 	if (r < 0) {
 		atomic_fetch_sub(&w->face->n_running, 1);
 		worker_free_buffers(w);

@@ -102,7 +102,12 @@ static bool identify(struct sim *s, struct fs *fs, size_t lo, size_t hi, const c
 /* The volume goes on living: some operations, a clean unmount, and the same tree at the next mount. */
 static bool live_on(struct sim *s, struct sim_image image, struct fs *fs, size_t step, uint64_t salt)
 {
-	struct sim_run sub = {.seed = s->run.seed, .profile = s->run.profile, .sabotage = s->run.sabotage, .clock = s->run.clock};
+	struct sim_run sub = {.seed = s->run.seed,
+			      .profile = s->run.profile,
+			      .sabotage = s->run.sabotage,
+			      .clock = s->run.clock,
+			      .cold = s->run.cold,
+			      .lent_cold = true};
 	int64_t now_ns = s->run.clock->now_ns;
 	bool ok = true;
 
@@ -433,11 +438,11 @@ static const char usage[] = "clawfs-sim: crashes the filesystem code over a simu
 			    "  --ops N           most operations per generation (100)\n"
 			    "  --cuts all|N      crash points per generation (all)\n"
 			    "  --variants N      of 6 kinds of crash, how many at each (2)\n"
-			    "  --profile NAME    mixed, ring, full, tree (by seed)\n"
+			    "  --profile NAME    mixed, ring, full, tree, cold (by seed)\n"
 			    "  --jobs N          processes (1)\n"
 			    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
 			    "  --trace           the history of a failure; log lines\n"
-			    "  --sabotage RULE   break R1, R2, R3, R4 or R5; exit 0 when that is noticed\n"
+			    "  --sabotage RULE   break R1, R2, R3, R4, R5 or tier; exit 0 when that is noticed\n"
 			    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
 			    "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
 
@@ -461,8 +466,10 @@ static const char *variant_at(int i)
 
 static unsigned sabotage_of(const char *rule)
 {
+	if (strcmp(rule, "tier") == 0)
+		return FS_SABOTAGE_TIER_DROP_EARLY;
 	if (strlen(rule) != 2 || rule[0] != 'R' || rule[1] < '1' || rule[1] > '5') {
-		fprintf(stderr, "clawfs-sim: the rules are R1 to R5\n");
+		fprintf(stderr, "clawfs-sim: the rules are R1 to R5 and tier\n");
 		exit(2);
 	}
 	return 1u << (rule[1] - '1');

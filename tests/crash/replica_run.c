@@ -212,7 +212,7 @@ static void empty_model(struct slot *s)
 bool cluster_new(struct cluster *c, const struct cluster_options *o)
 {
 	*c = (struct cluster){.o = *o, .rng = rng_derive(o->seed, 0x636c7573, 0)};
-	static const enum sim_profile profiles[] = {SIM_MIXED, SIM_TREE, SIM_RING, SIM_MIXED};
+	static const enum sim_profile profiles[] = {SIM_MIXED, SIM_TREE, SIM_RING, SIM_COLD};
 	c->profile = profiles[rng_below(&c->rng, ARRAY_SIZE(profiles))];
 	c->may_choose_loss = rng_percent(&c->rng, 40);
 	c->may_lose_disks = rng_percent(&c->rng, 40);

@@ -16,6 +16,7 @@
 #include <sys/xattr.h>
 
 #include "tests/crash/sim_run.h"
+#include "tests/lib/cold.h"
 #include "tests/lib/cow.h"
 
 #define FILE_MAX (1200 * KIB)
@@ -54,6 +55,15 @@ static bool agree(struct op *op, int got, int want)
 {
 	return got == want || may_fail(op, got) ||
 	       sim_fail(op->run, "%s: the volume says %s, the model %s", op->what, strerror(-got), strerror(-want));
+}
+
+/* After -EINPROGRESS, which says that nothing was done: what it needs is fetched, as the kernel's request would wait for. */
+static bool again(struct op *op, int *r)
+{
+	if (*r != -EINPROGRESS)
+		return false;
+	*r = cold_recall(op->run->cold, op->run->fs);
+	return *r == 0;
 }
 
 static bool is_held(const struct sim_run *run, uint64_t ino)
@@ -281,7 +291,10 @@ static bool do_truncate(struct op *op)
 		a.size = a.size / 4096 * 4096;
 	a.size = min_u64(a.size, FILE_MAX);
 	say(op, "truncate %llu from %llu to %llu", (unsigned long long)ino, (unsigned long long)size, (unsigned long long)a.size);
-	int r = fs_setattr(op->run->fs, &op->cred, ino, &a, &got);
+	int r;
+	do
+		r = fs_setattr(op->run->fs, &op->cred, ino, &a, &got);
+	while (again(op, &r));
 	return may_fail(op, r) || agree(op, r, model_setattr(op->run->model, ino, &a));
 }
 
@@ -333,7 +346,10 @@ static bool do_write(struct op *op)
 		}
 	bool kernel_times = rng_percent(op->rng, 20);
 	say(op, "write %llu off %llu len %zu", (unsigned long long)ino, (unsigned long long)off, len);
-	int r = fs_write(op->run->fs, &op->cred, ino, off, len, p, kernel_times);
+	int r;
+	do
+		r = fs_write(op->run->fs, &op->cred, ino, off, len, p, kernel_times);
+	while (again(op, &r));
 	op->run->since_home += len;
 	return may_fail(op, r) || agree(op, r, model_write(op->run->model, ino, off, p, len, kernel_times));
 }
@@ -350,7 +366,10 @@ static bool do_fallocate(struct op *op)
 		return true;
 	uint64_t off = random_off(op, model_get(op->run->model, ino)->size, len);
 	say(op, "fallocate %llu mode %d off %llu len %zu", (unsigned long long)ino, mode, (unsigned long long)off, len);
-	int r = fs_fallocate(op->run->fs, &op->cred, ino, mode, off, len);
+	int r;
+	do
+		r = fs_fallocate(op->run->fs, &op->cred, ino, mode, off, len);
+	while (again(op, &r));
 	return may_fail(op, r) || agree(op, r, model_fallocate(op->run->model, ino, mode, off, len));
 }
 
@@ -368,7 +387,10 @@ static bool do_copy(struct op *op)
 		return true;
 	say(op, "copy %llu off %llu to %llu off %llu len %zu", (unsigned long long)from, (unsigned long long)from_off,
 	    (unsigned long long)to, (unsigned long long)to_off, len);
-	int r = fs_copy_range(op->run->fs, &op->cred, from, from_off, to, to_off, len, &n);
+	int r;
+	do
+		r = fs_copy_range(op->run->fs, &op->cred, from, from_off, to, to_off, len, &n);
+	while (again(op, &r));
 	op->run->since_home += len;
 	if (r)
 		return may_fail(op, r) || agree(op, r, 0);
@@ -483,6 +505,71 @@ static bool do_reap(struct op *op)
 	return agree(op, r, 0);
 }
 
+static int find_dead(void *ctx, const struct object_row *o)
+{
+	struct object_row *dead = ctx;
+
+	*dead = *o;
+	if (o->n_live == 0)
+		return 1;
+	dead->object = 0;
+	return 0;
+}
+
+/* A file goes out, whole or in part; then its homes go, or stay. */
+static bool do_tier(struct op *op)
+{
+	struct sim_run *run = op->run;
+	uint64_t ino = random_file(op);
+	struct cold_pack p;
+	size_t placed = 0;
+
+	if (!ino)
+		return true;
+	bool evict = rng_percent(op->rng, 60);
+	say(op, "tier %llu%s", (unsigned long long)ino, evict ? " and evict" : "");
+	int r = cold_pack(run->cold, run->fs, ino, op->rng, &p);
+	if (r == 0)
+		r = cold_place(run->fs, ino, &p, &placed);
+	if (r == -ESTALE && model_get(run->model, ino)->nlink == 0) /* it goes soon, and is not worth it */
+		return true;
+	if (r == 0 && evict)
+		r = cold_evict(run->fs, ino);
+	return agree(op, r, 0);
+}
+
+static bool do_evict(struct op *op)
+{
+	uint64_t ino = random_file(op);
+
+	if (!ino)
+		return true;
+	say(op, "evict %llu", (unsigned long long)ino);
+	return agree(op, cold_evict(op->run->fs, ino), 0);
+}
+
+static bool do_keep(struct op *op)
+{
+	uint64_t ino = random_file(op);
+
+	if (!ino)
+		return true;
+	say(op, "keep %llu", (unsigned long long)ino);
+	return agree(op, cold_keep(op->run->cold, op->run->fs, ino), 0);
+}
+
+/* An object of which nothing is live any more is forgotten. */
+static bool do_forget_object(struct op *op)
+{
+	struct object_row dead = {0};
+	int r = objects_each(op->run->fs, rng_percent(op->rng, 50) ? 0 : rng_u64(op->rng), find_dead, &dead);
+
+	if (r < 0 || !dead.object)
+		return r == 0 || agree(op, r, 0);
+	say(op, "forget object %llx", (unsigned long long)dead.object);
+	return agree(op, tier_forget(op->run->fs, dead.object), 0);
+}
+
 unsigned sim_ring_percent(struct fs *fs)
 {
 	CLEANUP_BUF struct buf text = {0};
@@ -506,7 +593,8 @@ static bool make_room(struct op *op)
 	if (run->since_home < 256 * KIB)
 		return true;
 	run->since_home = 0;
-	unsigned used = sim_ring_percent(run->fs); /* a third of so small a ring is full: the rest is one batch's and the writers' */
+	unsigned used =
+	    sim_ring_percent(run->fs); /* a third of so small a ring is full: the rest is one batch's and the writers' */
 	if (used < 20)
 		return true;
 	if (used < 27 && run->profile == SIM_RING && !run->expect_errors) {
@@ -542,14 +630,19 @@ enum action {
 	HOME_ALL,
 	CHECKPOINT,
 	REAP,
+	TIER,
+	EVICT,
+	KEEP,
+	FORGET_OBJECT,
 	ACTIONS,
 };
 /* How often of 100 or so, per profile. */
 static const uint8_t weights[SIM_PROFILES][ACTIONS] = {
-    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2},
-    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1},
-    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3},
-    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2},
+    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2, 2, 1, 1, 1},
+    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1, 1, 1, 1, 0},
+    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3, 3, 2, 2, 1},
+    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2, 1, 1, 0, 0},
+    [SIM_COLD] = {5, 1, 0, 0, 2, 5, 3, 1, 8, 20, 8, 6, 1, 1, 1, 3, 6, 6, 1, 3, 2, 14, 6, 6, 3},
 };
 
 static enum action choose(struct op *op)
@@ -617,6 +710,14 @@ static bool act(struct op *op, enum action a)
 		return do_checkpoint(op);
 	case REAP:
 		return do_reap(op);
+	case TIER:
+		return do_tier(op);
+	case EVICT:
+		return do_evict(op);
+	case KEEP:
+		return do_keep(op);
+	case FORGET_OBJECT:
+		return do_forget_object(op);
 	case ACTIONS:
 		break;
 	}
@@ -626,7 +727,7 @@ static bool act(struct op *op, enum action a)
 /* What can be done while a batch is being written, by one thread: nothing that waits for it. */
 static bool waits_for_commit(enum action a)
 {
-	return a == SYNC || a == CHECKPOINT;
+	return a == SYNC || a == CHECKPOINT || a == TIER || a == EVICT;
 }
 
 static bool step(struct sim_run *run, bool in_sync)

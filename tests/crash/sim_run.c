@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/lib/cold.h"
 #include "tests/lib/cow.h"
 
 #define IO_MAX              (1 * MIB)
@@ -18,7 +19,7 @@
 
 const char *sim_profile_name(enum sim_profile p)
 {
-	static const char *const names[] = {"mixed", "ring", "full", "tree"};
+	static const char *const names[] = {"mixed", "ring", "full", "tree", "cold"};
 
 	return p < SIM_PROFILES ? names[p] : "?";
 }
@@ -101,11 +102,17 @@ struct fs_config sim_config(struct sim_run *run, const struct sim_image *image)
 	};
 }
 
+void sim_open_cold(struct sim_run *run)
+{
+	run->cold = cold_open();
+}
+
 bool sim_format(struct sim_run *run, uint64_t seed, enum sim_profile profile, unsigned sabotage)
 {
 	*run = (struct sim_run){.seed = seed, .profile = profile, .sabotage = sabotage, .rng = rng_derive(seed, profile, 0)};
 	run->clock = &run->own_clock;
 	*run->clock = (struct sim_clock){.clock = {.real_ns = sim_now, .mono_ns = sim_now}, .now_ns = 1700000000 * NSEC_PER_SEC};
+	run->cold = cold_open();
 	run->image.store = simstore_new();
 	run->image.index = kv_disk_new(run->image.store);
 	run->bytes = aligned_alloc(DISK_BLOCK, IO_MAX + 4 * DISK_BLOCK);
@@ -183,9 +190,19 @@ void sim_free(struct sim_run *run)
 	free(run->history.step);
 	model_free(run->model);
 	sim_image_free(&run->image);
+	if (!run->lent_cold)
+		cold_close(run->cold);
 	free(run->held);
 	free(run->bytes);
 	*run = (struct sim_run){0};
+}
+
+int sim_evict_some(struct sim_run *run, struct rng *rng)
+{
+	uint64_t ino = rng_between(rng, FS_ROOT_INO + 1, min_u64(atomic_load(&run->fs->next_ino), 200));
+	int r = cold_evict(run->fs, ino);
+
+	return r == -ENOENT || r == -EINVAL ? 0 : r; /* no inode, or no file */
 }
 
 /* ---- comparing ---- */
@@ -285,8 +302,11 @@ bool sim_fsck(struct sim_run *run, struct fs *fs)
 	struct fs_check_result c = {0};
 	int r = fs_check(fs, true, fsck_line, &lines, &c);
 
-	if (r == 0 && c.damaged_blocks + c.structure_errors + c.accounting_errors == 0 && lines.len == 0)
-		return true;
+	if (r == 0 && c.damaged_blocks + c.structure_errors + c.accounting_errors == 0 && lines.len == 0) {
+		char why[200];
+
+		return !run->cold || cold_check(run->cold, fs, why, sizeof(why)) || sim_fail(run, "%s", why);
+	}
 	return sim_fail(run, "fs_check: %s; %llu damaged blocks, %llu structure, %llu accounting: %s", r ? strerror(-r) : "done",
 			(unsigned long long)c.damaged_blocks, (unsigned long long)c.structure_errors,
 			(unsigned long long)c.accounting_errors, lines.p ? (char *)lines.p : "");

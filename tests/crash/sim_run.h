@@ -17,11 +17,14 @@
 #include "tests/lib/rng.h"
 #include "tests/lib/simstore.h"
 
+struct cold; /* tests/lib/cold.h */
+
 enum sim_profile {
 	SIM_MIXED, /* a bit of everything */
 	SIM_RING,  /* many inline writes: the ring goes round and is reused */
 	SIM_FULL,  /* a small volume: blocks are reused all the time, -ENOSPC is met */
 	SIM_TREE,  /* names more than data */
+	SIM_COLD,  /* files age out, are evicted, read and written again */
 	SIM_PROFILES,
 };
 const char *sim_profile_name(enum sim_profile p);
@@ -64,7 +67,9 @@ struct sim_run {
 	struct fs *fs;
 	struct model *model;
 	struct sim_history history;
-	uint64_t *held; /* inodes a user keeps open */
+	struct cold *cold; /* the object stores; of the run that formatted the volume */
+	bool lent_cold;    /* it is another run's */
+	uint64_t *held;    /* inodes a user keeps open */
 	size_t n_held, held_cap;
 	uint64_t since_home; /* bytes written inline since the journal was last emptied */
 	bool in_sync;        /* its batch is being written: other threads go on meanwhile */
@@ -75,6 +80,8 @@ struct sim_run {
 
 /* Formats a volume into a new image. */
 bool sim_format(struct sim_run *run, uint64_t seed, enum sim_profile profile, unsigned sabotage);
+/* The object stores of a run that was not made by sim_format(). */
+void sim_open_cold(struct sim_run *run);
 struct fs_config sim_config(struct sim_run *run, const struct sim_image *image);
 /* Mounts run->image, recording; the state must be the last of the history. */
 bool sim_mount(struct sim_run *run);
@@ -90,6 +97,8 @@ void sim_free(struct sim_run *run);
 
 /* How full the journal is, as status says. */
 unsigned sim_ring_percent(struct fs *fs);
+/* Homes of some file's tiered data go, as each node likes: 0, or an error that an eviction must not have. */
+int sim_evict_some(struct sim_run *run, struct rng *rng);
 /* Fills run->why; false, to be returned. */
 bool sim_fail(struct sim_run *run, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* The model as it is becomes the newest step.  `covers`: how many steps a durable point covers, this one excluded. */

@@ -12,6 +12,7 @@
 #include "base/le.h"
 #include "fs/core/acl.h"
 #include "fs/core/index.h"
+#include "journal/record.h"
 #include "tests/unit/leaves.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -28,6 +29,8 @@ static void leaf_is_stable(const struct leaf *l)
 	int r = leaf_decode(one, len, &back);
 	assert(r == 0 && memcmp(&back, l, sizeof(back)) == 0);
 	assert(leaf_encode(&back, two) == len && memcmp(one, two, len) == 0);
+	assert((l->object.id != 0) == (leaf_tiered(l) != 0) && !(leaf_tiered(l) & ~leaf_data(l)));
+	assert(l->object.id ? record_frame_ok(l->object.offset, l->object.len) : l->object.offset == 0 && l->object.len == 0);
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		const struct slot *s = &l->slot[i];
 

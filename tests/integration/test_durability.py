@@ -1,10 +1,12 @@
 """test_durability: fsync at a level on a node that is alone: who waits, for what, and the ways out of it.
 
-The calls that wait are made by children: the kernel lets nobody out of them, not even killed."""
+The calls that wait are made by children, so that a test that fails goes on."""
 
+import ast
 import errno
 import fcntl
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -108,6 +110,140 @@ class Levels(VolumeTest):
         self.assertLess(time.monotonic() - began, 30)
         for c in calls:
             self.assertIn(c.result(), (errno.EIO, errno.ENOTCONN, errno.ECONNABORTED))
+        self.assertEqual(v.fsck().returncode, EXIT_OK)
+
+
+# Makes one call that may wait, by libc itself: Python's own would call again after a signal.  Prints the errno it ends with.
+LIBC_CHILD = """
+import ctypes, os, signal, sys
+what, path, value = sys.argv[1:4]
+libc = ctypes.CDLL(None, use_errno=True)
+signal.signal(signal.SIGINT, lambda *_: None)
+signal.siginterrupt(signal.SIGINT, True)
+fd = os.open(path, os.O_RDONLY) if os.path.isdir(path) else os.open(path, os.O_RDWR | os.O_CREAT | (os.O_SYNC if what == "write" else 0))
+print("ready", flush=True)
+if what == "fsync":
+    if not os.path.isdir(path):
+        os.write(fd, b"written before")
+    r = libc.fsync(fd)
+elif what == "wait":
+    r = libc.setxattr(path.encode(), b"clawfs.wait", value.encode(), len(value), 0)
+elif what == "command":
+    r = libc.setxattr(path.encode(), b"clawfs.sync", b"1", 1, 0)
+else:
+    r = libc.pwrite(fd, b"x" * 4096, 4096, 0)
+print(ctypes.get_errno() if r < 0 else 0, flush=True)
+"""
+
+# As many fsyncs as there is time for, and a signal every now and then; prints how many ended with each errno.
+STORM_CHILD = """
+import collections, ctypes, os, signal, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.siginterrupt(signal.SIGALRM, True)
+signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]), float(sys.argv[2]))
+seen = collections.Counter()
+end = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < end:
+    try:
+        os.write(fd, b"x")
+    except OSError:
+        pass
+    seen[ctypes.get_errno() if libc.fsync(fd) < 0 else 0] += 1
+print(dict(seen))
+"""
+
+
+class Interrupts(VolumeTest):
+    """Not of direct synchronous writes: of those the kernel passes no signal on."""
+
+    def waiting(self, v):
+        return v.status()["durability"]["waiting"]
+
+    def child(self, *args):
+        p = subprocess.Popen([sys.executable, "-c", LIBC_CHILD, *args], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.kill)
+        self.assertEqual(p.stdout.readline(), "ready\n")
+        return p
+
+    def interrupt(self, p, signo):
+        """What its call ended with within a second."""
+        time.sleep(0.3)
+        self.assertIsNone(p.poll())
+        p.send_signal(signo)
+        p.wait(1)
+        if signo == signal.SIGKILL:
+            self.assertEqual(p.returncode, -signal.SIGKILL)
+            return None
+        return int(p.stdout.read())
+
+    def test_who_waits_for_followers_can_be_interrupted_and_killed(self):
+        v = self.volume()
+        os.mkdir(v.path("dir"))
+        cli("durability", "replicas=1", v.mnt, check=EXIT_OK)
+        for signo in (signal.SIGINT, signal.SIGKILL):
+            for what, name in (("fsync", "file"), ("fsync", "dir"), ("write", "sync"), ("command", "")):
+                p = self.child(what, v.path(name) if name else v.mnt, "")
+                wait_for("it to wait", lambda: self.waiting(v) == 1)
+                self.assertIn(self.interrupt(p, signo), (None, errno.EINTR), (what, name))
+                wait_for("it to be forgotten", lambda: self.waiting(v) == 0, 1)
+        # It was durable here all the same, and the daemon is well.
+        v.kill9()
+        v.remount()
+        with open(v.path("file"), "rb") as f:
+            self.assertEqual(f.read(), b"written before")
+        self.assertEqual(os.path.getsize(v.path("sync")), 4096)
+        cli("durability", "local", v.mnt, check=EXIT_OK)
+        v.write("after", b"x", sync=True)
+        self.assertEqual(v.status()["health"]["state"], "ok")
+        v.umount()
+        self.assertEqual(v.fsck().returncode, EXIT_OK)
+
+    def test_many_that_wait_are_killed_at_once_and_the_others_wait_on(self):
+        v = self.volume()
+        cli("durability", "replicas=1", v.mnt, check=EXIT_OK)
+        calls = [self.child("fsync", v.path("f%d" % i), "") for i in range(24)]
+        wait_for("all to wait", lambda: self.waiting(v) == len(calls))
+        for p in calls[::2]:
+            p.kill()
+        for p in calls[::2]:
+            p.wait(1)
+        self.assertEqual(self.waiting(v), len(calls) // 2)
+        cli("durability", "local", v.mnt, check=EXIT_OK, timeout=10)
+        for p in calls[1::2]:
+            p.wait(10)
+            self.assertEqual(int(p.stdout.read()), 0)
+
+    def test_who_waits_for_a_position_can_be_interrupted_and_killed(self):
+        v = self.volume()
+        for signo in (signal.SIGINT, signal.SIGKILL):
+            p = self.child("wait", v.mnt, "%d 30" % (v.status()["seq"] + 1000))
+            self.assertIn(self.interrupt(p, signo), (None, errno.EINTR))
+            began = time.monotonic()
+            os.setxattr(v.mnt, "clawfs.wait", b"0")  # the root is not locked any more
+            self.assertLess(time.monotonic() - began, 1)
+        self.assertEqual(v.status()["health"]["state"], "ok")
+
+    def test_signals_at_any_moment_harm_nobody(self):
+        v = self.volume()
+        for policy, interval, may_end in (("local", "0.0003", {0}), ("replicas=1,else=local", "0.0003", {0}),
+                                          ("replicas=1", "0.0007", {errno.EINTR}), ("replicas=1", "0.01", {errno.EINTR})):
+            cli("durability", policy, v.mnt, check=EXIT_OK)
+            calls = [subprocess.Popen([sys.executable, "-c", STORM_CHILD, v.path("f%d" % i), interval, "2"], stdout=subprocess.PIPE, text=True)
+                     for i in range(4)]
+            for p in calls:
+                out, _ = p.communicate(timeout=20)
+                seen = ast.literal_eval(out)
+                self.assertGreater(sum(seen.values()), 20, (policy, interval, seen))
+                # Of a file's times, which the kernel sends before FSYNC, a signal may end the sending.
+                self.assertLessEqual(set(seen), may_end | {errno.EINTR}, (policy, interval))
+            self.assertEqual(self.waiting(v), 0)
+        cli("durability", "local", v.mnt, check=EXIT_OK)
+        v.write("after", b"x", sync=True)
+        self.assertEqual(v.status()["health"]["state"], "ok")
+        v.umount()
         self.assertEqual(v.fsck().returncode, EXIT_OK)
 
 

@@ -147,6 +147,8 @@ static void names_free(struct names *names)
 	free(names->e);
 }
 
+int (*tree_recall)(struct fs *fs);
+
 int tree_read_file(struct fs *fs, uint64_t ino, uint64_t size, uint8_t **ret_p)
 {
 	CLEANUP_FREE uint8_t *all = test_alloc(size + 1);
@@ -155,8 +157,11 @@ int tree_read_file(struct fs *fs, uint64_t ino, uint64_t size, uint8_t **ret_p)
 	for (uint64_t off = 0; off < size;) {
 		void *at = NULL;
 		size_t n = 0;
-		int r = fs_read(fs, ino, off, READ_STEP, room, &at, &n);
+		int r;
 
+		do {
+			r = fs_read(fs, ino, off, READ_STEP, room, &at, &n);
+		} while (r == -EINPROGRESS && tree_recall && (r = tree_recall(fs)) == 0);
 		if (r)
 			return r;
 		if (n == 0 || n > size - off)

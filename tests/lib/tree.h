@@ -36,5 +36,7 @@ uint64_t tree_hash_bytes(const void *p, size_t len);
 
 /* Reads every name, attribute and byte of an open volume. */
 int tree_read(struct fs *fs, struct tree *ret, char *ret_why, size_t why_cap);
+/* Brings what a read of this thread missed into memory (see fs_recall()); NULL: nothing is cold. */
+extern int (*tree_recall)(struct fs *fs);
 /* All bytes of a file, malloc'ed. */
 int tree_read_file(struct fs *fs, uint64_t ino, uint64_t size, uint8_t **ret_p);

@@ -11,6 +11,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "integration"))
 import clawfs_env  # noqa: E402
@@ -116,14 +117,19 @@ class ClusterTest(clawfs_env.VolumeTest):
 class Writer:
     """A load: a process on the side that appends numbered, fsynced lines to files below a directory until stopped.
 
-    acked: the number of the last line whose fsync returned."""
+    acked: the number of the last line whose fsync returned; error: the errno that ended it.
+
+    It ends by itself when its input does.  Of a process that is killed the kernel drops requests that the daemon has not read yet: the
+    time of a write that it still holds (docs/OPERATIONS.md), and the volume would differ from what this mount shows."""
+
+    STOP_SECONDS = 15  # a call may wait for followers
 
     CODE = r"""
-import os, sys, time
+import os, select, sys, time
 top, pause = sys.argv[1], float(sys.argv[2])
 n = 0
 blob = os.urandom(70000) + b"\n"
-while True:
+while not select.select([sys.stdin], [], [], 0)[0]:
     try:
         with open("%s/f%03d" % (top, n % 50), "ab") as f:
             f.write(b"%012d\n" % n)
@@ -145,22 +151,33 @@ while True:
     def __init__(self, node, pause=0.0, name="load"):
         self.top = node.path(name)
         os.makedirs(self.top, exist_ok=True)
-        self.process = subprocess.Popen([sys.executable, "-c", self.CODE, self.top, str(pause)], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([sys.executable, "-c", self.CODE, self.top, str(pause)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
         self.acked = -1
         self.error = None
+        self.reader = threading.Thread(target=self._read, daemon=True)  # it would wait for room in a full pipe
+        self.reader.start()
 
-    def stop(self):
-        """Ends it and returns the number of the last line that was acknowledged as durable."""
-        if self.process.poll() is None:
-            self.process.kill()
-        for line in self.process.stdout.read().split("\n")[:-1]:  # the last may be cut
+    def _read(self):
+        for line in self.process.stdout:
             words = line.split()
+            if not line.endswith("\n"):  # killed
+                return
             if words[0] == "acked":
                 self.acked = int(words[1])
             else:
                 self.error = int(words[2])
+
+    def stop(self):
+        """Ends it and returns the number of the last line that was acknowledged as durable."""
+        self.process.stdin.close()
+        try:
+            self.process.wait(self.STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.reader.join()
         self.process.stdout.close()
-        self.process.wait()
         return self.acked
 
 

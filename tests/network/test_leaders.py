@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 
@@ -119,9 +120,78 @@ class Leaders(cluster.ClusterTest):
         c.node[1].start()
         c.settle()
 
-    def test_a_leader_restarted_with_a_shorter_history_overwrites_nobody(self):
+    def in_doubt(self):
+        """Three nodes; the first one leads, was killed when it had offered the lead to the second one, and is up again."""
         c = self.cluster(3)
         a, b, third = c.node
+        a.write("before", b"1" * 100000, sync=True)
+        c.settle()
+        os.kill(b.pid, signal.SIGSTOP)
+        with self.assertRaises(Failed):
+            a.cli("handover", "n2", a.mnt, "--timeout", "2")
+        a.kill9()
+        a.start()
+        self.assert_in_doubt(a)
+        return c
+
+    def assert_in_doubt(self, a):
+        s = a.status()
+        self.assertEqual((s["health"]["state"], s["replica"]["role"], s["replica"]["offered_to_node"], s["replica"]["offered_epoch_counter"]),
+                         ("hand-over in doubt", "leader", 2, 2))
+        for call in (lambda: a.write("no", b"x"), lambda: os.unlink(a.path("before")), lambda: os.mkdir(a.path("no")),
+                     lambda: os.open(a.path("before"), os.O_WRONLY), lambda: os.setxattr(a.path("before"), "user.x", b"1")):
+            with self.assertRaises(OSError) as e:
+                call()
+            self.assertEqual(e.exception.errno, errno.EROFS)
+        self.assertEqual(a.read("before"), b"1" * 100000)
+        a.cli("sync", a.mnt)
+
+    def assert_leads(self, c, node):
+        """It alone, and everything arrives."""
+        wait_for("%s to lead" % node.name, lambda: node.is_now("leader") and node.status()["health"]["state"] == "ok", 30)
+        c.leader = node
+        for n in c.followers:
+            wait_for("%s to follow" % n.name, lambda: n.is_now("follower"), 30)
+        node.write("after", b"2" * 100000, sync=True)
+        c.settle()
+        c.same()
+        for n in c.node:
+            self.assertEqual(n.diverged(), [])
+
+    def test_a_restart_in_doubt_ends_when_the_peer_is_heard_of(self):
+        c = self.in_doubt()
+        a, b, _ = c.node
+        time.sleep(3)
+        self.assert_in_doubt(a)
+        a.umount()  # in good order, too
+        a.start()
+        self.assert_in_doubt(a)
+        os.kill(b.pid, signal.SIGCONT)  # what it was offered is in its socket yet
+        wait_for("one of them to lead for certain", lambda: b.is_now("leader") or a.status()["health"]["state"] == "ok", 30)
+        self.assert_leads(c, b if b.is_now("leader") else a)
+
+    def test_a_restart_in_doubt_ends_when_the_peer_has_forgotten(self):
+        c = self.in_doubt()
+        a, b, _ = c.node
+        b.kill9()
+        b.start()
+        self.assert_leads(c, a)
+
+    def test_a_restart_in_doubt_ends_by_promotion_of_either(self):
+        for choose in (0, 2):
+            c = self.in_doubt()
+            b = c.node[1]
+            b.kill9()
+            self.promote(c, c.node[choose])
+            b.start()
+            self.assert_leads(c, c.node[choose])
+            for n in c.node:
+                n.close()
+
+    def rolled_back(self, n):
+        """n nodes; the first one led, and its disk is an older one now."""
+        c = self.cluster(n)
+        a = c.leader
         a.write("old", b"1", sync=True)
         c.settle()
         a.umount()
@@ -133,8 +203,47 @@ class Leaders(cluster.ClusterTest):
         a.kill9()
         shutil.rmtree(a.store)
         shutil.copytree(saved, a.store)
+        return c
+
+    def test_a_leader_with_an_older_disk_finds_out_and_follows(self):
+        c = self.rolled_back(3)
+        a, b, third = c.node
+        a.start()
+        self.assertEqual(a.role, "follower")
+        with self.assertRaises(OSError) as e:
+            a.write("other", b"o")
+        self.assertEqual(e.exception.errno, errno.EROFS)
+        self.assertEqual(a.read("old"), b"1")
+        time.sleep(3)
+        self.assertEqual([n.role for n in c.node], ["follower"] * 3)
+        self.promote(c, b)
+        c.settle()
+        c.same()
+        self.assertEqual(a.read("precious"), b"p" * 300000)
+        self.assertEqual([n.diverged() for n in c.node], [[], [], []])
+
+    def test_an_admin_can_choose_the_older_disk(self):
+        c = self.rolled_back(2)
+        a, b = c.node
+        a.start()
+        self.promote(c, a)
+        wait_for("the other one to hear of it", lambda: b.status()["replica"]["epoch_counter"] == 2, 20)
+        c.settle()
+        c.same()
+        tails = b.diverged()
+        self.assertEqual(len(tails), 1)
+        out = os.path.join(self.tmp, "out")
+        b.cli("diverged", "export", tails[0]["id"], b.mnt, out)
+        with open(out + "/tree/precious", "rb") as f:
+            self.assertEqual(f.read(), b"p" * 300000)
+
+    def test_a_leader_restarted_with_a_shorter_history_overwrites_nobody(self):
+        c = self.rolled_back(3)
+        a, b, third = c.node
+        a.host.unplug()  # nobody tells it
         a.start()
         a.write("other", b"o", sync=True)
+        a.host.plug()
         for n in (b, third):
             wait_for("%s to see the conflict" % n.name, lambda: n.peer_state("n1") == "conflict", 20)
             self.assertEqual(n.read("precious"), b"p" * 300000)
@@ -149,19 +258,11 @@ class Leaders(cluster.ClusterTest):
         self.assertEqual(len(a.diverged()), 1)
 
     def test_an_admin_can_decide_for_the_shorter_history(self):
-        c = self.cluster(2)
+        c = self.rolled_back(2)
         a, b = c.node
-        c.settle()
-        a.umount()
-        saved = os.path.join(self.tmp, "copy")
-        shutil.copytree(a.store, saved)
+        a.host.unplug()
         a.start()
-        a.write("gone", b"g" * 1000, sync=True)
-        c.settle()
-        a.kill9()
-        shutil.rmtree(a.store)
-        shutil.copytree(saved, a.store)
-        a.start()
+        a.host.plug()
         wait_for("the conflict", lambda: b.peer_state("n1") == "conflict", 20)
         b.cli("resync", b.mnt)
         wait_for("the resync", lambda: b.peer_state("n1") == "streaming" and b.status()["replica"]["readable"], 20)
@@ -171,8 +272,8 @@ class Leaders(cluster.ClusterTest):
         self.assertEqual(len(tails), 1)
         out = os.path.join(self.tmp, "out")
         b.cli("diverged", "export", tails[0]["id"], b.mnt, out)
-        with open(out + "/tree/gone", "rb") as f:
-            self.assertEqual(f.read(), b"g" * 1000)
+        with open(out + "/tree/precious", "rb") as f:
+            self.assertEqual(f.read(), b"p" * 300000)
 
     def test_promotion_is_refused_to_a_node_that_has_not_everything_it_needs(self):
         c = self.cluster(1, chunk_size="256M")

@@ -16,7 +16,7 @@
 
 #include "base/util.h"
 
-#define MEMBERS_MAX 24
+#define MEMBERS_MAX 28
 struct member {
 	const char *name;
 	size_t offset, size;

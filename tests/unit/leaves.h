@@ -5,10 +5,13 @@
  */
 #pragma once
 
+#include <string.h>
+
 #include "fs/core/leaf.h"
+#include "journal/record.h"
 #include "tests/lib/rng.h"
 
-/* A leaf as the filesystem could have made it: any mix of holes, homes, staged and unwritten slots, in runs or scattered. */
+/* A leaf as the filesystem could have made it: any mix of holes, homes, staged, unwritten and tiered slots, in runs or scattered. */
 static inline void random_leaf(struct rng *g, struct leaf *ret)
 {
 	bool scattered = rng_percent(g, 30), births = rng_percent(g, 30);
@@ -16,7 +19,9 @@ static inline void random_leaf(struct rng *g, struct leaf *ret)
 	uint64_t home = rng_below(g, UINT64_C(1) << 47) + 1, pos = rng_below(g, UINT64_C(1) << 47) + 1;
 	uint32_t birth = (uint32_t)rng_u64(g);
 
-	*ret = (struct leaf){0};
+	unsigned tiered = rng_percent(g, 50) ? (unsigned)rng_below(g, 101) : 0;
+
+	memset(ret, 0, sizeof(*ret));
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		struct slot *s = &ret->slot[i];
 		unsigned kind = (unsigned)rng_below(g, 5);
@@ -38,6 +43,16 @@ static inline void random_leaf(struct rng *g, struct leaf *ret)
 			s->staged = pointer_make(DEVICE_JOURNAL, pos + i);
 		if (!s->unwritten)
 			s->crc = (uint32_t)rng_u64(g);
+		s->tiered = !s->unwritten && rng_percent(g, tiered);
+		if (s->tiered && rng_percent(g, 50)) {
+			s->home = s->staged = 0;
+			s->birth = 0;
+		}
+		if (s->tiered && !ret->object.id) {
+			ret->object.id = rng_u64(g) | 1;
+			ret->object.len = (uint32_t)rng_between(g, 1, RECORD_FRAME_MAX);
+			ret->object.offset = (uint32_t)rng_between(g, 0, UINT32_MAX - ret->object.len);
+		}
 	}
 }
 
@@ -46,8 +61,9 @@ static inline bool same_leaf(const struct leaf *a, const struct leaf *b)
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		const struct slot *x = &a->slot[i], *y = &b->slot[i];
 
-		if (x->home != y->home || x->staged != y->staged || x->crc != y->crc || x->birth != y->birth || x->unwritten != y->unwritten)
+		if (x->home != y->home || x->staged != y->staged || x->crc != y->crc || x->birth != y->birth ||
+		    x->unwritten != y->unwritten || x->tiered != y->tiered)
 			return false;
 	}
-	return true;
+	return a->object.id == b->object.id && a->object.offset == b->object.offset && a->object.len == b->object.len;
 }

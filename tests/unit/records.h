@@ -30,6 +30,22 @@ static inline struct record sample_base(uint8_t type)
 
 static const uint32_t sample_crcs[RECORD_WRITE_BLOCKS_MAX] = {0x01020304, 0xa0b0c0d0, 0xffffffff, 7};
 
+static const uint8_t sample_sealed[RECORD_SEALED_BYTES] = {9, 8, 7, [RECORD_SEALED_BYTES - 1] = 1};
+static const struct record_place sample_places[] = {
+    {.leaf = 0, .offset = 4096, .len = 300, .mask = 1},
+    {.leaf = 1, .offset = 4396, .len = 65584, .mask = 0xffff},
+    {.leaf = (UINT64_C(1) << 47) - 1, .offset = 69980, .len = 20, .mask = 0x8001},
+};
+static inline const struct record_place *sample_many_places(void)
+{
+	static struct record_place p[RECORD_PLACES_MAX];
+
+	for (uint32_t i = 0; i < RECORD_PLACES_MAX; i++)
+		p[i] =
+		    (struct record_place){.leaf = 3 * (uint64_t)i, .offset = 4096 + 50 * i, .len = 49, .mask = (uint16_t)(i + 1)};
+	return p;
+}
+
 /* One of each, more where variants differ; returns how many. */
 static inline size_t sample_records(struct record *out, size_t cap)
 {
@@ -78,6 +94,14 @@ static inline size_t sample_records(struct record *out, size_t cap)
 	SAMPLE(RECORD_ZERO, r->zero.block = 5, r->zero.n_blocks = UINT64_C(1) << 40, r->zero.mode = ZERO_RANGE,
 	       r->zero.size = 4096);
 	SAMPLE(RECORD_REAP, r->reap.from_leaf = 99);
+	SAMPLE(RECORD_TIER, r->tier.change = TIER_PLACE, r->tier.store = 3, r->tier.object = UINT64_MAX,
+	       r->tier.object_bytes = 70000, r->tier.n_blocks = 40, r->tier.sealed = sample_sealed,
+	       r->tier.places = sample_places, r->tier.n_places = ARRAY_SIZE(sample_places));
+	SAMPLE(RECORD_TIER, r->tier.change = TIER_PLACE, r->tier.store = UINT32_MAX, r->tier.object = 1,
+	       r->tier.object_bytes = UINT32_MAX, r->tier.n_blocks = UINT32_MAX, r->tier.sealed = sample_sealed,
+	       r->tier.places = sample_many_places(), r->tier.n_places = RECORD_PLACES_MAX);
+	SAMPLE(RECORD_TIER, r->ino = 1, r->tier.change = TIER_FORGET, r->tier.store = 1, r->tier.object = 7,
+	       r->tier.object_bytes = 4096, r->tier.n_blocks = 1, r->tier.sealed = sample_sealed);
 	SAMPLE(RECORD_CONFIG, r->config.key = sample_text("compression"), r->config.value = sample_text("zstd"));
 	SAMPLE(RECORD_EPOCH, r->epoch.epoch = 3, r->epoch.incarnation = 4);
 #undef SAMPLE

@@ -475,6 +475,56 @@ static void an_ack_during_the_commit_answers_after_it(void **state)
 	expect(&a, 0);
 }
 
+/* ---- interrupts ---- */
+
+static void one_that_is_interrupted_waits_no_more_and_the_others_do(void **state)
+{
+	struct asker a[3];
+
+	(void)state;
+	set(vol.dir, "replicas=1");
+	for (unsigned which = 0; which < ARRAY_SIZE(a); which++) { /* first, between, last of the list */
+		for (size_t i = 0; i < ARRAY_SIZE(a); i++)
+			ask(&a[i], vol.file);
+		assert_true(fs_interrupt(vol.fs, &a[which].w));
+		assert_false(fs_interrupt(vol.fs, &a[which].w));
+		assert_int_equal(status_now().waiting, ARRAY_SIZE(a) - 1);
+		ask(&a[which], vol.file); /* and the list is in order */
+		change();
+		ack(durable_seq(), 1);
+		for (size_t i = 0; i < ARRAY_SIZE(a); i++) {
+			expect(&a[i], 0);
+			assert_false(fs_interrupt(vol.fs, &a[i].w));
+		}
+		ack(0, 0);
+	}
+}
+
+static void interrupt_during_commit(void *ctx)
+{
+	struct asker *a = ctx;
+
+	assert_false(fs_interrupt(vol.fs, &a->w));
+	assert_int_equal(a->calls, 0);
+}
+
+/* The commit is not to be had back: it ends first, and then nobody waits; an ack that is there by then counts. */
+static void one_that_is_interrupted_during_its_commit_is_answered_by_the_end_of_it(void **state)
+{
+	struct asker a = {0};
+
+	(void)state;
+	set(vol.dir, "replicas=1");
+	simstore_on_durable_write(vol.sim, interrupt_during_commit, &a);
+	ask(&a, vol.file);
+	expect(&a, -EINTR);
+	change();
+	ack(durable_seq() + 100, 1);
+	ask(&a, vol.file);
+	expect(&a, 0);
+	simstore_on_durable_write(vol.sim, NULL, NULL);
+}
+
 /* ---- ends ---- */
 
 static void a_leader_that_follows_refuses_what_it_could_not_hand_on(void **state)
@@ -754,6 +804,8 @@ int main(void)
 	    CASE(a_change_between_looking_and_waiting_is_not_missed),
 	    CASE(a_change_during_the_commit_is_not_missed),
 	    CASE(an_ack_during_the_commit_answers_after_it),
+	    CASE(one_that_is_interrupted_waits_no_more_and_the_others_do),
+	    CASE(one_that_is_interrupted_during_its_commit_is_answered_by_the_end_of_it),
 	    CASE(a_leader_that_follows_refuses_what_it_could_not_hand_on),
 	    CASE(a_follower_answers_by_its_own_commit),
 	    CASE(the_end_of_a_mount_answers_everybody_and_the_next_one_waits_again),

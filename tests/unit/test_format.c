@@ -10,13 +10,22 @@
 
 #include "fs/core/index_format.h"
 #include "fs/core/leaf.h"
+#include "fs/core/tier/usage_format.h"
 #include "fs/store/arena.h"
 #include "fs/store/super_format.h"
 #include "journal/journal_format.h"
+#include "journal/record.h"
 #include "tests/unit/document.h"
+#include "tier/pack_format.h"
 
 /* clang-format off */
 static struct layout layouts[] = {
+#define S usage_copy
+	STRUCT(usage_copy, M(S, magic), M(S, version), M(S, n), M(S, generation), M(S, volume), M(S, entry), M(S, zero), M(S, crc)),
+#undef S
+#define S usage_entry
+	STRUCT(usage_entry, M(S, store), M(S, month), M(S, requests), M(S, bytes_in), M(S, bytes_out), M(S, by_kind)),
+#undef S
 #define S batch_header
 	STRUCT(batch_header, M(S, magic), M(S, version), M(S, flags), M(S, n_records), M(S, volume), M(S, epoch), M(S, incarnation),
 	       M(S, seq), M(S, pos), M(S, tail_seq), M(S, commit_seq), M(S, time_ns), M(S, prev_hash), M(S, hash),
@@ -54,6 +63,16 @@ static struct layout layouts[] = {
 #define S body_reap
 	STRUCT(body_reap, M(S, from_leaf)),
 #undef S
+#define S body_tier
+	STRUCT(body_tier, M(S, object), M(S, object_bytes), M(S, store), M(S, n_blocks), M(S, n_places), M(S, change), M(S, zero), M(S, sealed)),
+#undef S
+#define S tier_place
+	STRUCT(tier_place, M(S, leaf), M(S, offset), M(S, len), M(S, mask)),
+#undef S
+#define S object_value
+	STRUCT(object_value, M(S, version), M(S, zero), M(S, store), M(S, n_blocks), M(S, n_live), M(S, bytes), M(S, born_ns), M(S, moved_ns),
+	       M(S, sealed)),
+#undef S
 #define S body_config
 	STRUCT(body_config, M(S, key_len), M(S, value_len), M(S, zero)),
 #undef S
@@ -75,7 +94,7 @@ static struct layout layouts[] = {
 	STRUCT(super_block, M(S, magic), M(S, version), M(S, chunk_kib), M(S, volume), M(S, node), M(S, compat), M(S, ro_compat),
 	       M(S, incompat), M(S, generation), M(S, epoch), M(S, incarnation), M(S, flags), M(S, journal_segments),
 	       M(S, journal_segment_kib), M(S, max_blocks), M(S, created_ns), M(S, host_reserve), M(S, label), M(S, node_id),
-	       M(S, fence), M(S, zero), M(S, crc)),
+	       M(S, fence), M(S, offered), M(S, window), M(S, cut), M(S, cut_incarnation), M(S, zero), M(S, crc)),
 #undef S
 #define S inode_value
 	STRUCT(inode_value, M(S, version), M(S, zero), M(S, mode), M(S, uid), M(S, gid), M(S, nlink), M(S, n_xattr), M(S, size),
@@ -92,15 +111,33 @@ static struct layout layouts[] = {
 	STRUCT(anchor_value, M(S, magic), M(S, volume), M(S, applied_seq), M(S, tail_seq), M(S, tail_pos), M(S, tail_hash),
 	       M(S, next_ino), M(S, epoch), M(S, snapshot_generation), M(S, reserved_blocks), M(S, n_inodes), M(S, n_chunks), M(S, crc)),
 #undef S
+#define S pack_object_header
+	STRUCT(pack_object_header, M(S, magic), M(S, version), M(S, flags), M(S, n_frames), M(S, volume), M(S, object), M(S, time_ns),
+	       M(S, bytes), M(S, first), M(S, sealed), M(S, tag), M(S, zero), M(S, crc)),
+#undef S
+#define S pack_frame_header
+	STRUCT(pack_frame_header, M(S, magic), M(S, flags), M(S, mask), M(S, ino), M(S, leaf), M(S, stored), M(S, crc), M(S, tag)),
+#undef S
+#define S pack_frame_bound
+	STRUCT(pack_frame_bound, M(S, volume), M(S, object), M(S, offset), M(S, header)),
+#undef S
+#define S pack_seal_bound
+	STRUCT(pack_seal_bound, M(S, magic), M(S, volume), M(S, object)),
+#undef S
 };
 
 static struct constant constants[] = {
 	CONSTANT(BATCH_MAGIC), CONSTANT(STAGING_MAGIC), CONSTANT(JOURNAL_FORMAT_VERSION), CONSTANT(BATCH_PAYLOAD_MAX_BLOCKS),
 	CONSTANT(BATCH_LOGICAL_MAX_BYTES), CONSTANT(BATCH_LOCAL_MAX_BYTES),
-	CONSTANT(SUPER_MAGIC), CONSTANT(SUPER_BYTES), CONSTANT(SUPER_FORMAT_VERSION), CONSTANT(SUPER_CLEAN),
+	CONSTANT(SUPER_MAGIC), CONSTANT(SUPER_BYTES), CONSTANT(SUPER_FORMAT_VERSION), CONSTANT(SUPER_TIERED),
+	CONSTANT(SUPER_CLEAN),
 	CONSTANT(SUPER_FOLLOWER), CONSTANT(SUPER_RESYNCING), CONSTANT(SUPER_SAVE), CONSTANT(SUPER_DIFFERS),
 	CONSTANT(ANCHOR_MAGIC), CONSTANT(INDEX_KEY_MAX), CONSTANT(LEAF_SLOTS), CONSTANT(LEAF_BYTES_MAX),
+	CONSTANT(RECORD_FRAME_MAX), CONSTANT(RECORD_PLACES_MAX),
 	CONSTANT(ARENA_PAGE_BLOCKS), CONSTANT(ARENA_PAGE_BYTES),
+	CONSTANT(USAGE_MAGIC), CONSTANT(USAGE_VERSION), CONSTANT(USAGE_STORES_MAX), CONSTANT(USAGE_COPY_BYTES),
+	CONSTANT(PACK_MAGIC), CONSTANT(PACK_FRAME_MAGIC), CONSTANT(PACK_FORMAT_VERSION), CONSTANT(PACK_ENCRYPTED),
+	CONSTANT(PACK_COMPRESSED), CONSTANT(PACK_SLOTS), CONSTANT(PACK_FRAME_MAX_BYTES), CONSTANT(PACK_BYTES_MAX),
 };
 /* clang-format on */
 

@@ -72,6 +72,61 @@ static void the_bytes_are_those_of_the_format(void **state)
 	assert_true(same_leaf(&l, &back));
 }
 
+/* Slots 0 and 1 of the sample tiered, and 6, which is cold. */
+static struct leaf tiered_sample(void)
+{
+	struct leaf l = sample();
+
+	l.slot[0].tiered = l.slot[1].tiered = true;
+	l.slot[6] = (struct slot){.crc = 0x61626364, .tiered = true};
+	l.object = (struct leaf_object){.id = 0x0102030405060708, .offset = 0x11121314, .len = 0x2122};
+	return l;
+}
+
+static void a_tiered_leaf_names_its_frame_behind_the_masks(void **state)
+{
+	/* clang-format off */
+	static const uint8_t golden[] = {
+		1, 3,                                   /* version, one birth for all, tiered */
+		0x7f, 0x00, 0x30, 0x00,                 /* mapped 0-6, unwritten 4 5 */
+		0x0c, 0x00, 0x17, 0x00,                 /* staged 2 3, homed 0 1 2 4 */
+		0x43, 0x00,                             /* tiered 0 1 6 */
+		0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0x14, 0x13, 0x12, 0x11, 0x22, 0x21, 0x00, 0x00,
+		0x14, 0x13, 0x12, 0x11, 0x24, 0x23, 0x22, 0x21, 0x34, 0x33, 0x32, 0x31, 0x44, 0x43, 0x42, 0x41,
+		0x64, 0x63, 0x62, 0x61,
+		0x00, 0x00, 0x01, 0x00, 0, 0, 0, 1,  2, 0x00, 0x05, 0x00, 0x00, 0, 0, 0, 2,  1,
+		0x00, 0x04, 0x01, 0x00, 0, 0, 0, 1,  1, 0x00, 0x30, 0x00, 0x00, 0, 0, 0, 0,  2,
+		7, 0, 0, 0,
+	};
+	/* clang-format on */
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l = tiered_sample(), back;
+
+	(void)state;
+	assert_int_equal(encode(&l, p), sizeof(golden) + 4);
+	assert_memory_equal(p, golden, sizeof(golden));
+	assert_int_equal(leaf_decode(p, sizeof(golden) + 4, &back), 0);
+	assert_true(same_leaf(&l, &back));
+	assert_int_equal(leaf_tiered(&back), 0x43);
+	assert_int_equal(leaf_cold(&back), 0x40);
+	assert_int_equal(leaf_data(&back), 0x4f);
+	assert_true(slot_used(&back.slot[6]) && slot_has_data(&back.slot[6]));
+	assert_false(slot_reserved(&back.slot[6]) || slot_has_space(&back.slot[6]));
+}
+
+static void a_leaf_names_no_object_when_nothing_is_tiered(void **state)
+{
+	struct leaf l = tiered_sample();
+
+	(void)state;
+	leaf_settle(&l);
+	assert_int_equal(l.object.id, 0x0102030405060708);
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		l.slot[i].tiered = false;
+	leaf_settle(&l);
+	assert_true(l.object.id == 0 && l.object.offset == 0 && l.object.len == 0);
+}
+
 static void a_file_written_in_order_takes_91_bytes_a_leaf(void **state)
 {
 	uint8_t p[LEAF_BYTES_MAX];
@@ -93,7 +148,9 @@ static void the_largest_leaf_fits(void **state)
 		l.slot[i] = (struct slot){.home = pointer_make(1 + i, POINTER_BLOCK_MAX),
 					  .staged = pointer_make(0, 1000 - 2 * i),
 					  .crc = ~i,
-					  .birth = i};
+					  .birth = i,
+					  .tiered = true};
+	l.object = (struct leaf_object){.id = UINT64_MAX, .offset = UINT32_MAX - RECORD_FRAME_MAX, .len = RECORD_FRAME_MAX};
 	assert_int_equal(encode(&l, p), LEAF_BYTES_MAX);
 	assert_int_equal(leaf_decode(p, LEAF_BYTES_MAX, &back), 0);
 	assert_true(same_leaf(&l, &back));
@@ -237,9 +294,44 @@ static void contradictions_are_refused(void **state)
 	refuse(homes + 8, 3);       /* a run over a slot that has one of its own */
 	refuse(homes + 8, 17);      /* a run past the end */
 	refuse(AT_FLAGS, 0);        /* births for each, but only one is there */
-	refuse(AT_FLAGS, 3);        /* a flag that is none */
+	refuse(AT_FLAGS, 3);        /* tiered, and no frame is there */
+	refuse(AT_FLAGS, 5);        /* a flag that is none */
 	refuse(staged + 1, 0);      /* no pointer */
 	refuse(homes, 1);           /* flags in a pointer */
+}
+
+/* `n` bytes of a good tiered leaf are others. */
+static void refuse_tiered(size_t at, const void *bytes, size_t n)
+{
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l = tiered_sample(), back;
+	size_t len = encode(&l, p);
+
+	memcpy(p + at, bytes, n);
+	seal(p, len);
+	assert_int_equal(leaf_decode(p, len, &back), -EUCLEAN);
+}
+
+static void contradictions_of_what_is_tiered_are_refused(void **state)
+{
+	enum { AT_TIERED = 10, AT_OBJECT = 12, AT_OFFSET = 20, AT_LEN = 24 };
+	static const uint8_t zeros[8], ones[8] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+	le32 too_long = le32_make(RECORD_FRAME_MAX + 1), longest = le32_make(RECORD_FRAME_MAX);
+	uint8_t past[8];
+
+	(void)state;
+	memcpy(past, ones, 4);
+	memcpy(past + 4, longest.b, 4);
+	refuse_tiered(AT_TIERED, zeros, 2);  /* a frame, and nothing in it */
+	refuse_tiered(AT_TIERED, "\x03", 1); /* mapped, and nothing else */
+	refuse_tiered(AT_TIERED, "\x53", 1); /* tiered and unwritten */
+	refuse_tiered(AT_TIERED, "\xc3", 1); /* tiered and not mapped */
+	refuse_tiered(AT_OBJECT, zeros, 8);  /* no object */
+	refuse_tiered(AT_LEN, zeros, 4);     /* an empty frame */
+	refuse_tiered(AT_LEN, too_long.b, 4);
+	refuse_tiered(AT_OFFSET, past, 8);  /* a frame past what offsets can tell */
+	refuse_tiered(AT_FLAGS, "\x01", 1); /* no frame, and yet it is there */
+	refuse_tiered(AT_FLAGS, "\x07", 1); /* a flag that is none */
 }
 
 /* The second block of a run that starts at the last one of its device would be the first one of the next, or no pointer. */
@@ -270,6 +362,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(the_bytes_are_those_of_the_format),
+	    cmocka_unit_test(a_tiered_leaf_names_its_frame_behind_the_masks),
+	    cmocka_unit_test(a_leaf_names_no_object_when_nothing_is_tiered),
 	    cmocka_unit_test(a_file_written_in_order_takes_91_bytes_a_leaf),
 	    cmocka_unit_test(the_largest_leaf_fits),
 	    cmocka_unit_test(an_empty_leaf_comes_back_empty),
@@ -279,6 +373,7 @@ int main(void)
 	    cmocka_unit_test(every_bit_flip_is_a_wrong_checksum),
 	    cmocka_unit_test(damage_under_a_right_checksum_is_refused_or_a_leaf),
 	    cmocka_unit_test(contradictions_are_refused),
+	    cmocka_unit_test(contradictions_of_what_is_tiered_are_refused),
 	    cmocka_unit_test(a_run_stays_on_its_device),
 	};
 

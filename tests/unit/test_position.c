@@ -192,6 +192,26 @@ static void where_nothing_moves_nobody_waits(void **state)
 	assert_int_equal(a.result, 0);
 }
 
+static void one_that_is_interrupted_waits_no_more_and_the_others_do(void **state)
+{
+	struct asker a[3];
+
+	(void)state;
+	for (unsigned which = 0; which < 3; which++) {
+		uint64_t pos = fs_pos(vol.fs) + 1;
+		assert_int_equal(fs_sync(vol.fs), 0);
+		for (unsigned i = 0; i < 3; i++)
+			ask(&a[i], pos, NSEC_PER_SEC);
+		assert_true(fs_interrupt(vol.fs, &a[which].w));
+		assert_false(fs_interrupt(vol.fs, &a[which].w));
+		change();
+		for (unsigned i = 0; i < 3; i++) {
+			assert_int_equal(a[i].result, i == which ? UNANSWERED : 0);
+			assert_false(fs_interrupt(vol.fs, &a[i].w));
+		}
+	}
+}
+
 /* In the product a thread watches the time. */
 static void a_thread_watches_the_time(void **state)
 {
@@ -225,6 +245,7 @@ int main(void)
 	    CASE(the_end_of_a_mount_answers_and_the_next_one_waits_again),
 	    CASE(closing_and_failing_answer),
 	    CASE(where_nothing_moves_nobody_waits),
+	    CASE(one_that_is_interrupted_waits_no_more_and_the_others_do),
 	    CASE(a_thread_watches_the_time),
 	};
 

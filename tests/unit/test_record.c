@@ -18,6 +18,17 @@ static bool same_slice(struct slice a, struct slice b)
 	return a.len == b.len && (!a.len || memcmp(a.p, b.p, a.len) == 0);
 }
 
+static bool same_places(const struct record *a, const struct record *b)
+{
+	for (uint32_t i = 0; a->tier.n_places == b->tier.n_places && i < a->tier.n_places; i++) {
+		struct record_place x = record_place_at(a, i), y = record_place_at(b, i);
+
+		if (x.leaf != y.leaf || x.offset != y.offset || x.len != y.len || x.mask != y.mask)
+			return false;
+	}
+	return a->tier.n_places == b->tier.n_places;
+}
+
 static bool same_body(const struct record *a, const struct record *b)
 {
 	switch (a->type) {
@@ -51,6 +62,10 @@ static bool same_body(const struct record *a, const struct record *b)
 		       a->zero.size == b->zero.size;
 	case RECORD_REAP:
 		return a->reap.from_leaf == b->reap.from_leaf;
+	case RECORD_TIER:
+		return a->tier.change == b->tier.change && a->tier.store == b->tier.store && a->tier.object == b->tier.object &&
+		       a->tier.object_bytes == b->tier.object_bytes && a->tier.n_blocks == b->tier.n_blocks &&
+		       memcmp(a->tier.sealed, b->tier.sealed, RECORD_SEALED_BYTES) == 0 && same_places(a, b);
 	case RECORD_CONFIG:
 		return same_slice(a->config.key, b->config.key) && same_slice(a->config.value, b->config.value);
 	default:
@@ -83,7 +98,7 @@ static void every_type_comes_back_as_it_was(void **state)
 		seen[samples[i].type] = true;
 	}
 	for (unsigned type = 1; type <= RECORD_TYPE_MAX; type++)
-		assert_true(seen[type] || type == RECORD_TIER || type == RECORD_SNAP || type == RECORD_SNAPDROP);
+		assert_true(seen[type] || type == RECORD_SNAP || type == RECORD_SNAPDROP);
 }
 
 static void records_follow_one_another(void **state)
@@ -206,7 +221,8 @@ static void fields_out_of_bounds_are_refused(void **state)
 		assert_int_equal(record_encode(&r, &buf), -EINVAL);                                                              \
 	} while (0)
 	REFUSED(0, (void)0);
-	REFUSED(RECORD_TIER, (void)0);
+	REFUSED(RECORD_SNAP, (void)0);
+	REFUSED(RECORD_SNAPDROP, (void)0);
 	REFUSED(RECORD_TYPE_MAX + 1, (void)0);
 	REFUSED(RECORD_REAP, r.ino = 0);
 	REFUSED(RECORD_REAP, r.flags = 2);
@@ -228,6 +244,53 @@ static void fields_out_of_bounds_are_refused(void **state)
 	assert_int_equal(buf.len, 0);
 }
 
+/* A good TIER record and one that differs from it in what `change` does to it, or to a copy of its places. */
+static void places_out_of_bounds_are_refused(void **state)
+{
+	CLEANUP_BUF struct buf buf = {0};
+	struct record_place p[ARRAY_SIZE(sample_places)];
+	struct record good = sample_base(RECORD_TIER), r;
+
+	(void)state;
+	good.tier.store = 1;
+	good.tier.object = 5;
+	good.tier.object_bytes = 70000;
+	good.tier.n_blocks = 19;
+	good.tier.sealed = sample_sealed;
+	good.tier.places = p;
+	good.tier.n_places = ARRAY_SIZE(p);
+#define TIER(result, ...)                                                                                                        \
+	do {                                                                                                                     \
+		memcpy(p, sample_places, sizeof(p));                                                                             \
+		r = good;                                                                                                        \
+		__VA_ARGS__;                                                                                                     \
+		buf_reset(&buf);                                                                                                 \
+		assert_int_equal(record_encode(&r, &buf), result);                                                               \
+	} while (0)
+	TIER(0, (void)0);
+	TIER(-EINVAL, r.ino = 0);
+	TIER(-EINVAL, r.tier.change = 2);
+	TIER(-EINVAL, r.tier.store = 0);
+	TIER(-EINVAL, r.tier.object = 0);
+	TIER(-EINVAL, r.tier.sealed = NULL);
+	TIER(-EINVAL, r.tier.object_bytes = UINT64_C(1) << 32);
+	TIER(-EINVAL, r.tier.object_bytes = 69999); /* the last frame ends behind it */
+	TIER(-EINVAL, r.tier.n_blocks = 18);        /* more blocks than the object was made with */
+	TIER(-EINVAL, r.tier.n_places = 0);
+	TIER(-EINVAL, r.tier.n_places = RECORD_PLACES_MAX + 1);
+	TIER(-EINVAL, p[1].leaf = 0); /* not rising */
+	TIER(-EINVAL, p[2].leaf = 1); /* twice the same */
+	TIER(-EINVAL, p[2].leaf++);   /* behind the last block a file can have */
+	TIER(-EINVAL, p[0].mask = 0);
+	TIER(-EINVAL, p[0].len = 0);
+	TIER(-EINVAL, p[1].len = RECORD_FRAME_MAX + 1, r.tier.object_bytes = UINT32_MAX);
+	TIER(-EINVAL, p[2].offset = UINT32_MAX - 10, r.tier.object_bytes = UINT32_MAX);
+	TIER(-EINVAL, r.tier.change = TIER_FORGET, r.ino = 1);
+	TIER(-EINVAL, r.tier.change = TIER_FORGET, r.tier.n_places = 0);
+	TIER(0, r.tier.change = TIER_FORGET, r.tier.n_places = 0, r.ino = 1);
+#undef TIER
+}
+
 static void every_type_has_a_name(void **state)
 {
 	(void)state;
@@ -247,6 +310,7 @@ int main(void)
 	    cmocka_unit_test(damage_under_a_right_crc_is_refused_or_harmless),
 	    cmocka_unit_test(names_that_are_none_are_refused),
 	    cmocka_unit_test(fields_out_of_bounds_are_refused),
+	    cmocka_unit_test(places_out_of_bounds_are_refused),
 	    cmocka_unit_test(every_type_has_a_name),
 	};
 

@@ -8,11 +8,13 @@
 #include <cmocka.h>
 
 #include <jansson.h>
+#include <linux/falloc.h>
 #include <xxhash.h>
 
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "fs/core/index.h"
+#include "tests/lib/cold.h"
 #include "tests/unit/records.h"
 #include "tests/unit/superseded.h"
 
@@ -251,6 +253,77 @@ static void a_block_given_to_another_file_is_superseded(void **state)
 	OK(fs_readable(w->follower[0].fs));
 	assert_same_tree(w->follower[0].fs, leader(w));
 	assert_clean(w, w->follower[0].fs);
+}
+
+/* The leader dropped the homes of what is in an object by now; the follower never had that data, and reads it from there. */
+static void data_evicted_before_it_was_sent_is_cold(void **state)
+{
+	struct world *w = *state;
+	struct fs *f = w->follower[0].fs;
+	struct fs_attr a;
+	uint64_t ino = make_file(leader(w), "f");
+	struct tier_file there, here;
+	struct message m;
+
+	ship_all(w);
+	put_bytes(leader(w), ino, 0, 700 * KIB, 1);
+	OK(fs_sync(leader(w)));
+	uint64_t seq = point_of(leader(w)).durable_seq;
+	OK(cold_tier(w->run.cold, leader(w), ino, NULL));
+	OK(cold_evict(leader(w), ino));
+	home_all(leader(w));
+	OK(fs_mknod(leader(w), &cred, FS_ROOT_INO, "g", S_IFREG | 0644, 0, &a));
+	for (unsigned i = 0; i < 4; i++)
+		put_bytes(leader(w), a.ino, i * 300 * KIB, 300 * KIB, 2);
+	OK(message_read(leader(w), &w->cursor, seq, &m));
+	assert_true(m.n_data == 1 && m.d[0].fence > seq);
+	message_free(&m);
+	ship_all(w);
+	OK(fs_readable(f));
+	OK(tier_file_state(leader(w), ino, &there));
+	OK(tier_file_state(f, ino, &here));
+	assert_int_equal(there.cold_blocks, 175);
+	assert_int_equal(here.tiered_blocks, 175);
+	assert_true(here.cold_blocks > 0); /* what had not been used again came as it was */
+	assert_same_tree(f, leader(w));
+	assert_int_equal(atomic_load(&f->damaged_reads), 0);
+	assert_clean(w, f);
+	/* What is cold here, too, is written to and cut off by batches that follow. */
+	put_bytes(leader(w), ino, 0, 20 * KIB, 3);
+	put_bytes(leader(w), ino, 100 * KIB, 200 * KIB, 4);
+	OK(fs_fallocate(leader(w), &cred, ino, FALLOC_FL_ZERO_RANGE, 320 * KIB, 40 * KIB));
+	OK(fs_fallocate(leader(w), &cred, ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 400 * KIB, 40 * KIB));
+	OK(fs_setattr(leader(w), &cred, ino, &(struct record_attr){.mask = ATTR_SIZE, .size = 600 * KIB}, &a));
+	ship_all(w);
+	assert_same_tree(f, leader(w));
+	assert_clean(w, f);
+}
+
+/* Homes go on a follower between a batch's being taken and applied: what was enough space for it is not any more. */
+static void a_follower_may_evict_at_any_moment(void **state)
+{
+	struct world *w = *state;
+	struct fs *f = w->follower[0].fs;
+	uint64_t ino = make_file(leader(w), "f");
+	struct message m;
+
+	put_bytes(leader(w), ino, 0, 160 * KIB, 1);
+	OK(cold_tier(w->run.cold, leader(w), ino, NULL));
+	ship_all(w);
+	home_all(f);
+	put_bytes(leader(w), ino, 0, 60 * KIB, 2);
+	OK(fs_fallocate(leader(w), &cred, ino, FALLOC_FL_ZERO_RANGE, 64 * KIB, 40 * KIB));
+	OK(fs_sync(leader(w)));
+	OK(message_read(leader(w), &w->cursor, point_of(f).applied_seq + 1, &m));
+	uint32_t n;
+	OK(ops_of(f)->take_batch(fs_replica(f), &m.b, &n));
+	OK(cold_evict(f, ino));
+	OK(ops_of(f)->finish_batch(fs_replica(f)));
+	message_free(&m);
+	assert_clean(w, f);
+	ship_all(w);
+	assert_same_tree(f, leader(w));
+	assert_clean(w, f);
 }
 
 static void a_fence_that_cannot_be_is_refused(void **state)
@@ -920,6 +993,98 @@ static void records_that_do_not_fit_the_volume_are_refused(void **state)
 	assert_clean(w, f);
 }
 
+static void ignore_line(void *ctx, const char *line)
+{
+	(void)ctx;
+	(void)line;
+}
+
+/* A file of three blocks, tiered as far as a record of object 9 said: slots 0 and 1. */
+static void tier_records_that_do_not_fit_are_refused(void **state)
+{
+	static const uint8_t sealed[RECORD_SEALED_BYTES] = {1}, other[RECORD_SEALED_BYTES] = {2};
+	struct world *w = *state;
+	struct fs *l = leader(w), *f = w->follower[0].fs;
+	struct fs_attr dir;
+	uint64_t ino = make_file(l, "f");
+	struct super s;
+
+	OK(fs_mknod(l, &cred, FS_ROOT_INO, "dir", S_IFDIR | 0755, 0, &dir));
+	put_bytes(l, ino, 0, 10000, 1);
+	ship_all(w);
+#define PLACE(...)                                                                                                               \
+	&(const struct record_place)                                                                                             \
+	{                                                                                                                        \
+		.offset = 4096, .len = 50, __VA_ARGS__                                                                           \
+	}
+#define T(ino_, object_, place_)                                                                                                 \
+	R(TIER, ino_,                                                                                                            \
+	  .tier = {.store = 1,                                                                                                   \
+		   .object_bytes = 8192,                                                                                         \
+		   .n_blocks = 16,                                                                                               \
+		   .sealed = sealed,                                                                                             \
+		   .object = (object_),                                                                                          \
+		   .n_places = 1,                                                                                                \
+		   .places = (place_)})
+	const struct record good = T(ino, 9, PLACE(.mask = 3));
+	OK(super_read(f->store, &s));
+	assert_int_equal(s.incompat, 0);
+	OK(deliver_records(f, &good, 1));
+	OK(super_read(f->store, &s));
+	assert_int_equal(s.incompat, 1);
+	const struct record misfits[] = {
+	    T(dir.ino, 10, PLACE(.mask = 1)),
+	    T(ino + 100, 10, PLACE(.mask = 1)),
+	    T(ino, 10, PLACE(.mask = 8)), /* no data there */
+	    T(ino, 10, PLACE(.mask = 0xffff)),
+	    T(ino, 10, PLACE(.mask = 3, .leaf = 1)), /* nor there */
+	    T(ino, 10, PLACE(.mask = 3, .leaf = FILE_SIZE_MAX / (LEAF_SLOTS * BLOCK_SIZE))),
+	    T(ino, 10, PLACE(.mask = 1)), /* slot 1 would lose its copy */
+	    T(ino, 10, PLACE(.mask = 6)), /* slot 0 would */
+	};
+	struct record others[] = {T(ino, 9, PLACE(.mask = 7)), T(ino, 9, PLACE(.mask = 7)), T(ino, 9, PLACE(.mask = 7)),
+				  T(ino, 9, PLACE(.mask = 7))}; /* object 9 is not like that */
+	others[0].tier.store = 2;
+	others[1].tier.object_bytes++;
+	others[2].tier.n_blocks++;
+	others[3].tier.sealed = other;
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		FAILS(-EUCLEAN, deliver_records(f, &others[i], 1));
+	for (size_t i = 0; i < ARRAY_SIZE(misfits); i++)
+		if (deliver_records(f, &misfits[i], 1) != -EUCLEAN)
+			fail_msg("misfit %zu was not refused", i);
+	/* What records before it in the batch leave counts. */
+	const struct record punched[] = {R(ZERO, ino, .zero = {.block = 1, .n_blocks = 1, .size = 10000, .mode = ZERO_RANGE}),
+					 T(ino, 10, PLACE(.mask = 3))},
+			    later[] = {T(ino, 10, PLACE(.mask = 7)), T(ino, 11, PLACE(.mask = 3))};
+	FAILS(-EUCLEAN, deliver_records(f, punched, 2));
+	FAILS(-EUCLEAN, deliver_records(f, later, 2));
+	assert_same_tree(f, l);
+	/* Those that fit are taken; an object of which something is live is not forgotten by a record that says so. */
+	const struct record cut[] = {R(ZERO, ino, .zero = {.n_blocks = 1, .size = 10000, .mode = ZERO_PUNCH}),
+				     T(ino, 12, PLACE(.mask = 7))}; /* of a file that was cut it is not looked at */
+	const struct record forget =
+	    R(TIER, FS_ROOT_INO,
+	      .tier = {.change = TIER_FORGET, .store = 1, .object_bytes = 8192, .n_blocks = 16, .sealed = sealed, .object = 12});
+	struct object_row o;
+	OK(deliver_records(f, later, 1));
+	OK(objects_get(f, 9, &o));
+	assert_int_equal(o.n_live, 0);
+	OK(objects_get(f, 10, &o));
+	assert_int_equal(o.n_live, 3);
+	OK(deliver_records(f, cut, 2));
+	OK(deliver_records(f, &forget, 1));
+	OK(objects_get(f, 12, &o));
+	assert_int_equal(o.n_live, 2); /* slots 1 and 2: with slot 0 a hole, they are all that object 10 had */
+	OK(objects_get(f, 10, &o));
+	assert_int_equal(o.n_live, 0);
+	struct fs_check_result res = {0};
+	OK(fs_check(f, true, ignore_line, NULL, &res));
+	assert_int_equal(res.damaged_blocks + res.structure_errors + res.accounting_errors, 0);
+#undef T
+#undef PLACE
+}
+
 /* Bytes that no encoder writes, with every checksum right. */
 static void names_that_cannot_be_are_refused(void **state)
 {
@@ -1477,6 +1642,8 @@ int main(void)
 	    CASE(an_empty_follower_shows_its_root_and_nothing_else),
 	    CASE(superseded_data_comes_with_a_fence),
 	    CASE(a_block_given_to_another_file_is_superseded),
+	    CASE(data_evicted_before_it_was_sent_is_cold),
+	    CASE(a_follower_may_evict_at_any_moment),
 	    CASE(a_fence_that_cannot_be_is_refused),
 	    CASE(a_follower_crashed_at_any_moment_goes_on),
 	    CASE(a_late_follower_crashed_at_any_moment_goes_on),
@@ -1487,6 +1654,7 @@ int main(void)
 	    cmocka_unit_test_teardown(a_follower_is_read_while_it_follows, teardown),
 	    CASE(any_flipped_bit_of_a_batch_is_refused),
 	    CASE(records_that_do_not_fit_the_volume_are_refused),
+	    CASE(tier_records_that_do_not_fit_are_refused),
 	    CASE(names_that_cannot_be_are_refused),
 	    CASE(a_batch_out_of_place_is_refused),
 	    cmocka_unit_test_teardown(whatever_is_taken_leaves_a_whole_volume, teardown),

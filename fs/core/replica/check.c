@@ -22,6 +22,7 @@
 
 #include "base/log.h"
 #include "fs/core/index.h"
+#include "fs/core/tier/tier.h"
 
 #define FILE_BLOCKS_MAX (FILE_SIZE_MAX / BLOCK_SIZE)
 #define NUMBER_MAX      (UINT64_C(1) << 62) /* of inodes and cookies, so that counting on never wraps */
@@ -44,8 +45,10 @@ struct item {
 			uint32_t mode, nlink;
 			uint64_t size, next_cookie, parent;
 		} inode;
-		uint64_t ino;  /* of the name; 0: there is none */
-		uint16_t used; /* of the leaf: bit i for slot i */
+		uint64_t ino; /* of the name; 0: there is none */
+		struct {
+			uint16_t space, data, tiered; /* bit i for slot i: has a block or a promise; has data; an object has it */
+		} leaf;
 	};
 };
 struct slab {
@@ -161,9 +164,13 @@ static int get_leaf(struct trial *t, const struct item *file, uint64_t leaf, str
 	if (r != 1)
 		return r;
 	r = extent_get(t->fs, file->a, leaf, &l);
-	for (unsigned i = 0; r == 0 && i < LEAF_SLOTS; i++)
-		(*ret)->used |= (uint16_t)(slot_used(&l.slot[i]) << i);
-	return r;
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		(*ret)->leaf.space |= (uint16_t)(slot_has_space(&l.slot[i]) << i);
+	(*ret)->leaf.data = leaf_data(&l);
+	(*ret)->leaf.tiered = leaf_tiered(&l);
+	return 0;
 }
 
 /* ---- findings ---- */
@@ -430,11 +437,33 @@ static int cut_file(struct trial *t, struct item *i, uint64_t block, uint64_t en
 	return e == -ENOENT ? 0 : e;
 }
 
-/* Blocks [first, first + n) come into use; those that hold nothing yet must be promised. */
-static int use_blocks(struct trial *t, struct item *i, uint64_t first, uint64_t n, bool promised)
+/* What becomes of blocks. */
+enum use { USE_INLINE, USE_DIRECT, USE_ZERO, USE_ALLOCATE };
+
+/* Slots in `mask` change; returns those that must be promised. */
+static uint16_t use_slots(struct item *leaf, uint16_t mask, enum use use)
+{
+	uint16_t spaceless = mask & (uint16_t)~leaf->leaf.space;
+
+	if (use == USE_ALLOCATE) { /* only what is a hole: cold data stays where it is */
+		spaceless &= (uint16_t)~leaf->leaf.data;
+		leaf->leaf.space |= spaceless;
+		return spaceless;
+	}
+	leaf->leaf.space |= mask;
+	leaf->leaf.tiered &= (uint16_t)~mask;
+	if (use == USE_ZERO)
+		leaf->leaf.data &= (uint16_t)~mask;
+	else
+		leaf->leaf.data |= mask;
+	return use == USE_DIRECT ? 0 : spaceless;
+}
+
+/* Blocks [first, first + n) come into use; those that have no space yet must be promised. */
+static int use_blocks(struct trial *t, struct item *i, uint64_t first, uint64_t n, enum use use)
 {
 	if (i->inode.cut) {
-		t->promised += promised ? n : 0;
+		t->promised += use == USE_DIRECT ? 0 : n;
 		return 0;
 	}
 	for (uint64_t at = first, end = first + n; at < end;) {
@@ -446,41 +475,42 @@ static int use_blocks(struct trial *t, struct item *i, uint64_t first, uint64_t 
 
 		if (e < 0)
 			return e;
-		t->promised += promised ? (unsigned)__builtin_popcount(mask & ~leaf->used) : 0;
-		leaf->used |= mask;
+		t->promised += (unsigned)__builtin_popcount(use_slots(leaf, mask, use));
 		at = last;
 	}
 	return 0;
 }
 
 struct count {
-	uint64_t first, end, used;
+	uint64_t first, end, kept;
+	bool allocate;
 };
 
-static int count_used(void *ctx, uint64_t leaf, const struct leaf *l)
+static int count_kept(void *ctx, uint64_t leaf, const struct leaf *l)
 {
 	struct count *c = ctx;
 
 	if (leaf * LEAF_SLOTS >= c->end)
 		return 1;
-	for (unsigned s = 0; s < LEAF_SLOTS; s++) {
-		uint64_t block = leaf * LEAF_SLOTS + s;
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		uint64_t block = leaf * LEAF_SLOTS + i;
+		const struct slot *s = &l->slot[i];
 
-		c->used += block >= c->first && block < c->end && slot_used(&l->slot[s]);
+		c->kept += block >= c->first && block < c->end && (c->allocate ? slot_used(s) : slot_has_space(s));
 	}
 	return 0;
 }
 
 /* The same for more blocks than the trial should remember one by one. */
-static int use_wide(struct trial *t, struct item *i, uint64_t first, uint64_t n)
+static int use_wide(struct trial *t, struct item *i, uint64_t first, uint64_t n, enum use use)
 {
-	struct count c = {.first = first, .end = first + n};
+	struct count c = {.first = first, .end = first + n, .allocate = use == USE_ALLOCATE};
 	struct inode now;
 	int e = i->inode.cut ? -ENOENT : icache_copy(t->fs->icache, i->a, &now);
 
 	if (e == 0)
-		e = extent_each(t->fs, &now, first / LEAF_SLOTS, count_used, &c);
-	t->promised += n - c.used;
+		e = extent_each(t->fs, &now, first / LEAF_SLOTS, count_kept, &c);
+	t->promised += n - c.kept;
 	i->inode.cut = true;
 	return e == -ENOENT || e > 0 ? 0 : e;
 }
@@ -502,7 +532,7 @@ static int check_write(struct trial *t, const struct record *r)
 	if (!range_ok(i, r->write.block, r->write.n_blocks, r->write.size))
 		return misfit(t, r, "it cannot be written there");
 	i->inode.size = r->write.size;
-	return use_blocks(t, i, r->write.block, r->write.n_blocks, !r->write.out_of_line);
+	return use_blocks(t, i, r->write.block, r->write.n_blocks, r->write.out_of_line ? USE_DIRECT : USE_INLINE);
 }
 
 static int check_zero(struct trial *t, const struct record *r)
@@ -518,7 +548,8 @@ static int check_zero(struct trial *t, const struct record *r)
 	i->inode.size = r->zero.size;
 	if (r->zero.mode == ZERO_PUNCH)
 		return cut_file(t, i, first, first + n);
-	return n > WIDE_LEAVES * LEAF_SLOTS ? use_wide(t, i, first, n) : use_blocks(t, i, first, n, true);
+	enum use use = r->zero.mode == ZERO_ALLOCATE ? USE_ALLOCATE : USE_ZERO;
+	return n > WIDE_LEAVES * LEAF_SLOTS ? use_wide(t, i, first, n, use) : use_blocks(t, i, first, n, use);
 }
 
 static int check_reap(struct trial *t, const struct record *r)
@@ -533,6 +564,41 @@ static int check_reap(struct trial *t, const struct record *r)
 	i->inode.exists = r->reap.from_leaf > 0;
 	i->inode.size = min_u64(i->inode.size, r->reap.from_leaf * LEAF_SLOTS * BLOCK_SIZE);
 	return cut_file(t, i, r->reap.from_leaf * LEAF_SLOTS, UINT64_MAX);
+}
+
+/* Where a file was cut its leaves are not known: a place that does not fit is passed over when it is applied. */
+static int check_tier(struct trial *t, const struct record *r)
+{
+	struct item *i, *leaf;
+	int e = get_inode(t, r->ino, &i);
+
+	if (e == 0)
+		e = tier_check(t->fs, r);
+	if (e == -EUCLEAN)
+		return misfit(t, r, "its object is known as another one");
+	if (e == 0)
+		e = tier_feature(t->fs);
+	if (e < 0)
+		return e;
+	if (r->tier.change == TIER_FORGET)
+		return 0;
+	if (!is_file(i))
+		return misfit(t, r, "it has no data");
+	for (uint32_t k = 0; k < r->tier.n_places && !i->inode.cut; k++) {
+		const struct record_place p = record_place_at(r, k);
+
+		if (p.leaf >= FILE_BLOCKS_MAX / LEAF_SLOTS)
+			return misfit(t, r, "there is no such range");
+		e = get_leaf(t, i, p.leaf, &leaf);
+		if (e < 0)
+			return e;
+		if (tier_placeable(leaf->leaf.data, leaf->leaf.tiered, p.mask) != p.mask)
+			return misfit(t, r, "it has not that data, or other data would lose its copy");
+		leaf->leaf.tiered |= p.mask;
+		/* A home that holds zeros in place of superseded data goes (tier/place.c): what comes after may need a block. */
+		leaf->leaf.space &= (uint16_t)~p.mask;
+	}
+	return 0;
 }
 
 /* ---- attributes ---- */
@@ -597,6 +663,8 @@ static int check_record(struct trial *t, const struct record *r)
 		return check_zero(t, r);
 	case RECORD_REAP:
 		return check_reap(t, r);
+	case RECORD_TIER:
+		return check_tier(t, r);
 	case RECORD_EPOCH:
 		return check_epoch(t, r);
 	default:

@@ -17,9 +17,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/crc32c.h"
 #include "base/log.h"
 #include "fs/core/index.h"
 #include "fs/core/replica/resync.h"
+#include "fs/core/tier/tier.h"
 #include "fs/store/diverged.h"
 
 /* Deeper directories, and longer paths, are told by inode number. */
@@ -36,9 +38,10 @@ struct diverged {
 	char id[DIVERGED_ID_MAX];
 	uint64_t epoch, leader_epoch, first_seq, last_seq; /* of the history that ends here; whose takes its place */
 	int64_t began_ns;
-	uint64_t rows, files, bytes, lost_bytes;
+	uint64_t rows, files, bytes, lost_bytes, cold_bytes;
 	uint64_t last_ino;   /* data was put of it last */
 	struct buf old;      /* the row as it was */
+	struct buf last;     /* key of the row kept last: a put that is tried again for want of space keeps it once */
 	uint8_t *now, *data; /* a value of the index; a leaf's blocks */
 };
 
@@ -200,6 +203,29 @@ static void tell_epoch(json_t *o, struct slice key, struct slice value)
 	put_int(o, "seq", le64_get(seq));
 }
 
+/* As it is named in its store. */
+static void put_object(json_t *o, uint64_t object)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%016llx", (unsigned long long)object);
+	json_object_set_new(o, "object", json_string(text));
+}
+
+static void tell_object(json_t *o, uint64_t object, struct slice value)
+{
+	struct object_row row;
+
+	put_object(o, object);
+	if (object_row_decode(object, value, &row) < 0) {
+		put_hex(o, "unreadable", value);
+		return;
+	}
+	put_int(o, "store", row.store);
+	put_int(o, "bytes", row.bytes);
+	put_int(o, "live", row.n_live);
+}
+
 /* All but E rows. */
 static void tell(json_t *o, struct slice key, struct slice value)
 {
@@ -209,6 +235,9 @@ static void tell(json_t *o, struct slice key, struct slice value)
 		return;
 	case TABLE_HISTORY:
 		tell_epoch(o, key, value);
+		return;
+	case TABLE_OBJECT:
+		tell_object(o, row_ino(key), value);
 		return;
 	default:
 		put_int(o, "ino", row_ino(key));
@@ -237,7 +266,7 @@ static void tell_path(struct diverged *d, json_t *o, struct slice key)
 {
 	if (row_table(key) == TABLE_DENTRY)
 		put_path(d, o, row_ino(key), row_name(key));
-	else if (row_table(key) != TABLE_HISTORY)
+	else if (row_table(key) != TABLE_HISTORY && row_table(key) != TABLE_OBJECT)
 		put_path(d, o, row_ino(key), (struct slice){0});
 }
 
@@ -277,12 +306,12 @@ static json_t *info_json(struct diverged *d, bool complete)
 
 	uuid_text(s->volume, volume);
 	uuid_text(s->node, node);
-	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:I}", "id", d->id, "volume",
-			 volume, "node", node, "node_id", (json_int_t)s->node_id, "epoch", (json_int_t)d->epoch, "leader_epoch",
-			 (json_int_t)d->leader_epoch, "first_seq", (json_int_t)d->first_seq, "last_seq", (json_int_t)d->last_seq,
-			 "when_ns", (json_int_t)d->began_ns, "complete", complete, "resumed", d->resumed, "rows",
-			 (json_int_t)d->rows, "files", (json_int_t)d->files, "bytes", (json_int_t)d->bytes, "lost_bytes",
-			 (json_int_t)d->lost_bytes);
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:I, s:I}", "id", d->id,
+			 "volume", volume, "node", node, "node_id", (json_int_t)s->node_id, "epoch", (json_int_t)d->epoch,
+			 "leader_epoch", (json_int_t)d->leader_epoch, "first_seq", (json_int_t)d->first_seq, "last_seq",
+			 (json_int_t)d->last_seq, "when_ns", (json_int_t)d->began_ns, "complete", complete, "resumed", d->resumed,
+			 "rows", (json_int_t)d->rows, "files", (json_int_t)d->files, "bytes", (json_int_t)d->bytes, "lost_bytes",
+			 (json_int_t)d->lost_bytes, "cold_bytes", (json_int_t)d->cold_bytes);
 }
 
 int diverged_sync(struct diverged *d, bool complete)
@@ -369,18 +398,28 @@ static int tell_slots(struct diverged *d, json_t *o, const char *name, struct sl
 	return r;
 }
 
-/* Slots of `old` with data that is not the same in `r`. */
-static uint16_t going(const struct leaf_row *old, const struct row *r)
+/* Slots of `cold` whose data was recalled, and is what their CRC says, to their places. */
+static uint16_t take_recalled(struct diverged *d, const struct leaf *l, uint16_t cold)
 {
-	struct leaf_row new = {0};
-	uint16_t mask = leaf_row_data(old);
+	uint16_t good = 0;
 
-	if (!r->value.p || leaf_row_decode(r->value, &new) < 0)
-		return mask;
+	if (!cold || !recalled_get(d->fs, &l->object, cold, d->data))
+		return 0;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
-		if ((leaf_row_data(&new) >> i & 1) && new.crc[i] == old->crc[i])
-			mask &= (uint16_t) ~(1u << i);
-	return mask;
+		if ((cold >> i & 1) && crc32c(0, d->data + (size_t)i * BLOCK_SIZE, BLOCK_SIZE) == l->slot[i].crc)
+			good |= (uint16_t)(1u << i);
+	return good;
+}
+
+/* Where the data of slots that were not recalled is. */
+static int tell_cold(struct diverged *d, json_t *o, struct slice key, const struct leaf *l, uint16_t cold)
+{
+	if (!cold)
+		return 0;
+	put_object(o, l->object.id);
+	json_object_set_new(o, "frame", json_pack("[I, I]", (json_int_t)l->object.offset, (json_int_t)l->object.len));
+	d->cold_bytes += (uint64_t)__builtin_popcount(cold) * BLOCK_SIZE;
+	return tell_slots(d, o, "cold", key, cold, false);
 }
 
 static int keep_leaf(struct diverged *d, const struct row *r)
@@ -399,11 +438,14 @@ static int keep_leaf(struct diverged *d, const struct row *r)
 		put_hex(o, "unreadable", (struct slice){d->old.p, d->old.len});
 	} else {
 		struct leaf_row was = leaf_row_of(&old);
-		uint16_t mask = going(&was, r);
+		uint16_t mask = leaf_row_going(&was, r), cold = mask & leaf_cold(&old);
 
-		good = resync_read_homes(d->fs, &old, mask, d->data);
-		lost = mask & (uint16_t)~good;
+		good = resync_read_homes(d->fs, &old, mask, d->data) | take_recalled(d, &old, cold);
+		cold &= (uint16_t)~good;
+		lost = mask & (uint16_t)~good & (uint16_t)~cold;
 		e = tell_slots(d, o, "data", r->key, good, true);
+		if (e == 0)
+			e = tell_cold(d, o, r->key, &old, cold);
 		if (e == 0)
 			e = tell_slots(d, o, "lost", r->key, lost, false);
 		if (e == 0)
@@ -442,7 +484,8 @@ static bool says_the_same(const struct diverged *d, const struct row *r)
 	if (leaf_decode(d->old.p, d->old.len, &old) < 0 || leaf_row_decode(r->value, &is) < 0)
 		return false;
 	was = leaf_row_of(&old);
-	return memcmp(&was, &is, sizeof(was)) == 0;
+	/* Where else the data is, is no loss. */
+	return was.mapped == is.mapped && was.unwritten == is.unwritten && memcmp(was.crc, is.crc, sizeof(was.crc)) == 0;
 }
 
 /* 1: the index still has the row as it was; 0: this resync has replaced it before. */
@@ -456,6 +499,11 @@ static int still_here(struct diverged *d, struct slice key)
 	return r < 0 ? r : len == d->old.len && memcmp(d->now, d->old.p, len) == 0;
 }
 
+static bool kept_last(const struct diverged *d, struct slice key)
+{
+	return d->last.len == key.len && memcmp(d->last.p, key.p, key.len) == 0;
+}
+
 int diverged_keep(struct diverged *d, const struct row *r)
 {
 	struct slice value;
@@ -467,10 +515,14 @@ int diverged_keep(struct diverged *d, const struct row *r)
 	buf_put(&d->old, value.len ? value.p : "", value.len);
 	if (d->old.failed)
 		return -ENOMEM;
-	e = says_the_same(d, r) ? 0 : still_here(d, r->key);
+	e = says_the_same(d, r) || kept_last(d, r->key) ? 0 : still_here(d, r->key);
 	if (e <= 0)
 		return e;
-	return row_table(r->key) == TABLE_EXTENT ? keep_leaf(d, r) : keep_row(d, r);
+	e = row_table(r->key) == TABLE_EXTENT ? keep_leaf(d, r) : keep_row(d, r);
+	buf_reset(&d->last);
+	if (e == 0)
+		buf_put(&d->last, r->key.p, r->key.len);
+	return d->last.failed ? -ENOMEM : e;
 }
 
 /* ---- begin and end ---- */
@@ -527,6 +579,7 @@ struct diverged *diverged_end(struct diverged *d)
 	if (d->before)
 		d->fs->kv->ops->iter_close(d->before);
 	buf_free(&d->old);
+	buf_free(&d->last);
 	free(d->now);
 	free(d->data);
 	free(d);

@@ -31,6 +31,7 @@
 #include "base/log.h"
 #include "fs/core/index.h"
 #include "fs/core/replica/impl.h"
+#include "fs/core/tier/tier.h"
 
 /* Put since the last save: one is due, so that little is lost to a crash. */
 #define SAVE_BYTES (256 * MIB)
@@ -196,21 +197,25 @@ uint16_t resync_read_homes(struct fs *fs, const struct leaf *l, uint16_t wanted,
 	return good;
 }
 
-/* Slots that have data in name only. */
-static uint16_t doubtful(void *ctx, const struct leaf *l)
+uint16_t resync_doubtful(struct fs *fs, const struct leaf *l)
 {
-	struct fs *fs = ctx;
-	uint16_t data = 0, marked = 0;
+	uint16_t here = 0, marked = 0;
 
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		const struct slot *s = &l->slot[i];
+		bool local = slot_has_data(s) && !slot_cold(s);
 
-		data |= (uint16_t)(slot_has_data(s) << i);
-		marked |= (uint16_t)((slot_has_data(s) && s->birth == BIRTH_SUPERSEDED) << i);
+		here |= (uint16_t)(local << i);
+		marked |= (uint16_t)((local && s->birth == BIRTH_SUPERSEDED) << i);
 	}
 	if (fs->resync->verify)
-		return data & (uint16_t) ~(resync_read_homes(fs, l, data, fs->resync->room) & ~marked);
+		return here & (uint16_t) ~(resync_read_homes(fs, l, here, fs->resync->room) & ~marked);
 	return marked;
+}
+
+static uint16_t doubtful(void *ctx, const struct leaf *l)
+{
+	return resync_doubtful(ctx, l);
 }
 
 int replica_resync_rows(struct replica_volume *v, struct slice from, struct slice to, replica_row_fn *fn, void *ctx)
@@ -261,8 +266,8 @@ int replica_resync_missing(struct replica_volume *v, const struct row *r, uint16
 			return e;
 	}
 	*ret_slots = leaf_row_data(&want);
-	if (*ret_slots)
-		*ret_slots &= (uint16_t) ~(leaf_row_held(&want, &here) & ~doubtful(fs, &here));
+	if (*ret_slots) /* what an object has is not sent: it is cold here until it is read */
+		*ret_slots &= (uint16_t) ~((leaf_row_held(&want, &here) & ~resync_doubtful(fs, &here)) | want.tiered);
 	return 0;
 }
 
@@ -270,7 +275,8 @@ int replica_resync_missing(struct replica_volume *v, const struct row *r, uint16
 
 static int put_locked(struct fs *fs, const struct row *r, const struct leaf_data *d, const uint8_t *blocks)
 {
-	uint64_t ino = row_table(r->key) == TABLE_HISTORY ? 0 : row_ino(r->key);
+	enum index_table table = row_table(r->key);
+	uint64_t ino = table == TABLE_HISTORY || table == TABLE_OBJECT ? 0 : row_ino(r->key);
 	struct lockset ls;
 
 	rwlock_rdlock(&fs->gate);
@@ -302,6 +308,34 @@ static bool belongs(const struct row *r, const struct leaf_data *d, const uint8_
 	       (blocks || !(d->wanted & ~d->superseded));
 }
 
+static bool is_tiered(const struct row *r)
+{
+	struct leaf_row l;
+
+	if (row_table(r->key) == TABLE_OBJECT)
+		return true;
+	return row_table(r->key) == TABLE_EXTENT && r->value.p && leaf_row_decode(r->value, &l) == 0 && l.tiered;
+}
+
+/* Cold data that only this node's history has is fetched before it goes, while no lock is held; diverged.c says what was not. */
+static void recall_what_goes(struct fs *fs, const struct row *r)
+{
+	struct leaf here;
+
+	if (!fs->resync->kept || fs->resync->unrecallable || row_table(r->key) != TABLE_EXTENT ||
+	    index_get_leaf(fs->kv, row_ino(r->key), row_leaf(r->key), &here) < 0)
+		return;
+	const struct leaf_row was = leaf_row_of(&here);
+	if (!(leaf_row_going(&was, r) & leaf_cold(&here)))
+		return;
+	int e = recall_leaves(fs, row_ino(r->key), row_leaf(r->key), 1, OBJECT_BACKGROUND);
+	if (e == 0)
+		return;
+	fs->resync->unrecallable = true;
+	log_warn("cold data that only this node had cannot be fetched to be kept: %s; under diverged/ stands where it is",
+		 strerror(-e));
+}
+
 int replica_resync_put(struct replica_volume *v, const struct row *r, const struct leaf_data *d, const uint8_t *blocks)
 {
 	struct fs *fs = replica_fs(v);
@@ -314,6 +348,10 @@ int replica_resync_put(struct replica_volume *v, const struct row *r, const stru
 		e = -EUCLEAN;
 	if (e < 0)
 		return e;
+	e = is_tiered(r) ? tier_feature(fs) : 0;
+	if (e < 0)
+		return e;
+	recall_what_goes(fs, r);
 	do {
 		e = put_locked(fs, r, d, blocks);
 	} while (op_retry_space(fs, e, &tried));

@@ -18,6 +18,7 @@ struct resync {
 	bool verify;           /* slots may hold zeros whose leaf does not say so */
 	uint64_t rows, bytes;  /* put since the last save */
 	uint8_t *room;         /* a leaf's blocks, aligned */
+	bool unrecallable;     /* cold data that goes could not be fetched once: no more is tried */
 };
 
 /* Begins to keep what goes: paths are told from the index as it is now.  -EOPNOTSUPP: there is no place for it. */
@@ -32,11 +33,13 @@ MUST_CHECK int diverged_sync(struct diverged *d, bool complete);
  * data is what its CRC says.
  */
 uint16_t resync_read_homes(struct fs *fs, const struct leaf *l, uint16_t wanted, uint8_t *room);
+/* Slots that have data on this node in name only.  Uses resync->room. */
+uint16_t resync_doubtful(struct fs *fs, const struct leaf *l);
 /* The leaf of an E row's key as it is here; one that is absent or cannot be read is empty. */
 MUST_CHECK int resync_leaf_here(struct fs *fs, struct slice key, struct leaf *ret);
 
 /*
  * `r`, which row_check() let through, becomes the row under its key.  `d`: data for slots of an E row; what it does not bring
- * must be here.  -EINVAL, -EBADMSG, -EUCLEAN, -ENOSPC: nothing has changed.
+ * must be here, or in an object by that row.  -EINVAL, -EBADMSG, -EUCLEAN, -ENOSPC: nothing has changed.
  */
 MUST_CHECK int resync_put_row(struct fs *fs, const struct row *r, const struct leaf_data *d, const uint8_t *blocks);

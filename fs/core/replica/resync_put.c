@@ -58,26 +58,35 @@ static int take_data(struct change *c, const struct leaf_data *d, const uint8_t 
 	return 0;
 }
 
-/* What each slot becomes, but for the homes of fresh ones.  What is brought is taken, what is not must be here. */
+/*
+ * What each slot becomes, but for the homes of fresh ones.  What is brought is taken, what is not must be here, or in the row's
+ * object: then it is cold, and so is what the leader has not any more.
+ */
 static int plan(struct change *c, const struct leaf_data *d, const uint8_t *blocks)
 {
-	uint16_t data = leaf_row_data(&c->want), brought = d ? d->wanted : 0;
+	uint16_t data = leaf_row_data(&c->want), brought = d ? d->wanted : 0, held = leaf_row_held(&c->want, &c->old);
 	uint32_t birth = (uint32_t)atomic_load(&c->fs->snapshot_generation);
 
-	c->fresh = data & brought;
-	if (data & ~brought & ~leaf_row_held(&c->want, &c->old))
+	c->fresh = data & brought & (uint16_t) ~(d ? d->superseded & c->want.tiered : 0);
+	if (data & ~brought & ~held & ~c->want.tiered)
 		return -EINVAL;
+	if (held & c->want.tiered & ~c->fresh)
+		held &= (uint16_t) ~(resync_doubtful(c->fs, &c->old) & c->want.tiered);
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		const struct slot *was = &c->old.slot[i];
 		struct slot *is = &c->new.slot[i];
 
 		if (c->fresh >> i & 1)
 			*is = (struct slot){.crc = c->want.crc[i], .birth = d->superseded >> i & 1 ? BIRTH_SUPERSEDED : birth};
-		else if (data >> i & 1)
+		else if (data & held & ~brought & 1u << i)
 			*is = *was;
+		else if (data >> i & 1)
+			*is = (struct slot){.crc = c->want.crc[i]};
 		else if (c->want.unwritten >> i & 1) /* a home is the space promised */
 			*is = (struct slot){.home = was->home, .birth = was->birth, .unwritten = true};
+		is->tiered = c->want.tiered >> i & 1;
 	}
+	c->new.object = c->want.object;
 	return take_data(c, d, blocks);
 }
 

@@ -12,6 +12,7 @@
 
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/tier/tier.h"
 
 #define LEAF_MAX     (FILE_SIZE_MAX / (LEAF_SLOTS * BLOCK_SIZE))
 #define FIRST_COOKIE 3u /* 1 and 2 are "." and ".." */
@@ -30,6 +31,8 @@ struct leaf_row leaf_row_of(const struct leaf *l)
 		if (slot_has_data(s))
 			row.crc[i] = s->crc;
 	}
+	row.tiered = leaf_tiered(l);
+	row.object = l->object;
 	return row;
 }
 
@@ -45,7 +48,29 @@ size_t leaf_row_encode(const struct leaf_row *l, uint8_t *p)
 		memcpy(p + at, le32_make(l->crc[i]).b, 4);
 		at += 4;
 	}
-	return at;
+	if (!l->tiered)
+		return at;
+	memcpy(p + at, le16_make(l->tiered).b, 2);
+	memcpy(p + at + 2, le64_make(l->object.id).b, 8);
+	memcpy(p + at + 10, le32_make(l->object.offset).b, 4);
+	memcpy(p + at + 14, le32_make(l->object.len).b, 4);
+	return at + LEAF_ROW_OBJECT_BYTES;
+}
+
+/* What stands behind the CRCs: which slots are in which frame. */
+static bool take_object(const uint8_t *p, struct leaf_row *row)
+{
+	le64 id;
+	le32 word[2];
+	le16 half;
+
+	memcpy(half.b, p, 2);
+	memcpy(id.b, p + 2, 8);
+	memcpy(word, p + 10, 8);
+	row->tiered = le16_get(half);
+	row->object = (struct leaf_object){.id = le64_get(id), .offset = le32_get(word[0]), .len = le32_get(word[1])};
+	return row->tiered && !(row->tiered & ~leaf_row_data(row)) && row->object.id &&
+	       record_frame_ok(row->object.offset, row->object.len);
 }
 
 int leaf_row_decode(struct slice value, struct leaf_row *ret)
@@ -62,7 +87,10 @@ int leaf_row_decode(struct slice value, struct leaf_row *ret)
 	row.mapped = le16_get(half);
 	memcpy(half.b, p + 2, 2);
 	row.unwritten = le16_get(half);
-	if (!row.mapped || (row.unwritten & ~row.mapped) || value.len != 4 + 4 * (size_t)__builtin_popcount(leaf_row_data(&row)))
+	size_t end = 4 + 4 * (size_t)__builtin_popcount(leaf_row_data(&row));
+	if (!row.mapped || (row.unwritten & ~row.mapped) || (value.len != end && value.len != end + LEAF_ROW_OBJECT_BYTES))
+		return -EUCLEAN;
+	if (value.len > end && !take_object(p + end, &row))
 		return -EUCLEAN;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		if (!(leaf_row_data(&row) >> i & 1))
@@ -79,9 +107,25 @@ uint16_t leaf_row_held(const struct leaf_row *row, const struct leaf *l)
 {
 	uint16_t mask = 0;
 
-	for (unsigned i = 0; i < LEAF_SLOTS; i++)
-		if ((leaf_row_data(row) >> i & 1) && slot_has_data(&l->slot[i]) && l->slot[i].crc == row->crc[i])
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		const struct slot *s = &l->slot[i];
+
+		if ((leaf_row_data(row) >> i & 1) && slot_has_data(s) && !slot_cold(s) && s->crc == row->crc[i])
 			mask |= (uint16_t)(1u << i);
+	}
+	return mask;
+}
+
+uint16_t leaf_row_going(const struct leaf_row *old, const struct row *r)
+{
+	struct leaf_row new = {0};
+	uint16_t mask = leaf_row_data(old);
+
+	if (!r->value.p || leaf_row_decode(r->value, &new) < 0)
+		return mask;
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		if ((leaf_row_data(&new) >> i & 1) && new.crc[i] == old->crc[i])
+			mask &= (uint16_t) ~(1u << i);
 	return mask;
 }
 
@@ -122,7 +166,11 @@ static bool type_ok(uint32_t mode)
 
 static bool key_ok(struct slice key)
 {
-	if (key.len < 9 || key.len > INDEX_KEY_MAX || !number_ok(row_ino(key)))
+	if (key.len < 9 || key.len > INDEX_KEY_MAX)
+		return false;
+	if (row_table(key) == TABLE_OBJECT) /* any number: they are not counted up */
+		return key.len == 9 && row_ino(key) != 0;
+	if (!number_ok(row_ino(key)))
 		return false;
 	switch (row_table(key)) {
 	case TABLE_DENTRY:
@@ -172,10 +220,13 @@ static bool inode_ok(uint64_t ino, struct slice value)
 static bool value_ok(struct slice key, struct slice value)
 {
 	struct leaf_row leaf;
+	struct object_row object;
 
 	switch (row_table(key)) {
 	case TABLE_DENTRY:
 		return dentry_ok(value);
+	case TABLE_OBJECT:
+		return object_row_decode(row_ino(key), value, &object) == 0;
 	case TABLE_EXTENT:
 		return leaf_row_decode(value, &leaf) == 0;
 	case TABLE_HISTORY:
@@ -215,6 +266,7 @@ static bool is_logical(uint8_t table)
 	case TABLE_TARGET:
 	case TABLE_ORPHAN:
 	case TABLE_POLICY:
+	case TABLE_OBJECT:
 	case TABLE_XATTR:
 		return true;
 	default:

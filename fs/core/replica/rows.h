@@ -21,13 +21,18 @@
 struct leaf_row {
 	uint16_t mapped, unwritten;
 	uint32_t crc[LEAF_SLOTS]; /* of slots with data */
+	uint16_t tiered;          /* slots whose data `object` has */
+	struct leaf_object object;
 };
-#define LEAF_ROW_BYTES_MAX (4 + 4 * LEAF_SLOTS)
+#define LEAF_ROW_OBJECT_BYTES 18u
+#define LEAF_ROW_BYTES_MAX (4 + 4 * LEAF_SLOTS + LEAF_ROW_OBJECT_BYTES)
 
 static inline uint16_t leaf_row_data(const struct leaf_row *l) { return l->mapped & (uint16_t)~l->unwritten; }
 struct leaf_row leaf_row_of(const struct leaf *l);
-/* Slots of the row whose data is in `l`, as far as that says. */
+/* Slots of the row whose data `l` has on this node, as far as that says. */
 uint16_t leaf_row_held(const struct leaf_row *row, const struct leaf *l);
+/* Slots of `old` with data that is not the same in `r`, an E row. */
+uint16_t leaf_row_going(const struct leaf_row *old, const struct row *r);
 /* Bytes written to p (LEAF_ROW_BYTES_MAX of room). */
 size_t leaf_row_encode(const struct leaf_row *l, uint8_t *p);
 MUST_CHECK int leaf_row_decode(struct slice value, struct leaf_row *ret);
@@ -37,7 +42,7 @@ MUST_CHECK int row_check(const struct row *r);
 
 /* Parts of a key that row_check() let through, or of the index itself. */
 static inline enum index_table row_table(struct slice key) { return (enum index_table)*(const uint8_t *)key.p; }
-static inline uint64_t row_ino(struct slice key) { return be64_get((const uint8_t *)key.p + 1); } /* of H: the epoch */
+static inline uint64_t row_ino(struct slice key) { return be64_get((const uint8_t *)key.p + 1); } /* of H: the epoch; of Q: the object */
 static inline struct slice row_name(struct slice key) { return (struct slice){(const uint8_t *)key.p + 9, key.len - 9}; }
 static inline uint64_t row_leaf(struct slice key) { return be64_get((const uint8_t *)key.p + 9); }
 

@@ -6,7 +6,8 @@
  * overwritten in place, or freed and given to another file: its content then has not the CRC that the record names.  Such a block
  * is sent as superseded.  Whatever changed it was in the journal before, so the newest batch there is by now (the fence) is one
  * after which nothing refers to the lost content any more.  A block that cannot be read is treated alike: it is not made up,
- * and the CRC tells on the follower what it tells here.
+ * and the CRC tells on the follower what it tells here.  So is one whose home was dropped because its data is in an object: the
+ * TIER record is durable before that, so the fence is not before it, and with it the follower's slot is cold.
  *
  * What is sent carries the epoch of the leader that sends it, not of the one that once made the batch: by it a follower tells a
  * leader that is none any more.

@@ -11,6 +11,7 @@
 
 #include "fs/core/replica/impl.h"
 #include "fs/core/replica/rows.h"
+#include "fs/core/tier/tier.h"
 
 struct replica_view {
 	struct fs *fs;
@@ -98,6 +99,10 @@ static int read_slots(struct fs *fs, const struct leaf_data *d, unsigned i, unsi
 {
 	int r = extent_read(fs, d->ino, d->leaf * LEAF_SLOTS + i, n, room + (size_t)i * BLOCK_SIZE);
 
+	if (r == -EINPROGRESS) { /* tiered since the view, or the follower would not ask: the record that says so follows */
+		tier_take_miss();
+		r = -EBADMSG;
+	}
 	if (r != -EBADMSG)
 		return r;
 	if (n == 1) {

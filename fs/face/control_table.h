@@ -1,0 +1,34 @@
+/*
+ * control_table.h: a row of the table of control.c, for the files that make rows of it.  Private to fs/face.
+ */
+#pragma once
+
+#include "fs/face/control.h"
+
+enum control_scope { SCOPE_ROOT, SCOPE_ANY };
+enum control_setter { SETTER_ADMIN, SETTER_EVERYONE };
+
+/* What is to be set, and who wants it. */
+struct setting {
+	struct fs *fs;
+	const struct fs_cred *cred;
+	uint64_t ino;
+	const char *rest; /* of the name, behind the row's own; "" but for rows that end with a dot */
+	struct slice value;
+};
+
+struct control {
+	const char *name; /* after "clawfs."; one that ends with a dot is the beginning of a name */
+	enum control_scope scope;
+	int (*get)(struct fs *fs, uint64_t ino, const char *rest, struct buf *out); /* NULL: reads as unset */
+	void (*set)(const struct setting *s, struct journal_waiter *w);             /* NULL: read-only */
+	int (*remove)(struct fs *fs, const struct fs_cred *c, uint64_t ino);        /* NULL: cannot be unset */
+	enum control_setter setter;
+};
+
+/* Sets the policy `key` of s->ino. */
+void control_set_policy(const struct setting *s, const char *key, struct journal_waiter *w);
+
+/* control_tier.c */
+extern const struct control tier_controls[];
+extern const size_t n_tier_controls;
