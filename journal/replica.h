@@ -38,7 +38,8 @@ struct replica_point {
 	uint64_t history;          /* epoch of the newest batch applied */
 	uint64_t durable_seq, hash;/* newest durable batch */
 	uint64_t applied_seq;      /* newest batch applied; >= durable_seq */
-	uint64_t fence;            /* follower: not readable and not promotable before this batch is applied; 0: none */
+	uint64_t fence;            /* follower: not readable and not promotable before this batch is applied; 0: none, or it waits for
+				    * one with a whole state: applied_seq is before the batch that lacks something */
 	bool resyncing;            /* follower: neither readable nor promotable: between two states */
 	bool differs;              /* follower: its state was seen to differ from the leader's: not readable until resynced */
 	int failed;                /* -errno when the volume stopped */
@@ -97,7 +98,7 @@ struct replica_ops {
 	 */
 	bool (*is_prefix)(struct replica_volume *v, uint64_t history, uint64_t seq);
 	/* Sum over what batch `seq` left in the inodes it names; the same on every node.  -EAGAIN: operations of it are still
-	 * being applied; -ENOENT: too old, or of before the mount. */
+	 * being applied, or wait for a fence; -ENOENT: too old, or of before the mount. */
 	int (*state_sum)(struct replica_volume *v, uint64_t seq, uint64_t *ret_sum);
 
 	/* Leader: the durable batch `seq`; borrowed until the next call with the same cursor.  -EAGAIN, -ENOENT, -EBADMSG as
@@ -109,9 +110,10 @@ struct replica_ops {
 	void (*cursor_free)(struct replica_cursor *c);
 
 	/* Follower: a batch arrives in pieces: take_batch, take_data for each out-of-line WRITE in order, then finish_batch, which
-	 * appends and applies it.  Everything is verified: -EBADMSG wrong hash or CRC, -EUCLEAN impossible records, -EINVAL does
+	 * appends and applies it, or behind a fence keeps it to be applied when that is there.  Everything is verified: -EBADMSG wrong hash or CRC, -EUCLEAN impossible records, -EINVAL does
 	 * not continue this volume, -ESTALE epoch lower than promised, -ENOSPC.  After an error drop_batch() gives back what
-	 * was taken.  finish_batch applies but does not wait for the disk; commit does. */
+	 * was taken.  finish_batch applies but does not wait for the disk; commit does, and *ret is the newest batch that is
+	 * durable and applied. */
 	int (*take_batch)(struct replica_volume *v, const struct shipped_batch *b, uint32_t *ret_n_data);
 	int (*take_data)(struct replica_volume *v, const struct shipped_data *d);
 	int (*finish_batch)(struct replica_volume *v);

@@ -3,7 +3,8 @@
  *
  * A batch is whole when its last DATA is there; only then finish_batch() appends and applies it, so one that is cut off leaves
  * nothing behind.  Appending a batch commits the one before it; the last of those that arrived together is committed with the
- * pump, and one ack follows for all of them.  Those that the volume keeps back behind a fence are not acked before it applies them.
+ * pump, and one ack follows for all of them.  Those that the volume keeps back behind a fence are not acked before it applies
+ * them.
  *
  * The leader's sums (STATE) are compared as soon as ours are known.  One that differs means that the two states do, although
  * every byte of the way was checked: the volume serves nothing any more, and the next HELLO asks for a resync.

@@ -266,8 +266,8 @@ void acks_check_given_up(struct slot *s, uint32_t before)
 		if (a->waived || !batches_contain(&c->h, before, a->batch) || count_holders(c, a->batch) > 0)
 			continue;
 		if (!a->disk_lost)
-			cluster_fail(c, "slot %u: gives up the last copy of batch %llu, which was answered at level %u",
-				     s->index, (unsigned long long)c->h.batch[a->batch].seq, a->level);
+			cluster_fail(c, "slot %u: gives up the last copy of batch %llu, which was answered at level %u", s->index,
+				     (unsigned long long)c->h.batch[a->batch].seq, a->level);
 		waive(c, a);
 	}
 }

@@ -110,7 +110,8 @@ static void print_stats(const struct options *o, struct progress *p, double seco
 	       (unsigned long long)s.lossy_promotions, (unsigned long long)s.handovers, (unsigned long long)s.resyncs,
 	       (unsigned long long)s.saved, (unsigned long long)s.destroyed, (unsigned long long)s.rolled_back,
 	       (unsigned long long)s.acks, (unsigned long long)s.acks_waived, (unsigned long long)s.windows,
-	       (unsigned long long)s.windows_given_up, (unsigned long long)s.compared, (unsigned long long)p->n_failures, seconds);
+	       (unsigned long long)s.windows_given_up, (unsigned long long)s.compared, (unsigned long long)p->n_failures,
+	       seconds);
 }
 
 static int sweep(const struct options *o)

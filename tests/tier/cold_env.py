@@ -7,15 +7,18 @@
         v.check()                        # every file is what v.model says
         v.check_bucket()                 # what is there and no row knows is found by gc; afterwards nothing is
 
-`s` is a FakeS3, RadosGW or Swift, with a bucket "cold".
+`s` is a FakeS3, RadosGW or Swift, with a bucket "cold".  main() runs the calling module's tests several at once: they mostly wait.
 """
 
+import concurrent.futures
 import os
 import re
 import sys
 import time
+import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+import clawfs_env  # noqa: E402
 from clawfs_env import EXIT_OK, Failed, Volume, cli, wait_for  # noqa: E402
 
 import fake_s3  # noqa: E402
@@ -134,3 +137,34 @@ class ColdVolume(Volume):
         if gc(self, "--dry-run") != (rows, 0, 0, 0):
             raise Failed("orphans after gc")
         return orphans
+
+
+class AtOnce(unittest.TestSuite):
+    """Runs its tests, which have nothing in common but the host, in some threads."""
+
+    THREADS = 4
+
+    def all(self):
+        for t in self:
+            yield from t.all() if isinstance(t, AtOnce) else (t,)
+
+    def run(self, result, debug=False):
+        def one(test):
+            own, began = unittest.TestResult(), time.monotonic()
+            test.run(own)
+            return test, own, time.monotonic() - began
+
+        with concurrent.futures.ThreadPoolExecutor(self.THREADS) as pool:
+            for done in concurrent.futures.as_completed([pool.submit(one, t) for t in self.all()]):
+                test, own, seconds = done.result()
+                word = "ok" if own.wasSuccessful() else "FAILED"
+                print("%s ... %s, %.1f s" % (test.id(), word, seconds), file=sys.stderr, flush=True)
+                result.testsRun += own.testsRun
+                for kind in ("errors", "failures", "skipped", "unexpectedSuccesses"):
+                    getattr(result, kind).extend(getattr(own, kind))
+        return result
+
+
+def main():
+    unittest.defaultTestLoader.suiteClass = AtOnce
+    clawfs_env.main()

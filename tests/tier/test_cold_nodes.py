@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import clawfs_env
 from clawfs_env import CLAWFS, EXIT_OK, cli, wait_for
 
+import cold_env
 import fake_s3
 from cold_env import POLICY, add_store, forget, scan, state, store_status
 
@@ -182,4 +183,4 @@ class Nodes(clawfs_env.ClusterTest):
 
 
 if __name__ == "__main__":
-    clawfs_env.main()
+    cold_env.main()

@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import clawfs_env
 from clawfs_env import EXIT_FAILURE, EXIT_OK, Failed, cli, wait_for
 
+import cold_env
 import fake_s3
 from cold_env import HEAL_SECONDS, ColdVolume, add_store, gc, scan, state, store_status
 
@@ -20,7 +21,7 @@ SEED = clawfs_env.seed()
 KIB, MIB = 1 << 10, 1 << 20
 FOR_EVER = 1 << 40
 TIMEOUT = 2  # seconds, of the stores here
-LANES = 8    # volumes at once: they mostly wait
+LANES = 6    # volumes at once: they mostly wait
 
 # What any request may meet.  `harmless`: however long it lasts, all works.
 COMMON = {
@@ -476,4 +477,4 @@ class Limits(FakeTest):
 
 
 if __name__ == "__main__":
-    clawfs_env.main()
+    cold_env.main()

@@ -14,8 +14,8 @@
 
 #include "tests/unit/superseded.h"
 
-#define SIZE  (300 * KIB)
-#define STEP  (5 * BLOCK_SIZE)
+#define SIZE (300 * KIB)
+#define STEP (5 * BLOCK_SIZE)
 
 struct late {
 	struct message *m; /* batches first .. last at [seq - first] */
@@ -201,7 +201,8 @@ static void a_stream_that_begins_again_replaces_the_window(void **state)
 	for (uint64_t seq = l.first; seq < l.last; seq += 3) {
 		deliver(n->fs, &l, l.first, seq);
 		assert_stays(n->fs, &l);
-		FAILS(-EINVAL, message_deliver(n->fs, batch(&l, seq > l.first ? seq : seq + 2))); /* out of place changes nothing */
+		FAILS(-EINVAL,
+		      message_deliver(n->fs, batch(&l, seq > l.first ? seq : seq + 2))); /* out of place changes nothing */
 		assert_stays(n->fs, &l);
 		if (seq % 2 == 0)
 			continue;

@@ -452,7 +452,7 @@ static void a_crash_in_or_after_a_cut_finds_one_end(void **state)
 	struct rng rng = {.state = test_seed(33)};
 
 	(void)state;
-	for (unsigned gone = 0; gone < 4; gone++) /* batches cut off */
+	for (unsigned gone = 0; gone < 4; gone++)  /* batches cut off */
 		for (uint64_t n = 5; n < 8; n++) { /* a batch; those before had 6 */
 			struct cut_life l = {.sim = simstore_new()};
 			struct world *w = world_over(l.sim);

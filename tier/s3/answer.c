@@ -112,7 +112,8 @@ void s3_answer_text(const struct s3_answer *a, char *ret, size_t cap)
 	/* An answer to HEAD has no body that could say why. */
 	const bool refused = (a->http.status == 401 || a->http.status == 403) && !a->error.code[0];
 
-	int n = snprintf(ret, cap, "%d %s%s%s", a->http.status, refused ? "the credentials are refused, or may not do this" : a->error.code,
+	int n = snprintf(ret, cap, "%d %s%s%s", a->http.status,
+			 refused ? "the credentials are refused, or may not do this" : a->error.code,
 			 a->error.message[0] ? ": " : "", a->error.message);
 	if (elsewhere && region[0] && n > 0 && (size_t)n < cap)
 		snprintf(ret + n, cap - (size_t)n, " (the bucket is in the region %.31s: say region= and endpoint= of that one)",

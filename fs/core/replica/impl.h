@@ -51,8 +51,8 @@ struct replica {
 	struct taken_batch taken;
 	struct {
 		uint64_t seq, hash;
-	} finished;   /* the batch finished last */
-	void *bounce; /* owned: aligned memory for the data of one WRITE, made when first needed */
+	} finished;      /* the batch finished last */
+	void *bounce;    /* owned: aligned memory for the data of one WRITE, made when first needed */
 	uint64_t untold; /* first batch of a window that was applied, and nobody was told; 0: none */
 	struct mutex watch_lock;
 	struct cond watch_idle;

@@ -397,11 +397,10 @@ static int note_epoch(struct replica_volume *v, uint64_t epoch)
 
 static int may_lead(struct fs *fs, const struct super *s, uint64_t epoch)
 {
-	const char *why = s->resyncing ? "it is between two states: a resync has to be completed"
-			  : s->differs ? "its state differs from its leader's: it needs a resync"
-			  : fence_of(fs, s)
-			      ? "data of it was superseded on the leader and the newer has not come yet"
-			      : NULL;
+	const char *why = s->resyncing      ? "it is between two states: a resync has to be completed"
+			  : s->differs      ? "its state differs from its leader's: it needs a resync"
+			  : fence_of(fs, s) ? "data of it was superseded on the leader and the newer has not come yet"
+					    : NULL;
 
 	if (epoch <= s->epoch || epoch <= s->offered)
 		return -ESTALE;

@@ -396,8 +396,8 @@ int window_leave(struct replica *rep)
 	if (!w.first || atomic_load(&rep->fs->failed))
 		return replica_failed(rep->fs);
 	if (r < 0)
-		log_warn("batches that waited for the newer data of batch %llu cannot be applied: %s", (unsigned long long)w.fence,
-			 strerror(-r));
+		log_warn("batches that waited for the newer data of batch %llu cannot be applied: %s",
+			 (unsigned long long)w.fence, strerror(-r));
 	return w.newest >= w.first ? cut(rep, &w) : replica_change_super(rep->fs, forget, 0);
 }
 
@@ -416,8 +416,8 @@ int replica_window_resume(struct fs *fs)
 	mutex_unlock(&rep->follow_lock);
 	atomic_store(&fs->telling_seq, 0);
 	if (r < 0 && !atomic_load(&fs->failed)) {
-		log_warn("batches that waited for the newer data of batch %llu are not applied yet: %s", (unsigned long long)w.fence,
-			 strerror(-r));
+		log_warn("batches that waited for the newer data of batch %llu are not applied yet: %s",
+			 (unsigned long long)w.fence, strerror(-r));
 		r = 0;
 	}
 	return r;

@@ -154,6 +154,7 @@ struct ageing {
 	uint64_t packs_room; /* bytes that those may grow to */
 	struct pack *first_ready, **last_ready;
 	struct store_pause pause[PAUSES_MAX];
+	int64_t asked_ns; /* mono: when somebody last named a file */
 	bool stop, kicked, scan_asked, repack_asked;
 	unsigned n_threads; /* that run */
 	struct ageing_status status;
@@ -190,6 +191,7 @@ void items_forget(struct ageing *a, struct item *it) REQUIRES(a->lock); /* and f
 void items_add_waiter(struct ageing *a, struct journal_waiter *w) REQUIRES(a->lock);
 /* Waiters whose turn has come (`all`: everybody), by `next`. */
 struct journal_waiter *items_take_waiters(struct ageing *a, bool all) REQUIRES(a->lock);
+bool items_have_waiters(const struct ageing *a) REQUIRES(a->lock);
 
 /* ageing_pause.c */
 /* Why nothing can be done now, into `why`; "" and true: it can.  `leads`: whether files may go out, or homes only be dropped. */

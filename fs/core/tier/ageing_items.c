@@ -143,6 +143,15 @@ void items_add_waiter(struct ageing *a, struct journal_waiter *w)
 	q->last = next;
 }
 
+bool items_have_waiters(const struct ageing *a)
+{
+	const struct flush_point *p = a->queue.first;
+
+	while (p && !p->waiters)
+		p = p->next;
+	return p;
+}
+
 struct journal_waiter *items_take_waiters(struct ageing *a, bool all)
 {
 	struct queue *q = &a->queue;
