@@ -6,7 +6,7 @@
  *     s3://bucket/prefix endpoint=https://s3.example.org region=eu-1 style=path class=STANDARD_IA ca=/etc/ssl/own.pem
  *
  * Words are separated by spaces; a path has %XX for bytes that a word cannot hold.  Options of both: id=N (given by the leader when
- * the store is added, never used again), encrypt=on|off (on), pack=SIZE (8M to 64M; 16M), verify=checksum|read (checksum),
+ * the store is added; no two stores of which objects are known have the same), encrypt=on|off (on), pack=SIZE (8M to 64M; 16M), verify=checksum|read (checksum),
  * rate=BYTES (a second; no limit), requests=N (a second; no limit), budget=N (requests a month; no limit), timeout=SECONDS (30),
  * grace=TIME (7d).  Of S3: endpoint=URL (that of AWS), region= (us-east-1), style=path|host (host at AWS where the bucket's name is
  * one without dots, else path), class= (the store's), ca=FILE (the system's), insecure=on (no check of the certificate),

@@ -24,6 +24,7 @@ struct walk {
 	uint64_t n, n_failed;
 	int64_t told_ns;
 	const char *doing;
+	const char *root;                             /* of the mount */
 	int (*one)(struct walk *w, const char *path); /* 0, or -errno: counted and said */
 	uint64_t data, tiered, cold;                  /* bytes: of show */
 };
@@ -93,10 +94,15 @@ static int set_command(const char *path, const char *name, const char *value)
 	return lsetxattr(path, name, value, strlen(value), 0) < 0 ? -errno : 0;
 }
 
+/* When the queue is full, what is in it goes out first. */
 static int evict_one(struct walk *w, const char *path)
 {
-	(void)w;
-	return set_command(path, "clawfs.tier.evict", "1");
+	int r = set_command(path, "clawfs.tier.evict", "1");
+
+	if (r != -EAGAIN)
+		return r;
+	r = attribute_set(w->root, "tier.flush", "1");
+	return r < 0 ? r : set_command(path, "clawfs.tier.evict", "1");
 }
 
 struct usage {
@@ -189,8 +195,8 @@ static int finish(const struct walk *w, int r, const char *path)
 
 int verb_tier_evict(const struct args *a)
 {
-	struct walk w = {.one = evict_one, .doing = "evicting"};
 	char root[PATH_MAX], message[256];
+	struct walk w = {.one = evict_one, .doing = "evicting", .root = root};
 	int r = mountpoint_of(a->operand[0], root);
 
 	if (r == 0)

@@ -572,7 +572,8 @@ void slot_replace(struct slot *s, struct sim_image image, uint32_t tip)
 	if (image.store)
 		slot_set_full(s, false);
 	s->full = false;
-	s->held = s->tip = s->whole = tip;
+	s->held = s->tip = tip;
+	s->whole = tip == NO_BATCH ? NO_BATCH : s->backup_whole;
 	s->promised = 0;
 	s->offer.epoch = 0; /* it cannot know */
 	s->replaced = true;
@@ -589,5 +590,6 @@ void slot_back_up(struct slot *s)
 	sim_image_free(&s->backup);
 	s->backup = sim_take_image(&s->run, c, now, SIMCUT_LOST, &s->c->rng, true);
 	s->backup_tip = s->held;
+	s->backup_whole = s->whole;
 	simcut_free(c);
 }

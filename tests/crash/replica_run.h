@@ -118,7 +118,7 @@ struct slot {
 	int64_t lost_until_ns; /* so long a leader may count that */
 
 	struct sim_image backup;
-	uint32_t backup_tip;
+	uint32_t backup_tip, backup_whole;
 };
 
 /* Between whom a connection was made: what certificates say. */

@@ -1032,6 +1032,7 @@ static void tier_records_that_do_not_fit_are_refused(void **state)
 	OK(deliver_records(f, &good, 1));
 	OK(super_read(f->store, &s));
 	assert_int_equal(s.incompat, 1);
+	uint64_t before = objects_hash(f);
 	const struct record misfits[] = {
 	    T(dir.ino, 10, PLACE(.mask = 1)),
 	    T(ino + 100, 10, PLACE(.mask = 1)),
@@ -1059,7 +1060,7 @@ static void tier_records_that_do_not_fit_are_refused(void **state)
 			    later[] = {T(ino, 10, PLACE(.mask = 7)), T(ino, 11, PLACE(.mask = 3))};
 	FAILS(-EUCLEAN, deliver_records(f, punched, 2));
 	FAILS(-EUCLEAN, deliver_records(f, later, 2));
-	assert_same_tree(f, l);
+	assert_true(objects_hash(f) == before);
 	/* Those that fit are taken; an object of which something is live is not forgotten by a record that says so. */
 	const struct record cut[] = {R(ZERO, ino, .zero = {.n_blocks = 1, .size = 10000, .mode = ZERO_PUNCH}),
 				     T(ino, 12, PLACE(.mask = 7))}; /* of a file that was cut it is not looked at */

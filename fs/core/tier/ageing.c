@@ -32,6 +32,7 @@
 #define PAUSED_NS    NSEC_PER_SEC
 #define LONG_WAIT_NS (10 * NSEC_PER_SEC)
 #define END_POLL_NS  (NSEC_PER_SEC / 100)
+#define GATHER_NS    (NSEC_PER_SEC / 2)
 
 /* ---- items ---- */
 
@@ -157,8 +158,10 @@ int ageing_evict(struct fs *fs, uint64_t ino)
 	recall_drop_keeps(fs, ino);
 	mutex_lock(&a->lock);
 	r = a->stop ? -ESHUTDOWN : items_push(a, ino, ITEM_EXPLICIT, 0);
-	if (r == 0)
+	if (r == 0) {
+		a->asked_ns = clock_mono_ns(fs->clock);
 		kick(a);
+	}
 	mutex_unlock(&a->lock);
 	return r;
 }
@@ -240,6 +243,22 @@ static size_t take_batch(struct ageing *a, bool all, struct item **item, size_t 
 	return n;
 }
 
+/*
+ * Files named one after the other, as `clawfs tier evict` does, go together, however slowly they come: an open pack waits for
+ * the next one until somebody flushes, or no name came for a while.  False: it need not wait.
+ */
+static bool gather(struct ageing *a)
+{
+	mutex_lock(&a->lock);
+	int64_t left_ns = a->asked_ns + GATHER_NS - clock_mono_ns(a->fs->clock);
+	bool wait = a->asked_ns && left_ns > 0 && !a->stop && !items_have_waiters(a);
+	if (wait && !a->kicked)
+		cond_wait_ns(&a->wake, &a->lock, left_ns);
+	a->kicked = false;
+	mutex_unlock(&a->lock);
+	return wait;
+}
+
 /* True when there may be more. */
 static bool do_round(struct ageing *a)
 {
@@ -251,7 +270,8 @@ static bool do_round(struct ageing *a)
 		return true;
 	}
 	if (a->open || a->drops) {
-		fill_ship(a);
+		if (!gather(a))
+			fill_ship(a);
 		return true;
 	}
 	return scan_round(a, false) || repack_round(a, false);

@@ -18,6 +18,8 @@
 
 /* Leaves looked up in one go, where a range is longer. */
 #define STEP_LEAVES 1024u
+/* Leaves looked at under one hold of a file's stripe. */
+#define HOLD_LEAVES 16384u
 
 int tier_may_change(struct fs *fs)
 {
@@ -76,7 +78,43 @@ static int drop_leaf(struct fs *fs, uint64_t ino, uint64_t leaf, uint64_t *block
 	return r;
 }
 
-/* Leaves of a file that have homes to drop. */
+/* ---- leaves of a file, however many ---- */
+
+struct walk {
+	extent_fn *fn;
+	void *ctx;
+	uint64_t left, next;
+	bool more;
+};
+
+static int walk_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
+{
+	struct walk *w = ctx;
+	int r = w->fn(w->ctx, leaf, l);
+
+	w->next = leaf + 1;
+	if (r != 0)
+		return r;
+	w->more = --w->left == 0;
+	return w->more;
+}
+
+/* Calls fn for some of the leaves from *leaf on, so that nobody waits for long.  1: there may be more, from *leaf on. */
+static int walk_some(struct fs *fs, uint64_t ino, extent_fn *fn, void *ctx, uint64_t *leaf)
+{
+	struct walk w = {.fn = fn, .ctx = ctx, .left = HOLD_LEAVES, .next = *leaf};
+	struct inode *in;
+	int r = icache_rdlock_get(fs->icache, ino, &in);
+
+	if (r < 0)
+		return r;
+	r = S_ISREG(in->mode) ? extent_each(fs, in, *leaf, walk_leaf, &w) : -EINVAL;
+	icache_rdunlock(fs->icache, ino);
+	*leaf = w.next;
+	return r < 0 ? r : w.more;
+}
+
+/* Those that have homes to drop. */
 struct search {
 	uint64_t end;
 	uint64_t found[STEP_LEAVES];
@@ -95,37 +133,27 @@ static int add_found(void *ctx, uint64_t leaf, const struct leaf *l)
 	return s->n == STEP_LEAVES;
 }
 
-/* The first leaves of [leaf, end) with homes to drop. */
-static int search(struct fs *fs, uint64_t ino, uint64_t leaf, uint64_t end, struct search *s)
-{
-	struct inode *in;
-	int r = icache_rdlock_get(fs->icache, ino, &in);
-
-	s->end = end;
-	s->n = 0;
-	if (r < 0)
-		return r;
-	r = S_ISREG(in->mode) ? extent_each(fs, in, leaf, add_found, s) : -EINVAL;
-	icache_rdunlock(fs->icache, ino);
-	return r < 0 ? r : 0;
-}
-
 static int drop_range(struct fs *fs, uint64_t ino, uint64_t leaf, uint64_t end, uint64_t *blocks)
 {
 	CLEANUP_FREE struct search *s = malloc(sizeof(*s));
-	int r = s ? 0 : -ENOMEM;
+	int more = 1;
 
-	do {
-		if (r == 0)
-			r = tier_may_change(fs);
-		if (r == 0)
-			r = search(fs, ino, leaf, end, s);
-		for (uint32_t i = 0; r == 0 && i < s->n; i++) {
+	if (!s)
+		return -ENOMEM;
+	s->end = end;
+	while (more > 0) {
+		int r = tier_may_change(fs);
+
+		s->n = 0;
+		more = r == 0 ? walk_some(fs, ino, add_found, s, &leaf) : r;
+		for (uint32_t i = 0; more >= 0 && r == 0 && i < s->n; i++)
 			r = drop_leaf(fs, ino, s->found[i], blocks);
-			leaf = s->found[i] + 1;
-		}
-	} while (r == 0 && s->n == STEP_LEAVES);
-	return r;
+		if (r < 0)
+			return r;
+		if (s->n == STEP_LEAVES)
+			more = 1;
+	}
+	return more;
 }
 
 int tier_drop_homes(struct fs *fs, uint64_t ino, uint64_t leaf, uint64_t n, uint64_t *ret_blocks)
@@ -159,13 +187,12 @@ static int count_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
 int tier_file_state(struct fs *fs, uint64_t ino, struct tier_file *ret)
 {
 	struct tier_file f = {0};
-	struct inode *in;
-	int r = icache_rdlock_get(fs->icache, ino, &in);
+	uint64_t leaf = 0;
+	int r;
 
-	if (r < 0)
-		return r;
-	r = S_ISREG(in->mode) ? extent_each(fs, in, 0, count_leaf, &f) : -EINVAL;
-	icache_rdunlock(fs->icache, ino);
+	do
+		r = walk_some(fs, ino, count_leaf, &f, &leaf);
+	while (r == 1);
 	if (r == 0)
 		*ret = f;
 	return r;

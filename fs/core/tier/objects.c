@@ -176,8 +176,10 @@ int objects_placed(struct fs *fs, const struct record *r, uint32_t n)
 
 	mutex_lock(&fs->objects->lock);
 	int e = objects_get(fs, r->tier.object, &o);
-	if (e == -ENOENT || e == -EUCLEAN || e == -EBADMSG) {
+	bool damaged = e == -EUCLEAN || e == -EBADMSG;
+	if (e == -ENOENT || damaged) {
 		begin_row(r, &o);
+		o.n_live = damaged ? UINT32_MAX : 0; /* nobody knows how much is: the object is never taken for dead */
 		e = 0;
 	}
 	if (e == 0) {
