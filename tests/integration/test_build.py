@@ -22,7 +22,7 @@ class Build(ProgramTest):
         place = self.place()
         source = place + "/source"
         os.mkdir(source)
-        for name in ("base", "journal", "replicate", "fs", "docs", "meson.build", "meson_options.txt"):
+        for name in ("base", "journal", "replicate", "tier", "packaging", "fs", "docs", "meson.build", "meson_options.txt"):
             if os.path.exists(os.path.join(clawfs_env.ROOT, name)):
                 run("cp", "-a", os.path.join(clawfs_env.ROOT, name), source)
         run("meson", "setup", "-Dtests=false", "--buildtype=plain", "build", cwd=source)
