@@ -82,8 +82,10 @@ const struct verb verbs[] = {
      "SEQ is what another node's clawfs.pos said after the changes.  Exit codes: 0 it does; 1 not in time; 16 wrong usage.",
      verb_wait},
     {"tier add", VERB_TIER_ADD, "NAME URL MOUNTPOINT", 3, "give the volume a store for cold files",
-     "URL is s3://BUCKET[/PREFIX] or file:///DIRECTORY.  On the leader: asks the store, binds it to the volume and tells all nodes.\n"
-     "On every other node, and again when they change: only keeps this node's credentials.  Files go there by the policy of their\n"
+     "URL is s3://BUCKET[/PREFIX] or file:///DIRECTORY.  On the leader: asks the store, binds it to the volume and tells all "
+     "nodes.\n"
+     "On every other node, and again when they change: only keeps this node's credentials.  Files go there by the policy of "
+     "their\n"
      "directory: setfattr -n clawfs.tier -v 'after=30d min=64K store=NAME' DIR.  Exit codes: 0 added; 1 not; 16 wrong usage.",
      verb_tier_add},
     {"tier list", VERB_TIER_LIST, "MOUNTPOINT", 1, "the stores, what they hold and how they do",
@@ -100,8 +102,8 @@ const struct verb verbs[] = {
      "Returns when they are here.  Exit codes: 0 all are; 1 not all; 16 wrong usage.", verb_tier_recall},
     {"tier pin", VERB_TIER_PIN, "PATH", 1, "fetch files back and keep them here",
      "New files below a directory stay here too.  Exit codes: 0 done; 1 not; 16 wrong usage.", verb_tier_pin},
-    {"tier unpin", VERB_TIER_PIN, "PATH", 1, "let the policy of the directory decide again", "Exit codes: 0 done; 1 not; 16 wrong usage.",
-     verb_tier_unpin},
+    {"tier unpin", VERB_TIER_PIN, "PATH", 1, "let the policy of the directory decide again",
+     "Exit codes: 0 done; 1 not; 16 wrong usage.", verb_tier_unpin},
     {"gc", VERB_GC, "MOUNTPOINT", 1, "remove objects from the stores that no file needs",
      "What an upload that was cut off left behind, and what was not used for the store's grace time.\n"
      "Exit codes: 0 done; 1 a store could not be looked through, or lacks objects; 16 wrong usage.",

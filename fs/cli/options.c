@@ -120,7 +120,8 @@ static const struct option_row rows[] = {
     {VERB_TIER_ADD, "credentials", 0, KIND_TEXT, AT(credentials), "FILE", 0, PATH_MAX,
      "with the access key and the secret key (default: AWS_ACCESS_KEY_ID and the like, or ~/.aws/credentials)"},
     {VERB_TIER_ADD, "profile", 0, KIND_TEXT, AT(profile), "NAME", 0, 64, "of the credentials file (default: default)"},
-    {VERB_TIER_ADD, "path-style", 0, KIND_FLAG, AT(path_style), NULL, 0, 0, "the bucket is part of the path, not of the host's name"},
+    {VERB_TIER_ADD, "path-style", 0, KIND_FLAG, AT(path_style), NULL, 0, 0,
+     "the bucket is part of the path, not of the host's name"},
     {VERB_TIER_ADD, "storage-class", 0, KIND_TEXT, AT(storage_class), "CLASS", 0, 31, "of objects (default: the service's)"},
     {VERB_TIER_ADD, "ca", 0, KIND_TEXT, AT(ca_file), "FILE", 0, 255, "certificates to trust instead of the system's"},
     {VERB_TIER_ADD, "insecure", 0, KIND_FLAG, AT(insecure), NULL, 0, 0, "do not check the service's certificate"},
@@ -134,7 +135,8 @@ static const struct option_row rows[] = {
      "most requests a month: beyond them nothing more is aged out (default: no limit)"},
     {VERB_TIER_ADD, "grace", 0, KIND_TEXT, AT(store_grace), "TIME", 0, 16,
      "between the last use of an object and its end in the store, as 24h or 30d"},
-    {VERB_TIER_ADD, "timeout", 0, KIND_TEXT, AT(store_timeout), "TIME", 0, 16, "how long a reader of a cold file waits (default 30)"},
+    {VERB_TIER_ADD, "timeout", 0, KIND_TEXT, AT(store_timeout), "TIME", 0, 16,
+     "how long a reader of a cold file waits (default 30)"},
     {VERB_TIER_ADD, "prices", 0, KIND_TEXT, AT(prices), "PUT:GET:GB", 0, 64,
      "dollars for 1000 writes, 1000 reads and a GB for a month, for the estimate in the status"},
     {VERB_GC, "dry-run", 'n', KIND_FLAG, AT(dry_run), NULL, 0, 0, "only say what would be removed"},
@@ -143,8 +145,8 @@ static const struct option_row rows[] = {
     {VERB_DUMP, "super", 0, KIND_FLAG, AT(only_super), NULL, 0, 0, "the superblock"},
     {VERB_DUMP, "journal", 0, KIND_FLAG, AT(only_journal), NULL, 0, 0, "the batches of the journal and their records"},
     {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
-    {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST | VERB_TIER_LIST | VERB_UPGRADE, "json", 'j', KIND_FLAG, AT(json),
-     NULL, 0, 0, "print JSON"},
+    {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST | VERB_TIER_LIST | VERB_UPGRADE,
+     "json", 'j', KIND_FLAG, AT(json), NULL, 0, 0, "print JSON"},
     {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
      "more messages"},
     {VERB_ALL, "help", 'h', KIND_FLAG, AT(help), NULL, 0, 0, "this text"},
@@ -519,8 +521,10 @@ static void help_program(void)
 	for (size_t i = 0; i < n_verbs; i++)
 		if (verbs[i].bit != VERB_HELPER)
 			help_line(&verbs[i]);
-	printf("\n`clawfs COMMAND --help` tells more, `clawfs help --table` all of it for programs; `clawfs --version` names the version.\n\n"
-	       "exit codes: 0 done; 1 failed (fsck: repaired); 4 fsck, dump: damaged; 8 fsck, upgrade: could not check; 16 wrong usage;\n"
+	printf("\n`clawfs COMMAND --help` tells more, `clawfs help --table` all of it for programs; `clawfs --version` names the "
+	       "version.\n\n"
+	       "exit codes: 0 done; 1 failed (fsck: repaired); 4 fsck, dump: damaged; 8 fsck, upgrade: could not check; 16 wrong "
+	       "usage;\n"
 	       "32 not mounted.\n");
 }
 
@@ -562,8 +566,8 @@ static void table_verb(const struct verb *verb)
 }
 
 /*
- * Man pages, completions and their test are made from this.  Lines of fields between tabs: verb NAME OPERANDS SUMMARY DETAILS, option
- * VERB NAME LETTER VALUE HELP, word NAME VALUE HELP for what goes into -o, ignored WORD for what -o takes and ignores.
+ * Man pages, completions and their test are made from this.  Lines of fields between tabs: verb NAME OPERANDS SUMMARY DETAILS,
+ * option VERB NAME LETTER VALUE HELP, word NAME VALUE HELP for what goes into -o, ignored WORD for what -o takes and ignores.
  */
 void help_table(void)
 {

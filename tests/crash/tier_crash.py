@@ -4,7 +4,8 @@ A script ages files out, reads, changes and recalls them, deletes most so that o
 with a store that runs in this process (tests/tier/fake_s3.py).  It is run again and again on one volume, and each time the world
 stops at the next of its requests: before the store carries it out, and, where that changes something, after it did and before the
 answer.  Between requests it is cut at random: at a moment (kill -9), or at a write or flush of the volume's own store (power loss,
-faultfs).  Everything the script does ends with fsync, so after each crash all files but the one at hand must be what they were.
+faultfs).  What the script does ends with fsync, so after each crash all files but the one at hand must be what they were.  Only the
+last files it deletes are not synced: a power loss may bring them back, and then the objects they are in must be there as well.
 
 Then: fsck is clean; everything can be aged out again; the bucket holds the objects of the rows and orphans, which gc removes.
 
@@ -51,14 +52,16 @@ class Lane:
         if self.power:
             self.volume.store = os.path.join(self.power.mnt, "store")
             os.mkdir(self.volume.store)
+        # The power lane commits late by itself, so that what must not wait for that is seen.
+        self.mount = ("commit=5",) if self.power else ()
         self.options = ("--grace", "0s", "--timeout", "5s", *options)
         self.lock = threading.Lock()
-        self.dead, self.at_hand = threading.Event(), {}
+        self.dead, self.at_hand, self.loose = threading.Event(), {}, {}
         self.n_files = self.cuts = self.orphans = self.points = 0
         self.stopped_at, self.script_seconds = "", 1.0
 
     def start(self):
-        self.volume.format().mount()
+        self.volume.format().mount(*self.mount)
         self.volume.add_store(*self.options)
 
     def close(self):
@@ -162,9 +165,12 @@ class Lane:
                 os.close(fd)
         self.change(name, self.volume.model[name][:size], cut)
 
-    def unlink(self, name):
+    def unlink(self, name, sync):
         def remove():
             os.unlink(self.volume.path(name))
+            if not sync:
+                self.loose[name] = self.volume.model[name]
+                return
             fd = os.open(self.volume.mnt, os.O_RDONLY)
             try:
                 os.fsync(fd)
@@ -202,8 +208,9 @@ class Lane:
         self.truncate(new[4], 100 * KIB + 5)
         self.run("tier", "recall", v.path(new[5]))
         self.run("tier", "evict", v.mnt)
-        for name in sorted(v.model)[:len(v.model) - 3]:
-            self.unlink(name)
+        gone = sorted(v.model)[:-3]
+        for name in gone:
+            self.unlink(name, sync=name in gone[:3])
         self.tidy()
         with self.fake.lock:
             self.fake.buckets["cold"]["vol/packs/ab/ab%014x" % self.rng.getrandbits(56)] = fake_s3.Object(
@@ -215,6 +222,9 @@ class Lane:
     def check_files(self):
         """All are what they were; the one at hand may be what it was or what it was to be."""
         v = self.volume
+        if self.power:
+            v.model.update((name, old) for name, old in self.loose.items() if os.path.exists(v.path(name)))
+        self.loose = {}
         for name, new in self.at_hand.items():
             old, path = v.model.get(name), v.path(name)
             try:
@@ -253,11 +263,11 @@ class Lane:
             self.power.clear()
             self.power.restore()
         self.dead.clear()
-        v.mount()
+        v.mount(*self.mount)
         self.check_files()
         v.umount()
         v.fsck()
-        v.mount()
+        v.mount(*self.mount)
         v.evict()
         self.check_bucket()
 
