@@ -15,7 +15,7 @@ from clawfs_env import EXIT_FAILURE, EXIT_OK, Failed, cli, wait_for
 
 import cold_env
 import fake_s3
-from cold_env import HEAL_SECONDS, ColdVolume, add_store, gc, scan, state, store_status
+from cold_env import HEAL_SECONDS, ColdVolume, add_store, gc, state, store_status
 
 SEED = clawfs_env.seed()
 KIB, MIB = 1 << 10, 1 << 20

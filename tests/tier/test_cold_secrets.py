@@ -85,8 +85,8 @@ class Secrets(clawfs_env.VolumeTest):
 
     def look_at_attributes(self, v):
         names = set(os.listxattr(v.mnt)) | {"clawfs." + n for n in (
-            "status", "tier", "tier.store.cold", "tier.result.add", "tier.result.test", "tier.result.gc", "tier.result.remove", "tier.state",
-            "tier.usage", "recall", "tier.pin")}
+            "status", "tier", "tier.store.cold", "tier.result.add", "tier.result.test", "tier.result.gc", "tier.result.remove",
+            "tier.state", "tier.usage", "recall", "tier.pin")}
         for path in (v.mnt, v.path("f")):
             for name in names | set(os.listxattr(path)):
                 try:
@@ -129,8 +129,8 @@ class Secrets(clawfs_env.VolumeTest):
         self.cli("tier", "list", "--json", v.mnt)
         self.cli("tier", "show", v.path("f"))
         # Errors say the most: refused, misunderstood, cut off, sent elsewhere.
-        for fault in (dict(kind="status", status=403, code="SignatureDoesNotMatch"), dict(kind="status", status=400, code="AuthorizationHeaderMalformed",
-                                                                                              region="eu-9"),
+        for fault in (dict(kind="status", status=403, code="SignatureDoesNotMatch"),
+                      dict(kind="status", status=400, code="AuthorizationHeaderMalformed", region="eu-9"),
                       dict(kind="garbage"), dict(kind="reset")):
             v.put("f", self.random.randbytes(300000))  # nothing of it is in the daemon's memory
             v.evict("f")
