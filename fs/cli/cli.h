@@ -199,6 +199,8 @@ void mount_entry_free(struct mount_entry *m);
 int mounts_print_users(const char *mountpoint);
 /* umount2(2), or fusermount3 for those who may not. */
 MUST_CHECK int mounts_detach(const char *mountpoint);
+/* What programs wrote and the kernel still holds goes to the daemon. */
+MUST_CHECK int mount_flush(const char *mountpoint);
 
 /* print.c: facts for people.  A JSON object as an indented table; numbers by the unit their name ends in. */
 void facts_print(const json_t *object);

@@ -7,7 +7,6 @@
 #include "fs/cli/cli.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -107,14 +106,6 @@ static bool becomes_follower(const char *path, int r)
 	return false;
 }
 
-/* What programs wrote and the kernel still holds goes to the daemon first: later nobody takes it. */
-static int flush_kernel(const char *path)
-{
-	CLEANUP_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	return fd < 0 || syncfs(fd) < 0 ? -errno : 0;
-}
-
 int verb_handover(const struct args *a)
 {
 	const char *peer = a->operand[0], *path = a->operand[1];
@@ -124,7 +115,7 @@ int verb_handover(const struct args *a)
 		complain_admin("not handed over", path, -ENOENT);
 		return EXIT_FAILED;
 	}
-	int r = flush_kernel(path);
+	int r = mount_flush(path); /* later nobody takes what the kernel still holds */
 	if (r == 0)
 		r = attribute_set(path, "handover", value);
 	if ((r == 0 || r == -ENOTCONN || r == -ECONNABORTED) && becomes_follower(path, r))

@@ -8,7 +8,6 @@
 #include "fs/cli/cli.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <fts.h>
 #include <inttypes.h>
 #include <libgen.h>
@@ -161,14 +160,6 @@ static int mountpoint_of(const char *path, char ret[PATH_MAX])
 	return 0;
 }
 
-/* What programs wrote and the kernel still holds goes to the daemon first. */
-static int flush_kernel(const char *path)
-{
-	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	return fd < 0 || syncfs(fd) < 0 ? -errno : 0;
-}
-
 static uint64_t failed_files(const char *mountpoint, char *ret_message, size_t cap)
 {
 	uint64_t n = 0;
@@ -200,7 +191,7 @@ int verb_tier_evict(const struct args *a)
 	int r = mountpoint_of(a->operand[0], root);
 
 	if (r == 0)
-		r = flush_kernel(root);
+		r = mount_flush(root);
 	uint64_t before = r == 0 ? failed_files(root, message, sizeof(message)) : 0;
 	if (r == 0)
 		r = walk_files(a->operand[0], &w);
