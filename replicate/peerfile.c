@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "base/lock.h"
+#include "base/replace_file.h"
 #include "base/log.h"
 
 static struct mutex write_lock = {PTHREAD_MUTEX_INITIALIZER};
@@ -90,40 +91,6 @@ int peerfile_read(const char *dir, const char *name, enum peerfile_kind kind, st
 	return r < 0 ? complain(dir, name, "cannot be read", r) : 0;
 }
 
-static int write_all(int fd, struct slice content)
-{
-	size_t done = 0;
-
-	while (done < content.len) {
-		ssize_t n = write(fd, (const uint8_t *)content.p + done, content.len - done);
-
-		if (n < 0)
-			return -errno;
-		done += (size_t)n;
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
-static int replace(int at, const char *name, struct slice content)
-{
-	char temporary[64];
-
-	snprintf(temporary, sizeof(temporary), ".%s.new", name);
-	if (unlinkat(at, temporary, 0) < 0 && errno != ENOENT)
-		return -errno;
-	CLEANUP_FD int fd = openat(at, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	int r = write_all(fd, content);
-	if (r == 0 && renameat(at, temporary, at, name) < 0)
-		r = -errno;
-	if (r < 0) {
-		unlinkat(at, temporary, 0);
-		return r;
-	}
-	return fsync(at) < 0 ? -errno : 0;
-}
-
 int peerfile_write(const char *dir, const char *name, struct slice content)
 {
 	CLEANUP_FD int at = open_dir(dir, true);
@@ -131,7 +98,7 @@ int peerfile_write(const char *dir, const char *name, struct slice content)
 	if (at < 0)
 		return complain(dir, name, "cannot be written", at);
 	mutex_lock(&write_lock);
-	int r = replace(at, name, content);
+	int r = replace_file(at, name, content);
 	mutex_unlock(&write_lock);
 	return r < 0 ? complain(dir, name, "cannot be written", r) : 0;
 }

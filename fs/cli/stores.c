@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/replace_file.h"
 #include "tier/definition.h"
 #include "tier/object.h"
 #include "tier/s3/credentials.h"
@@ -34,38 +35,6 @@ static int open_folder(const char *dir, bool make)
 	return fd < 0 || (make && fsync(dir_fd) < 0) ? -errno : fd;
 }
 
-static int write_whole(int fd, const char *p, size_t len)
-{
-	while (len > 0) {
-		ssize_t n = write(fd, p, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		len -= (size_t)n;
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
-/* `name` gets this content, or keeps what it has. */
-static int replace_file(int folder, const char *name, const char *text)
-{
-	char temporary[STORE_NAME_MAX + 8];
-
-	snprintf(temporary, sizeof(temporary), ".%s.new", name);
-	if (unlinkat(folder, temporary, 0) < 0 && errno != ENOENT)
-		return -errno;
-	CLEANUP_FD int fd = openat(folder, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	int r = write_whole(fd, text, strlen(text));
-	if (r == 0 && (renameat(folder, temporary, folder, name) < 0 || fsync(folder) < 0))
-		r = -errno;
-	return r;
-}
-
 int stores_keep_credentials(const char *dir, const char *name, const char *file, const char *profile)
 {
 	char message[OBJECT_MESSAGE_MAX] = "", text[sizeof(struct credentials) + 64];
@@ -84,7 +53,7 @@ int stores_keep_credentials(const char *dir, const char *name, const char *file,
 	if (r >= 0) {
 		snprintf(text, sizeof(text), "access_key = %s\nsecret_key = %s\n%s%s%s", c.access_key, c.secret_key,
 			 *c.session_token ? "session_token = " : "", c.session_token, *c.session_token ? "\n" : "");
-		r = replace_file(folder, name, text);
+		r = replace_file(folder, name, (struct slice){text, strlen(text)});
 		OPENSSL_cleanse(text, sizeof(text));
 	}
 	if (r < 0)
