@@ -136,8 +136,8 @@ static size_t step_of(const struct slot *s, uint64_t seq, size_t last)
 	return i;
 }
 
-/* A leader's batch `seq` is durable, and holds no operation behind step `last`. */
-static bool learn_batch(struct slot *s, uint64_t seq, size_t last)
+/* A leader's batch `seq` is durable, and leaves what was there after step `at`. */
+static bool learn_batch(struct slot *s, uint64_t seq, size_t at)
 {
 	struct histories *h = &s->c->h;
 	struct known_batch b = {.seq = seq, .epoch = s->epoch, .parent = s->tip};
@@ -151,7 +151,7 @@ static bool learn_batch(struct slot *s, uint64_t seq, size_t last)
 		h->batch[known].doubtful = h->batch[known].doubtful && s->doomed;
 		return true;
 	}
-	const struct sim_step *step = &s->run.history.step[step_of(s, seq, last)];
+	const struct sim_step *step = &s->run.history.step[at];
 	b.model = model_clone(step->model);
 	b.tree = step->hash;
 	b.doubtful = s->doomed;
@@ -181,12 +181,13 @@ static bool check_offer(struct cluster *c, const struct slot *giver)
 			    giver->index, (unsigned long long)written->seq, (unsigned long long)epoch_counter(written->epoch));
 }
 
+/* All batches up to `durable_seq`; they hold no operation behind step `last`. */
 static bool learn_batches(struct slot *s, uint64_t durable_seq, size_t last)
 {
 	bool ok = true;
 
 	for (uint64_t seq = s->tip == NO_BATCH ? 1 : s->c->h.batch[s->tip].seq + 1; ok && seq <= durable_seq; seq++)
-		ok = learn_batch(s, seq, last);
+		ok = learn_batch(s, seq, step_of(s, seq, last));
 	for (unsigned i = 0; ok && i < SLOTS; i++)
 		ok = check_offer(s->c, &s->c->slot[i]);
 	return ok;
@@ -448,7 +449,8 @@ static void recover_leader(struct slot *s, const struct replica_point *p, size_t
 		return;
 	}
 	s->tip = known_base(s, p->durable_seq);
-	if (!keeps_held(s, s->tip) || !learn_batches(s, p->durable_seq, step))
+	/* The last one is of this mount, and has the seq that a lost one of the mount before may have had with another state. */
+	if (!keeps_held(s, s->tip) || !learn_batches(s, p->durable_seq - 1, step) || !learn_batch(s, p->durable_seq, step))
 		return;
 	s->held = s->whole = s->tip;
 	rebase(s, s->tip);
@@ -485,6 +487,9 @@ static void note_start(struct slot *s)
 	struct replica_point p = slot_point(s);
 	size_t lo = s->killed ? s->killed_step : s->durable_step;
 
+	if (s->offer.doubtful && p.offered != s->offer.epoch)
+		s->offer.epoch = 0; /* nobody has seen it */
+	s->offer.doubtful = false;
 	if (s->first_start)
 		begin_history(s, &p);
 	else if (s->replaced && p.role == ROLE_LEADER)

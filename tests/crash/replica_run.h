@@ -105,6 +105,7 @@ struct slot {
 	struct {
 		uint64_t epoch, from; /* of the other node, and of its own then; 0: none */
 		size_t n_batches;     /* known then, everywhere */
+		bool doubtful;        /* it crashed within noting it, and had not sent it */
 	} offer;                /* of the lead, the last one */
 	bool in_window;         /* it has batches that it does not apply yet */
 	unsigned ring_percent;  /* how full its journal was when the last batch came into a window */

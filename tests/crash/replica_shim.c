@@ -110,6 +110,7 @@ static int offer(struct replica_volume *v, uint64_t epoch)
 	s->offer.epoch = epoch; /* 0: an admin may make that node lead with the same one later */
 	if (epoch) {
 		s->offer.from = s->epoch;
+		s->offer.doubtful = s->doomed;
 		s->offer.n_batches = s->c->h.n_batches;
 		s->doom = s->doom || (!s->c->ending && rng_percent(&s->c->rng, DOOM_PERCENT));
 	}
