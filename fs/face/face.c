@@ -14,7 +14,7 @@
  * and attributes that never expire.  Such a mount is taken away without tries: what the kernel holds dirty is refused with EROFS,
  * and the caller mounts anew.
  */
-#include "fs/face/face_internal.h"
+#include "fs/face/virtual.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -113,6 +113,8 @@ int face_mount(struct fs *fs, const struct face_options *o, struct face **ret_fa
 		r = -errno;
 	else
 		r = find_mountpoint(o->mountpoint, &f->mountpoint);
+	if (r == 0)
+		r = virtual_texts_new(&f->texts);
 	if (r == 0)
 		r = session_open(f, o);
 	if (r < 0) {
@@ -295,6 +297,7 @@ struct face *face_close(struct face *f)
 	}
 	if (f->event_fd >= 0)
 		close(f->event_fd);
+	virtual_texts_free(f->texts);
 	free(f->workers);
 	free(f->mountpoint);
 	free(f);

@@ -69,6 +69,7 @@ struct face {
 	struct seeker *seeker;
 	struct notifier *notifier; /* of a follower's mount */
 	struct deferrals *deferrals;
+	struct virtual_texts *texts; /* virtual.h */
 	atomic_uint n_running;
 	atomic_int error;      /* first failure of the connection, -errno */
 	atomic_bool connected; /* INIT was answered */
@@ -101,7 +102,7 @@ void mount_tune(const struct face *f);
 void op_init(void *userdata, struct fuse_conn_info *conn);
 uint32_t negotiate_extra_flags(struct face *f, uint32_t offered);
 
-/* ops.c */
+/* gate.c */
 extern const struct fuse_lowlevel_ops face_ops;
 
 static inline struct face *request_face(fuse_req_t req)

@@ -1,12 +1,5 @@
 /*
- * negotiate.c: what is agreed with the kernel in INIT, and the table of operations.
- *
- * Not in the table, so that libfuse answers ENOSYS and the kernel does the work itself or stops asking:
- *   create   the kernel then sends MKNOD, and no RELEASE later;
- *   access   default_permissions: the kernel checks modes and ACLs;
- *   release  nothing is kept per open file;
- *   locks    flock, fcntl and OFD locks live in the kernel, the only place that opens files;
- *   poll     regular files are always ready.
+ * negotiate.c: what is agreed with the kernel in INIT.
  *
  * FLUSH may be refused only where close(2) still writes the file's dirty pages without it: Linux 5.16 and later do
  * (fuse_flush() writes back before it looks at no_flush), earlier kernels skip both.
@@ -66,38 +59,3 @@ uint32_t negotiate_extra_flags(struct face *f, uint32_t offered)
 	f->kill_privs = extra;
 	return extra;
 }
-
-const struct fuse_lowlevel_ops face_ops = {
-    .init = op_init,
-    .lookup = op_lookup,
-    .forget = op_forget,
-    .forget_multi = op_forget_multi,
-    .getattr = op_getattr,
-    .setattr = op_setattr,
-    .readlink = op_readlink,
-    .mknod = op_mknod,
-    .mkdir = op_mkdir,
-    .unlink = op_unlink,
-    .rmdir = op_rmdir,
-    .symlink = op_symlink,
-    .rename = op_rename,
-    .link = op_link,
-    .open = op_open,
-    .flush = op_flush,
-    .read = op_read,
-    .write = op_write,
-    .fsync = op_fsync,
-    .opendir = op_opendir,
-    .readdir = op_readdir,
-    .readdirplus = op_readdirplus,
-    .fsyncdir = op_fsync,
-    .statfs = op_statfs,
-    .setxattr = op_setxattr,
-    .getxattr = op_getxattr,
-    .listxattr = op_listxattr,
-    .removexattr = op_removexattr,
-    .fallocate = op_fallocate,
-    .copy_file_range = op_copy_file_range,
-    .lseek = op_lseek,
-    .ioctl = op_ioctl,
-};

@@ -7,13 +7,14 @@
  * first entry is therefore not reported at once: the entries so far are sent, and the next call meets the error again.
  * A reply that fails leaves those references behind; it happens only when the connection ended, and they end with it.
  */
-#include "fs/face/face_internal.h"
+#include "fs/face/virtual.h"
 
 #include <errno.h>
 #include <string.h>
 
 struct dir_reply {
 	fuse_req_t req;
+	fuse_ino_t ino;
 	char *p;
 	size_t used, cap;
 	bool full;
@@ -40,6 +41,9 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static int add_plain(void *ctx, const struct fs_dirent *e)
 {
 	struct dir_reply *d = ctx;
+
+	if (virtual_is_name(d->ino, e->name)) /* shadowed */
+		return 0;
 	const struct stat st = {.st_ino = e->ino, .st_mode = e->type};
 	size_t n = fuse_add_direntry(d->req, d->p + d->used, d->cap - d->used, e->name, &st, (off_t)e->cookie);
 
@@ -60,6 +64,9 @@ static bool is_dot(const char *name)
 static int add_plus(void *ctx, const struct fs_dirent *e)
 {
 	struct dir_reply *d = ctx;
+
+	if (virtual_is_name(d->ino, e->name))
+		return 0;
 	struct fuse_entry_param entry = {.attr = {.st_ino = e->ino, .st_mode = e->type}};
 	const bool with_attr = e->attr && !is_dot(e->name);
 
@@ -77,7 +84,7 @@ static int add_plus(void *ctx, const struct fs_dirent *e)
 
 static void read_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
 {
-	struct dir_reply d = {.req = req, .p = (char *)worker_self->reply, .cap = min_u64(size, FACE_IO_MAX)};
+	struct dir_reply d = {.req = req, .ino = ino, .p = (char *)worker_self->reply, .cap = min_u64(size, FACE_IO_MAX)};
 	int r = fs_readdir(request_fs(req), ino, (uint64_t)off, plus, plus ? add_plus : add_plain, &d);
 
 	if (d.used)

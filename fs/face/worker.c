@@ -11,7 +11,7 @@
  * End of a worker: read(2) fails with ENODEV (unmounted or aborted), with another error (reported by face_run()), or the
  * thread is cancelled, which can only happen inside that read: a request that was received is always served.
  */
-#include "fs/face/face_internal.h"
+#include "fs/face/virtual.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -87,13 +87,13 @@ static bool is_of_root(uint32_t opcode, uint64_t ino)
 }
 
 /* 0, or why this mount does not answer what reads the volume: ENOTCONN as it will say when it is gone. */
-static int read_error(const struct face *f, uint32_t opcode, uint64_t ino)
+static int read_error(const struct face *f, const struct fuse_in_header *h)
 {
-	if (!opcode_reads(opcode))
+	if (!opcode_reads(h->opcode))
 		return 0;
 	if (face_must_remount(f))
 		return -ENOTCONN;
-	return is_of_root(opcode, ino) ? 0 : fs_readable(f->fs);
+	return is_of_root(h->opcode, h->nodeid) || virtual_request(h) ? 0 : fs_readable(f->fs);
 }
 
 void worker_reply_error(const struct face *f, uint64_t unique, int error)
@@ -183,7 +183,7 @@ void worker_serve(const struct worker *w, size_t len)
 		refuse(w, EROFS);
 		return;
 	}
-	int r = read_error(f, opcode, request_header()->nodeid);
+	int r = read_error(f, request_header());
 	if (r < 0) {
 		refuse(w, -r);
 		return;
