@@ -13,6 +13,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/tier/tier.h"
+#include "fs/core/usage/usage.h"
 
 void raise_u64(_Atomic uint64_t *at, uint64_t value)
 {
@@ -45,14 +46,14 @@ static void dir_lose(struct inode *dir, bool subdir, int64_t time_ns)
 	touch_dir(dir, time_ns);
 }
 
-/* `in` loses one name; without any left it becomes an orphan. */
-static int lose_name(struct fs *fs, struct inode *in, int64_t time_ns)
+/* `in` loses its name at `cookie` of `parent`; without any left it becomes an orphan. */
+static int lose_name(struct fs *fs, struct inode *in, uint64_t parent, uint64_t cookie, int64_t time_ns)
 {
 	in->nlink = S_ISDIR(in->mode) ? 0 : in->nlink - 1;
 	in->ctime_ns = time_ns;
 	in->dirty = true;
 	if (in->nlink > 0)
-		return 0;
+		return names_lose(fs, in, parent, cookie);
 	struct index_key k = key_ino(TABLE_ORPHAN, in->ino);
 	struct kv_batch *b = index_batch();
 
@@ -122,6 +123,8 @@ static int apply_link(struct fs *fs, const struct record *r)
 
 	if (e == 0)
 		e = icache_get(fs->icache, r->ino, &in);
+	if (e == 0)
+		e = names_gain(fs, in, r->link.parent, r->link.cookie);
 	if (e < 0)
 		return e;
 	in->nlink++;
@@ -161,7 +164,7 @@ static int apply_unlink(struct fs *fs, const struct record *r)
 	if (e < 0)
 		return e;
 	dir_lose(dir, S_ISDIR(in->mode), r->time_ns);
-	return lose_name(fs, in, r->time_ns);
+	return lose_name(fs, in, r->unlink.parent, d.cookie, r->time_ns);
 }
 
 static void place(struct inode *in, uint64_t parent, uint64_t cookie, int64_t time_ns)
@@ -196,6 +199,11 @@ static int apply_exchange(struct fs *fs, const struct record *r, struct inode *f
 		return e;
 	from->nlink += (uint32_t)S_ISDIR(b.type) - (uint32_t)S_ISDIR(a.type);
 	to->nlink += (uint32_t)S_ISDIR(a.type) - (uint32_t)S_ISDIR(b.type);
+	e = names_move(fs, x, r->rename.parent, a.cookie, r->rename.new_parent, b.cookie);
+	if (e == 0)
+		e = names_move(fs, y, r->rename.new_parent, b.cookie, r->rename.parent, a.cookie);
+	if (e < 0)
+		return e;
 	place(x, r->rename.new_parent, b.cookie, r->time_ns);
 	place(y, r->rename.parent, a.cookie, r->time_ns);
 	touch_dir(from, r->time_ns);
@@ -215,7 +223,7 @@ static int replace_target(struct fs *fs, const struct record *r, struct inode *t
 	if (e < 0)
 		return e;
 	dir_lose(to, S_ISDIR(target->mode), r->time_ns);
-	return lose_name(fs, target, r->time_ns);
+	return lose_name(fs, target, r->rename.new_parent, d.cookie, r->time_ns);
 }
 
 static int leave_whiteout(struct fs *fs, const struct record *r, struct inode *from, uint64_t cookie)
@@ -257,6 +265,9 @@ static int apply_rename(struct fs *fs, const struct record *r)
 	index_put_dentry(b, r->rename.new_parent, r->rename.new_name,
 			 &(struct dentry){.ino = r->ino, .cookie = r->rename.new_cookie, .type = d.type});
 	e = kv_write(fs->kv, b);
+	if (e < 0)
+		return e;
+	e = names_move(fs, in, r->rename.parent, d.cookie, r->rename.new_parent, r->rename.new_cookie);
 	if (e < 0)
 		return e;
 	dir_lose(from, S_ISDIR(d.type), r->time_ns);
@@ -595,12 +606,17 @@ static int dispatch(struct fs *fs, const struct record *r, uint64_t seq, struct 
 
 int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct applied *applied)
 {
+	struct usage_step step;
+
 	applied->time_ns = r->time_ns;
+	usage_before(fs, r, &step);
 	int e = dispatch(fs, r, seq, applied);
 
-	if (e == 0)
-		sums_add(fs, seq, r);
-	return e;
+	if (e < 0)
+		return e;
+	usage_after(fs, &step, applied->claim);
+	sums_add(fs, seq, r);
+	return 0;
 }
 
 static uint32_t put_inode(uint64_t *inos, uint32_t n, uint64_t ino)

@@ -10,6 +10,7 @@
 #include "fs/core/acl.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/usage/usage.h"
 #include "fs/core/xattr.h"
 
 #define DIRENT_BYTES 32u /* what a directory says of its size, per entry */
@@ -106,6 +107,7 @@ static int stamp_acl_mode(struct fs *fs, const struct fs_cred *cred, const struc
 
 static int setattr_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct record_attr *a)
 {
+	struct quota_claim claim = {0};
 	struct record rec[3] = {0};
 	uint8_t acl[ACL_BYTES_MAX];
 	_Alignas(DISK_BLOCK) uint8_t block[BLOCK_SIZE];
@@ -158,8 +160,10 @@ static int setattr_locked(struct fs *fs, const struct fs_cred *cred, uint64_t in
 		rec[n].attr.mask |= ATTR_MTIME;
 		rec[n].attr.mtime_ns = rec[n].time_ns;
 	}
+	if (a->mask & ATTR_SIZE)
+		claim_size(&claim, in, a->size);
 	r = promised ? arena_reserve(fs->arena, promised) : 0;
-	return r < 0 ? r : fs_log(fs, rec, n + 1, promised);
+	return r < 0 ? r : fs_log_claimed(fs, rec, n + 1, promised, &claim);
 }
 
 int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct record_attr *in, struct fs_attr *ret)

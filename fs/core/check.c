@@ -15,6 +15,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/tier/tier.h"
+#include "fs/core/usage/usage.h"
 
 struct check {
 	struct fs *fs;
@@ -29,8 +30,10 @@ struct check {
 	uint64_t *seen; /* a bit a block of the arena: some slot has its home there */
 	uint64_t n_blocks, n_seen, reserved, n_inodes;
 	void *data;
-	struct inode *in; /* being checked */
-	uint64_t used;    /* slots in use of `in` */
+	struct inode *in;         /* being checked */
+	uint64_t used;            /* slots in use of `in` */
+	struct usage_check usage; /* of `in`, a directory */
+	bool recount;             /* totals of directories are wrong: they are given up, so that a mount makes them anew */
 };
 
 static void finding(struct check *c, uint64_t *counter, uint64_t ino, const char *fmt, ...) PRINTF_LIKE(4, 5);
@@ -190,6 +193,7 @@ static void check_entry(struct check *c, struct slice key, struct slice value)
 	if ((child.mode & S_IFMT) != shown.type)
 		STRUCTURE(c, c->in->ino, "entry \"%.*s\" says another type than its inode", len, (const char *)name.p);
 	c->used += S_ISDIR(child.mode);
+	usage_check_entry(c->fs, &c->usage, &child, cookie);
 	if (refs_add(c->links, shown.ino, 1) < 0)
 		STRUCTURE(c, c->in->ino, "out of memory while counting links");
 }
@@ -197,6 +201,8 @@ static void check_entry(struct check *c, struct slice key, struct slice value)
 static int check_dir(struct check *c)
 {
 	uint64_t listed, named;
+
+	usage_check_begin(&c->usage, c->in);
 	int r = each_within(c, TABLE_COOKIE, c->in->ino, check_entry, &listed);
 
 	if (r == 0)
@@ -210,6 +216,12 @@ static int check_dir(struct check *c)
 	if (c->in->size != listed)
 		ACCOUNTING(c, c->in->ino, "says %llu entries, has %llu", (unsigned long long)c->in->size,
 			   (unsigned long long)listed);
+	if (c->in->nlink != 0 && usage_is_known(c->fs)) {
+		usage_check_end(c->fs, &c->usage);
+		c->recount |= c->usage.wrong != NULL;
+		if (c->usage.wrong)
+			ACCOUNTING(c, c->in->ino, "%s: the next mount counts again", c->usage.wrong);
+	}
 	if (c->in->nlink != 0 && c->in->nlink != 2 + c->used)
 		ACCOUNTING(c, c->in->ino, "link count is %u, should be %llu", c->in->nlink, (unsigned long long)(2 + c->used));
 	return 0;
@@ -235,6 +247,10 @@ static int check_inode(struct check *c, struct inode *in)
 		STRUCTURE(c, in->ino, "part of its index cannot be read: restore it");
 		r = 0;
 	}
+	const char *wrong = usage_is_known(c->fs) ? usage_check_names(c->fs, in) : NULL;
+	c->recount |= wrong != NULL;
+	if (wrong)
+		ACCOUNTING(c, in->ino, "%s: the next mount counts again", wrong);
 	if (r == 0)
 		r = each_within(c, TABLE_XATTR, in->ino, NULL, &xattrs);
 	if (r == 0 && xattrs != in->n_xattr)
@@ -392,6 +408,8 @@ static int check_all(struct check *c)
 	if (r == 0)
 		r = lcache_save(c->fs->lcache);
 	if (r == 0)
+		r = usage_keep(c->fs, true);
+	if (r == 0)
 		r = each_inode(c, check_inode);
 	if (r == 0)
 		r = each_inode(c, check_links);
@@ -405,6 +423,10 @@ static int check_all(struct check *c)
 		r = check_strays(c, TABLE_COOKIE, "directory entries");
 	if (r == 0)
 		r = check_strays(c, TABLE_POLICY, "policies");
+	if (r == 0)
+		r = check_strays(c, TABLE_NAME, "a row of names");
+	if (r == 0)
+		r = check_strays(c, TABLE_USAGE, "a total");
 	if (r == 0)
 		r = check_history(c);
 	if (r == 0)
@@ -440,6 +462,8 @@ int fs_check(struct fs *fs, bool verify_data, void (*report)(void *ctx, const ch
 		r = -ENOMEM;
 	else
 		r = check_all(&c);
+	if (c.recount)
+		usage_forget(fs);
 	free(c.data);
 	free(c.seen);
 	refs_free(c.live);

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/usage/usage.h"
 
 #define KEEP_SHARE 8u /* of the ring, for peers */
 
@@ -84,15 +85,19 @@ static int put_anchor(struct fs *fs, uint64_t applied_seq, uint64_t *ret_tail)
 	a.n_chunks = as.n_chunks;
 	struct kv_batch *b = index_batch();
 	index_put_anchor(b, &a);
+	usage_put_mark(fs, b, applied_seq);
 	*ret_tail = tail.seq;
 	return kv_write(fs->kv, b);
 }
 
-static int save_caches(struct fs *fs)
+/* `all`: to the last one, because the gate is held. */
+static int save_caches(struct fs *fs, bool all)
 {
 	int r = icache_save(fs->icache);
 
-	return r < 0 ? r : lcache_save(fs->lcache);
+	if (r == 0)
+		r = lcache_save(fs->lcache);
+	return r == 0 ? usage_keep(fs, all) : r;
 }
 
 /* Rule R4, up to the freeze; the gate is held exclusive. */
@@ -109,7 +114,7 @@ static int draw_line(struct fs *fs, struct line *ret)
 		fs_fail(fs, r, "flushing before a checkpoint");
 		return r;
 	}
-	r = save_caches(fs);
+	r = save_caches(fs, true);
 	if (r == 0)
 		r = resync_settle(fs);
 	if (r == 0)
@@ -140,7 +145,7 @@ static int checkpoint_locked(struct fs *fs)
 		return r;
 	}
 	/* The same for the caches: the index is not frozen yet, so it may see states that are no line. */
-	r = save_caches(fs);
+	r = save_caches(fs, false);
 	if (r < 0)
 		return r;
 	mutex_lock(&fs->maint);

@@ -57,6 +57,7 @@ struct service {
 	_Atomic int last_error;
 };
 
+struct quota_claim;
 struct fs {
 	struct fs_config config;
 	struct super super;
@@ -119,6 +120,7 @@ struct fs {
 	struct recall *recall;         /* tier/recall.c */
 	struct recalled *recalled;     /* tier/recalled.c */
 	struct ageing *ageing;         /* tier/ageing.c */
+	struct usage *usage;           /* usage/ */
 	struct tier_jobs *tier_jobs;   /* tier/jobs.c */
 	struct service position_timer;
 	_Atomic int role;              /* enum replica_role */
@@ -136,6 +138,7 @@ struct fs {
 struct applied {
 	int64_t reserved;
 	int64_t time_ns; /* of the record being applied; set by apply_record() */
+	struct quota_claim *claim; /* what its operation reserved; NULL: nothing */
 };
 
 /* open.c */
@@ -154,6 +157,8 @@ void op_stamp(struct fs *fs, const struct fs_cred *cred, struct record *r, unsig
 /* Appends and applies; the caller holds the stripes of every inode named.  `promised` blocks were reserved by the caller:
  * what the records did not need is given back, also on error. */
 MUST_CHECK int fs_log(struct fs *fs, struct record *records, size_t n, uint64_t promised);
+/* The same, if there is room in every quota for what `claim` says (usage/usage.h): else -EDQUOT. */
+MUST_CHECK int fs_log_claimed(struct fs *fs, struct record *records, size_t n, uint64_t promised, struct quota_claim *claim);
 /* After -ENOSPC: a checkpoint may free what is in limbo; true when worth another try (once). */
 bool op_retry_space(struct fs *fs, int error, bool *tried);
 
@@ -292,6 +297,9 @@ MUST_CHECK int policies_each(struct fs *fs, uint64_t ino, const char *prefix, in
 			     void *ctx);
 uint64_t policies_generation(struct fs *fs); /* grows with each change of any */
 bool policies_have(struct fs *fs, const char *key); /* of any inode */
+/* All whose key begins with `prefix`, in the order of inodes; fn returns 0 to go on, and must not come back here: a lock is held. */
+MUST_CHECK int policies_scan(struct fs *fs, const char *prefix, int (*fn)(void *ctx, uint64_t ino, struct slice key, const char *value),
+			     void *ctx);
 
 /* durability.c: fsync on as many followers as a policy asks for */
 struct durability_level {

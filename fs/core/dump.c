@@ -139,6 +139,27 @@ static int row_history(struct dump_row *w, uint64_t epoch)
 	return 0;
 }
 
+static int row_usage(struct dump_row *w, uint64_t ino)
+{
+	struct usage_mark_value mark;
+	struct usage_value v;
+
+	if (w->value.len != (ino ? sizeof(v) : sizeof(mark)))
+		return -EUCLEAN;
+	if (ino == 0) {
+		memcpy(&mark, w->value.p, sizeof(mark));
+		put_int(w->out, "applied_seq", le64_get(mark.applied_seq));
+		return 0;
+	}
+	memcpy(&v, w->value.p, sizeof(v));
+	put_int(w->out, "parent", le64_get(v.parent));
+	put_int(w->out, "bytes", le64_get(v.bytes));
+	put_int(w->out, "files", le64_get(v.files));
+	put_int(w->out, "subdirs", le64_get(v.subdirs));
+	put_int(w->out, "ctime_ns", le64_get(v.ctime_ns));
+	return 0;
+}
+
 static int row_anchor(struct dump_row *w, struct kv *kv)
 {
 	struct anchor a;
@@ -209,6 +230,14 @@ static int fill_row(struct dump_row *w, struct kv *kv)
 			put_int(w->out, "page", be64_get(k + 9));
 		return 0;
 	case TABLE_ORPHAN:
+		return 0;
+	case TABLE_USAGE:
+		return row_usage(w, ino);
+	case TABLE_NAME:
+		if (w->key.len != 25)
+			return -EUCLEAN;
+		put_int(w->out, "parent", be64_get(k + 9));
+		put_int(w->out, "cookie", be64_get(k + 17));
 		return 0;
 	default:
 		return -EUCLEAN;

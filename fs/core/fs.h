@@ -214,6 +214,39 @@ struct fs_statfs {
 	uint64_t total_blocks, free_blocks, files, free_files; /* blocks of BLOCK_SIZE */
 };
 void fs_statfs(struct fs *fs, struct fs_statfs *ret);
+/* The same below a directory, or where a file is: no more than the quotas above leave. */
+void fs_statfs_at(struct fs *fs, uint64_t ino, struct fs_statfs *ret);
+
+/*
+ * What is below a directory, without itself, exactly as it is now; the time does not depend on how much that is.  A file with
+ * several names counts once, where its newest one is.  -ENODATA: no directory, or nothing is counted (usage/usage.h).
+ */
+struct fs_usage {
+	uint64_t bytes;   /* sizes, as stat(2) tells them: holes count, space beyond the end does not */
+	uint64_t files;   /* whatever is no directory */
+	uint64_t subdirs;
+	int64_t ctime_ns; /* the newest change, of the directory itself too; never goes back */
+};
+MUST_CHECK int fs_dir_usage(struct fs *fs, uint64_t ino, struct fs_usage *ret);
+
+/*
+ * Quotas: limits on that, of any directory, for everyone, root too.  What would go beyond one is refused with -EDQUOT, and what
+ * makes less is not, nor what moves inside.
+ */
+enum fs_quota_kind { QUOTA_BYTES, QUOTA_FILES }; /* files: with directories */
+/* "10G", "none" or (files) "1000"; NULL unsets, -ENODATA when there was none.  -ENOTDIR, -EINVAL, -ERANGE. */
+MUST_CHECK int fs_set_quota(struct fs *fs, const struct fs_cred *cred, uint64_t ino, enum fs_quota_kind kind, const char *value);
+struct fs_quota {
+	uint64_t ino, max_bytes, max_files; /* UINT64_MAX: no limit */
+	uint64_t bytes, files;              /* in use */
+};
+typedef void fs_quota_fn(void *ctx, const struct fs_quota *q); /* a lock is held: calls nothing of the volume */
+/* Those at or above `ino`, the nearest first; of all directories. */
+MUST_CHECK int fs_quotas_above(struct fs *fs, uint64_t ino, fs_quota_fn *fn, void *ctx);
+MUST_CHECK int fs_quotas_each(struct fs *fs, fs_quota_fn *fn, void *ctx);
+/* The same as a JSON array. */
+MUST_CHECK int fs_quotas_text(struct fs *fs, uint64_t ino, struct buf *out);
+MUST_CHECK int fs_quotas_list(struct fs *fs, struct buf *out);
 
 /* Background work as steps; with threads these are called by them. *ret_more: call again. */
 MUST_CHECK int fs_home_step(struct fs *fs, uint32_t max_blocks, bool *ret_more);

@@ -236,6 +236,12 @@ int icache_remove(struct icache *ic, uint64_t ino)
 	return index_delete_inode(ic->kv, ino);
 }
 
+void icache_clear(struct icache *ic)
+{
+	for (uint32_t i = 0; i < ic->n_stripes; i++)
+		memset(ic->stripe[i].way, 0, sizeof(ic->stripe[i].way));
+}
+
 int icache_save(struct icache *ic) NO_THREAD_SAFETY
 {
 	for (uint32_t i = 0; i < ic->n_stripes; i++) {

@@ -56,5 +56,7 @@ void icache_forget(struct icache *ic, uint64_t ino);
 /* Stripe locked exclusive: forgets it and takes it from the index. */
 MUST_CHECK int icache_remove(struct icache *ic, uint64_t ino);
 
+/* Forgets all inodes, none of which is dirty: the index was changed below; nobody else is there. */
+void icache_clear(struct icache *ic);
 /* Writes every dirty inode to the index: at the gate, no operation in progress. */
 MUST_CHECK int icache_save(struct icache *ic);

@@ -13,6 +13,8 @@
  *     B device page   -> ARENA_PAGE_BYTES of bitmap
  *     P ino key       -> policy                  "durability" -> "replicas=1"
  *     H epoch         -> le64 seq                the batch before the first one of that epoch
+ *     N ino parent cookie -> nothing             a name of a file that has several; derived from table C
+ *     U ino           -> usage_value             what is below a directory; derived from table I.  Of ino 0: usage_mark_value
  *     Q object        -> object_value            of an object store: what it is, how much of it is live
  *     A               -> anchor_value
  */
@@ -23,7 +25,7 @@
 enum index_table {
 	TABLE_ANCHOR = 'A', TABLE_BITMAP = 'B', TABLE_COOKIE = 'C', TABLE_DENTRY = 'D', TABLE_EXTENT = 'E',
 	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_TARGET = 'L', TABLE_ORPHAN = 'O', TABLE_POLICY = 'P', TABLE_OBJECT = 'Q',
-	TABLE_XATTR = 'X',
+	TABLE_XATTR = 'X', TABLE_NAME = 'N', TABLE_USAGE = 'U',
 };
 #define INDEX_KEY_MAX (1 + 8 + 255)
 
@@ -66,6 +68,26 @@ struct object_value {
 	uint8_t sealed[60];
 };
 _Static_assert(sizeof(struct object_value) == 100, "");
+
+/* Sums of everything below a directory, without itself. */
+struct usage_value {
+	uint8_t version;     /* 1 */
+	uint8_t zero[7];
+	le64 parent;
+	le64 bytes;          /* sizes of files and symlinks */
+	le64 files;          /* whatever is no directory */
+	le64 subdirs;
+	le64 ctime_ns;       /* the newest of it and of the directory itself */
+};
+_Static_assert(sizeof(struct usage_value) == 48, "");
+
+/* The rows of tables U and N are those of the anchor if and only if both name the same batch. */
+struct usage_mark_value {
+	uint8_t version;     /* 1 */
+	uint8_t zero[7];
+	le64 applied_seq;
+};
+_Static_assert(sizeof(struct usage_mark_value) == 16, "");
 
 #define ANCHOR_MAGIC UINT64_C(0x3152484341574c43) /* "CLWACHR1" */
 struct anchor_value {

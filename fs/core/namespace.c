@@ -13,6 +13,7 @@
 #include "fs/core/acl.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/usage/usage.h"
 #include "fs/core/xattr.h"
 
 /* Names that are already there and those that cannot be are told apart from names that may be made. */
@@ -193,6 +194,7 @@ static void stamp_acl(struct fs *fs, const struct fs_cred *cred, struct record *
 static int create_locked(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const char *name, uint32_t mode,
 			 uint64_t rdev, const char *target, uint64_t ino)
 {
+	struct quota_claim claim = {0};
 	struct record rec[3] = {0};
 	struct inode *dir;
 	struct dentry d;
@@ -223,7 +225,8 @@ static int create_locked(struct fs *fs, const struct fs_cred *cred, uint64_t par
 			stamp_acl(fs, cred, &rec[n++], ino, ACL_ACCESS, birth.access, birth.access_len);
 		if (birth.defaults)
 			stamp_acl(fs, cred, &rec[n++], ino, ACL_DEFAULT, birth.defaults, birth.defaults_len);
-		r = fs_log(fs, rec, n, 0);
+		claim_add(&claim, parent, target ? (int64_t)strlen(target) : 0, 1);
+		r = fs_log_claimed(fs, rec, n, 0, &claim);
 	}
 	birth_free(&birth);
 	return r;
@@ -278,6 +281,7 @@ int fs_symlink(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const
 
 static int link_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, uint64_t parent, const char *name)
 {
+	struct quota_claim claim = {0};
 	struct record rec = {0};
 	struct inode *dir, *in;
 	struct dentry d;
@@ -300,7 +304,8 @@ static int link_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, 
 	rec.link.parent = parent;
 	rec.link.cookie = dir->next_cookie;
 	rec.link.name = slice_of(name);
-	return fs_log(fs, &rec, 1, 0);
+	claim_move(&claim, in, in->parent, parent);
+	return fs_log_claimed(fs, &rec, 1, 0, &claim);
 }
 
 int fs_link(struct fs *fs, const struct fs_cred *cred, uint64_t ino, uint64_t parent, const char *name, struct fs_attr *ret)
@@ -435,8 +440,23 @@ static int rename_check_target(const struct inode *in, const struct inode *targe
 	return S_ISDIR(target->mode) && target->size > 0 ? -ENOTEMPTY : 0;
 }
 
+/* What moves, what goes, what stays behind. */
+static void rename_claim(const struct rename_args *a, const struct inode *in, const struct inode *target, struct quota_claim *ret)
+{
+	claim_move(ret, in, a->parent, a->new_parent);
+	if (target && (a->flags & RENAME_EXCHANGE))
+		claim_move(ret, target, a->new_parent, a->parent);
+	else if (target && S_ISDIR(target->mode))
+		claim_add(ret, a->new_parent, 0, -1);
+	else if (target && target->nlink == 1)
+		claim_add(ret, target->parent, -(int64_t)target->size, -1);
+	if (a->flags & RENAME_WHITEOUT)
+		claim_add(ret, a->parent, 0, 1);
+}
+
 static int rename_locked(struct fs *fs, const struct fs_cred *cred, const struct rename_args *a, uint64_t whiteout)
 {
+	struct quota_claim claim = {0};
 	struct record rec = {0};
 	struct inode *from, *to, *in, *target = NULL;
 	struct dentry d, t = {0};
@@ -482,7 +502,8 @@ static int rename_locked(struct fs *fs, const struct fs_cred *cred, const struct
 		rec.rename.flags |= RENAME_F_WHITEOUT;
 		rec.rename.whiteout_ino = whiteout;
 	}
-	return fs_log(fs, &rec, 1, 0);
+	rename_claim(a, in, target, &claim);
+	return fs_log_claimed(fs, &rec, 1, 0, &claim);
 }
 
 /* A directory must not move below itself. */

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "fs/core/core.h"
+#include "fs/core/usage/usage.h"
 
 #define HELD_POLL_US 1000u
 
@@ -133,9 +134,9 @@ void op_stamp(struct fs *fs, const struct fs_cred *cred, struct record *r, unsig
 	}
 }
 
-int fs_log(struct fs *fs, struct record *records, size_t n, uint64_t promised)
+static int append(struct fs *fs, struct record *records, size_t n, uint64_t promised, struct quota_claim *claim)
 {
-	struct applied applied = {0};
+	struct applied applied = {.claim = claim};
 	uint64_t seq;
 	int r = journal_append(fs->journal, records, n, &seq);
 
@@ -151,6 +152,25 @@ int fs_log(struct fs *fs, struct record *records, size_t n, uint64_t promised)
 	int64_t back = (int64_t)promised - applied.reserved;
 	if (back > 0)
 		arena_unreserve(fs->arena, (uint64_t)back);
+	return r;
+}
+
+int fs_log(struct fs *fs, struct record *records, size_t n, uint64_t promised)
+{
+	return append(fs, records, n, promised, NULL);
+}
+
+int fs_log_claimed(struct fs *fs, struct record *records, size_t n, uint64_t promised, struct quota_claim *claim)
+{
+	int r = claim_take(fs, claim);
+
+	if (r < 0) {
+		if (promised)
+			arena_unreserve(fs->arena, promised);
+		return r;
+	}
+	r = append(fs, records, n, promised, claim);
+	claim_end(fs, claim);
 	return r;
 }
 

@@ -21,6 +21,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/tier/tier.h"
+#include "fs/core/usage/usage.h"
 #include "fs/store/super_format.h"
 #include "journal/ship.h"
 
@@ -139,6 +140,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	fs->journal = journal_close(fs->journal);
 	durability_close(fs);
 	positions_close(fs);
+	usage_close(fs);
 	policies_free(fs);
 	fs->arena = arena_close(fs->arena);
 	fs->icache = icache_free(fs->icache);
@@ -535,6 +537,8 @@ static int open_all(struct fs *fs)
 	if (r == 0)
 		r = policies_load(fs);
 	if (r == 0)
+		r = usage_open(fs, a.applied_seq);
+	if (r == 0)
 		r = open_arena(fs, a.n_chunks);
 	if (r == 0)
 		r = load_bitmap(fs);
@@ -550,6 +554,8 @@ static int open_all(struct fs *fs)
 		r = begin_writing(fs, &a);
 	if (r == 0 && !fs->config.read_only)
 		ballast_lay(fs);
+	if (r == 0 && !fs->config.read_only)
+		r = usage_begin(fs);
 	if (r == 0 && !fs->config.read_only)
 		r = replica_window_resume(fs);
 	atomic_store(&fs->last_ckpt_ns, clock_mono_ns(fs->clock));

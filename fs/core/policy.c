@@ -8,9 +8,9 @@
  * All policies are in memory too, in the order of inode and key: admins set few, and every fsync may ask.  A change goes to
  * the index first and then to memory, under the stripe of its inode; readers take only the lock here.
  *
- * Inheritance follows the parents that an inode remembers, as paths do: of a file with several names the newest counts, and
- * what was unlinked belongs where it was.  What has lost its parents, or lies too deep, has the policy of the volume, which is
- * that of the root directory.
+ * Inheritance follows the parents that an inode remembers, as paths do: of a file with several names the primary one counts
+ * (usage/names.c), and what was unlinked belongs where it was.  What has lost its parents, or lies too deep, has the policy of
+ * the volume, which is that of the root directory.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -21,6 +21,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/tier/tier.h"
+#include "fs/core/usage/usage.h"
 
 #define RECORD_PREFIX "clawfs."
 #define PREFIX_LEN    (sizeof(RECORD_PREFIX) - 1)
@@ -156,6 +157,28 @@ bool policies_have(struct fs *fs, const char *key)
 		found = ps->row[i]->key_len == len && memcmp(ps->row[i]->text, key, len) == 0;
 	rwlock_rdunlock(&ps->lock);
 	return found;
+}
+
+int policies_scan(struct fs *fs, const char *prefix, int (*fn)(void *ctx, uint64_t ino, struct slice key, const char *value),
+		  void *ctx)
+{
+	struct policies *ps = fs->policies;
+	char value[FS_POLICY_MAX + 1];
+	size_t n = strlen(prefix);
+	int r = 0;
+
+	rwlock_rdlock(&ps->lock);
+	for (size_t i = 0; i < ps->n && r == 0; i++) {
+		const struct policy *p = ps->row[i];
+
+		if (p->key_len < n || memcmp(p->text, prefix, n) != 0)
+			continue;
+		memcpy(value, p->text + p->key_len, p->value_len);
+		value[p->value_len] = '\0';
+		r = fn(ctx, p->ino, (struct slice){p->text, p->key_len}, value);
+	}
+	rwlock_rdunlock(&ps->lock);
+	return r;
 }
 
 bool policy_is_secret(struct slice key)
@@ -372,6 +395,8 @@ static int check_value(struct slice key, const char *value)
 		return value ? durability_parse(value, &level) : 0;
 	if (tier_policy_is(key))
 		return tier_policy_check(key, value);
+	if (quota_policy_is(key))
+		return quota_policy_check(value);
 	if (stores_policy_is(key))
 		return stores_policy_check(key, value);
 	return -EOPNOTSUPP;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "fs/core/core.h"
+#include "fs/core/usage/usage.h"
 
 struct range {
 	uint64_t off, end;    /* bytes */
@@ -64,6 +65,7 @@ static int zero_range_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 {
 	_Alignas(DISK_BLOCK) uint8_t head[BLOCK_SIZE], tail[BLOCK_SIZE];
 	uint32_t crc[2];
+	struct quota_claim claim = {0};
 	struct record rec[3] = {0};
 	struct inode *in;
 	uint64_t promised, edges = 0;
@@ -96,7 +98,8 @@ static int zero_range_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 	rec[n].zero.n_blocks = z->last - z->first;
 	rec[n].zero.mode = (uint8_t)z->mode;
 	rec[n].zero.size = size;
-	return fs_log(fs, rec, n + 1, promised);
+	claim_size(&claim, in, size);
+	return fs_log_claimed(fs, rec, n + 1, promised, &claim);
 }
 
 static int plan_range(int mode, uint64_t off, uint64_t len, struct range *ret)

@@ -14,6 +14,7 @@
 
 #include "base/crc32c.h"
 #include "fs/core/core.h"
+#include "fs/core/usage/usage.h"
 
 #define WRITE_RUNS_MAX 256u
 
@@ -175,6 +176,7 @@ static int write_inline_locked(struct fs *fs, const struct fs_cred *cred, uint64
 {
 	_Alignas(DISK_BLOCK) uint8_t head[BLOCK_SIZE], tail[BLOCK_SIZE];
 	uint32_t crc[WRITE_MAX_BYTES / BLOCK_SIZE + 2], n = (uint32_t)(w->end - w->first), at = 0;
+	struct quota_claim claim = {0};
 	struct record rec = {0};
 	struct inode *in;
 	uint64_t promised = 0;
@@ -203,7 +205,8 @@ static int write_inline_locked(struct fs *fs, const struct fs_cred *cred, uint64
 		crc[at++] = crc32c(0, tail, BLOCK_SIZE);
 	}
 	finish(fs, &rec, in, w->off + w->len, kernel_times);
-	return fs_log(fs, &rec, 1, promised);
+	claim_size(&claim, in, w->off + w->len);
+	return fs_log_claimed(fs, &rec, 1, promised, &claim);
 }
 
 static int write_inline(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct write_plan *w, bool kernel_times)
@@ -266,6 +269,7 @@ static int log_direct_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 {
 	_Alignas(DISK_BLOCK) uint8_t head[BLOCK_SIZE], tail[BLOCK_SIZE];
 	uint32_t crc[2];
+	struct quota_claim claim = {0};
 	struct record rec[3] = {0};
 	struct inode *in;
 	uint64_t promised = (uint64_t)w->head_partial + w->tail_partial;
@@ -288,7 +292,8 @@ static int log_direct_locked(struct fs *fs, const struct fs_cred *cred, uint64_t
 		stamp_edge(fs, cred, &rec[n++], ino, w->end - 1, tail, &crc[1]);
 	for (size_t i = 0; i < n; i++)
 		finish(fs, &rec[i], in, w->off + w->len, kernel_times);
-	return fs_log(fs, rec, n, promised);
+	claim_size(&claim, in, w->off + w->len);
+	return fs_log_claimed(fs, rec, n, promised, &claim);
 }
 
 static int write_direct(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct write_plan *w, bool kernel_times)

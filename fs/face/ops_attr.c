@@ -124,8 +124,7 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct fs_statfs s;
 
-	(void)ino;
-	fs_statfs(request_fs(req), &s);
+	fs_statfs_at(request_fs(req), ino, &s);
 	const struct statvfs st = {
 	    .f_bsize = DISK_BLOCK,
 	    .f_frsize = DISK_BLOCK,

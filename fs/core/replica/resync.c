@@ -32,6 +32,7 @@
 #include "fs/core/index.h"
 #include "fs/core/replica/impl.h"
 #include "fs/core/tier/tier.h"
+#include "fs/core/usage/usage.h"
 
 /* Put since the last save: one is due, so that little is lost to a crash. */
 #define SAVE_BYTES (256 * MIB)
@@ -115,6 +116,7 @@ static int start(struct fs *fs, struct super *s, uint64_t epoch, bool save)
 		return r;
 	}
 	publish(fs, rs);
+	usage_forget(fs);
 	return 0;
 }
 
@@ -405,6 +407,8 @@ static int become(struct fs *fs, const struct replica_view_info *info)
 	int r = take_place(fs, info);
 	rwlock_wrunlock(&fs->gate);
 	mutex_unlock(&fs->ckpt_lock);
+	if (r == 0)
+		r = usage_rebuild(fs);
 	return r < 0 ? r : save(fs);
 }
 
