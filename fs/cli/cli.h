@@ -56,6 +56,9 @@ enum {
 	VERB_GC = 1 << 29,
 	VERB_UPGRADE = 1 << 30,
 	/* From here on UINT64_C(1) << n: beyond int, which C11 leaves to the compiler and C23 allows. */
+#define VERB_DU         (UINT64_C(1) << 31)
+#define VERB_QUOTA_SET  (UINT64_C(1) << 32)
+#define VERB_QUOTA_SHOW (UINT64_C(1) << 33) /* and list */
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
 };
@@ -92,6 +95,8 @@ struct args {
 	bool no_data;
 	bool only_super, only_journal, only_index;
 	bool check;
+
+	const char *max_quota_bytes, *max_quota_files; /* as the attributes take them */
 };
 
 struct verb {
@@ -147,6 +152,10 @@ int verb_tier_pin(const struct args *a);
 int verb_tier_unpin(const struct args *a);
 int verb_gc(const struct args *a);
 int verb_upgrade(const struct args *a);
+int verb_du(const struct args *a);
+int verb_quota_set(const struct args *a);
+int verb_quota_show(const struct args *a);
+int verb_quota_list(const struct args *a);
 
 /* volume.c: a volume's directory as the other folders want it. */
 struct volume_config {

@@ -113,6 +113,19 @@ const struct verb verbs[] = {
      "Changes nothing, and may be asked while another release has it mounted.  Exit codes: 0 read-write; 1 read-only\n"
      "(mount -o ro); 4 none: use a newer release; 8 could not check: not a volume, or damaged; 16 wrong usage.",
      verb_upgrade},
+    {"du", VERB_DU, "PATH", 1, "what is below a directory, at once",
+     "Bytes of all files, files, directories, and when anything was changed last.  Nothing is walked: the volume keeps these "
+     "sums.\n"
+     "Exit codes: 0 printed; 1 not a directory of a mounted volume; 16 wrong usage.",
+     verb_du},
+    {"quota set", VERB_QUOTA_SET, "PATH", 1, "limit what is below a directory",
+     "Holds for everybody, root too.  What would go beyond it is refused (EDQUOT); what is there already stays.\n"
+     "Exit codes: 0 set; 1 not; 16 wrong usage.",
+     verb_quota_set},
+    {"quota show", VERB_QUOTA_SHOW, "PATH", 1, "the quotas that a file or directory is under, and what is in use",
+     "The nearest one first.  Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_quota_show},
+    {"quota list", VERB_QUOTA_SHOW, "MOUNTPOINT", 1, "all quotas of a volume",
+     "For root and the owner of the root directory.  Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_quota_list},
     {"mount.clawfs", VERB_HELPER, "SOURCE MOUNTPOINT", 2, "as mount(8) calls it", "", verb_mount},
 };
 const size_t n_verbs = ARRAY_SIZE(verbs);

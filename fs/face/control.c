@@ -4,7 +4,8 @@
  * An attribute lives on the root inode or on every inode, and has a getter, a setter, or both.  A name that is not in the
  * table is asked of the provider when it is the root's; one that nobody has does not exist: -ENODATA to read, -EOPNOTSUPP to
  * write.  One without a getter is a command: it reads as unset, and setting it carries it out before setxattr(2) returns.
- * Everyone who reaches the inode may read.  Root and the owner of the root directory may set; waiting is for everyone.
+ * Everyone who reaches the inode may read, but for rows that say otherwise.  Root and the owner of the root directory may set;
+ * waiting is for everyone.
  *
  * A setter answers by its waiter, because it may have to wait for other machines.  The kernel holds the inode's lock all the
  * while, so waits for a position have a limit.
@@ -199,12 +200,26 @@ static const struct control *control_find(const char *name, const char **ret_res
 {
 	const struct control *c = find_in(controls, ARRAY_SIZE(controls), control_name(name), ret_rest);
 
-	return c ? c : find_in(tier_controls, n_tier_controls, control_name(name), ret_rest);
+	if (!c)
+		c = find_in(tier_controls, n_tier_controls, control_name(name), ret_rest);
+	return c ? c : find_in(usage_controls, n_usage_controls, control_name(name), ret_rest);
 }
 
 static bool is_here(const struct control *c, uint64_t ino)
 {
 	return c->scope == SCOPE_ANY || ino == FS_ROOT_INO;
+}
+
+static int check_admin(struct fs *fs, const struct fs_cred *cred)
+{
+	struct fs_attr root;
+
+	if (cred->uid == 0)
+		return 0;
+	int r = fs_getattr(fs, FS_ROOT_INO, &root);
+	if (r < 0)
+		return r;
+	return cred->uid == root.uid ? 0 : -EPERM;
 }
 
 static int get(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
@@ -213,8 +228,13 @@ static int get(struct fs *fs, const struct control_provider *more, const struct 
 	const char *rest;
 	const struct control *c = control_find(name, &rest);
 
+	if (c && c->get && is_here(c, ino)) {
+		int r = c->reader == READER_ADMIN ? check_admin(fs, cred) : 0;
+
+		return r < 0 ? r : c->get(fs, ino, rest, out);
+	}
 	if (c)
-		return c->get && is_here(c, ino) ? c->get(fs, ino, rest, out) : -ENODATA;
+		return -ENODATA;
 	return more && ino == FS_ROOT_INO ? more->get(more->ctx, cred, control_name(name), out) : -ENODATA;
 }
 
@@ -234,18 +254,6 @@ int control_get(struct fs *fs, const struct control_provider *more, const struct
 		memcpy(p, out.p, out.len);
 	*ret_len = out.len;
 	return 0;
-}
-
-static int check_admin(struct fs *fs, const struct fs_cred *cred)
-{
-	struct fs_attr root;
-
-	if (cred->uid == 0)
-		return 0;
-	int r = fs_getattr(fs, FS_ROOT_INO, &root);
-	if (r < 0)
-		return r;
-	return cred->uid == root.uid ? 0 : -EPERM;
 }
 
 void control_set(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,

@@ -7,6 +7,7 @@
 
 enum control_scope { SCOPE_ROOT, SCOPE_ANY };
 enum control_setter { SETTER_ADMIN, SETTER_EVERYONE };
+enum control_reader { READER_EVERYONE, READER_ADMIN };
 
 /* What is to be set, and who wants it. */
 struct setting {
@@ -24,6 +25,7 @@ struct control {
 	void (*set)(const struct setting *s, struct journal_waiter *w);             /* NULL: read-only */
 	int (*remove)(struct fs *fs, const struct fs_cred *c, uint64_t ino);        /* NULL: cannot be unset */
 	enum control_setter setter;
+	enum control_reader reader;
 };
 
 /* Sets the policy `key` of s->ino. */
@@ -32,3 +34,6 @@ void control_set_policy(const struct setting *s, const char *key, struct journal
 /* control_tier.c */
 extern const struct control tier_controls[];
 extern const size_t n_tier_controls;
+/* control_usage.c */
+extern const struct control usage_controls[];
+extern const size_t n_usage_controls;
