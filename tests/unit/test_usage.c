@@ -644,6 +644,42 @@ static void quotas_above_each_other_all_count(void **state)
 	recount(FS_ROOT_INO);
 }
 
+/* What one operation holds another cannot have, at any quota above, until the first one ends. */
+static void what_is_claimed_is_nobody_elses(void **state)
+{
+	struct place p;
+
+	(void)state;
+	place_make(&p, FS_ROOT_INO, "base");
+	set_limit(p.dir[BASE], QUOTA_BYTES, 100);
+	set_limit(p.dir[A], QUOTA_BYTES, 80);
+	set_limit(p.dir[A], QUOTA_FILES, 3); /* C is one */
+	for (unsigned round = 0; round < 3; round++) {
+		struct quota_claim first = {0}, second = {0}, third = {0}, files = {0}, none = {0};
+
+		claim_add(&first, p.dir[C], 60, 1);
+		claim_add(&second, p.dir[A], 21, 0);
+		claim_add(&third, p.dir[B], 41, 0);
+		claim_add(&files, p.dir[A], 0, 2);
+		assert_int_equal(claim_take(vol.fs, &first), 0);
+		assert_int_equal(claim_take(vol.fs, &second), -EDQUOT);
+		assert_int_equal(claim_take(vol.fs, &third), -EDQUOT);
+		assert_int_equal(claim_take(vol.fs, &files), -EDQUOT);
+		third.want[0].bytes = 40;
+		assert_int_equal(claim_take(vol.fs, &third), 0);
+		second.want[0].bytes = 1;
+		assert_int_equal(claim_take(vol.fs, &second), -EDQUOT); /* of BASE */
+		claim_add(&none, p.dir[A], -5, -1);
+		claim_add(&none, p.dir[C], 5, 1);
+		assert_int_equal(claim_take(vol.fs, &none), 0); /* together they need nothing */
+		claim_end(vol.fs, &none);
+		claim_end(vol.fs, &first);
+		assert_int_equal(claim_take(vol.fs, &files), 0);
+		claim_end(vol.fs, &files);
+		claim_end(vol.fs, &third);
+	}
+}
+
 static void quotas_outlive_kills_and_removed_directories(void **state)
 {
 	struct place p;
@@ -766,6 +802,7 @@ int main(void)
 	    CASE(an_operation_fits_exactly_into_what_it_needs),
 	    CASE(what_moves_inside_or_shrinks_is_never_refused),
 	    CASE(quotas_above_each_other_all_count),
+	    CASE(what_is_claimed_is_nobody_elses),
 	    CASE(quotas_outlive_kills_and_removed_directories),
 	    CASE(limits_are_read_as_they_are_meant),
 	    CASE(df_shows_the_nearest_end),
