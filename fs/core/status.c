@@ -9,6 +9,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/tier/tier.h"
+#include "fs/core/usage/usage.h"
 
 /* Directories deeper than this are told from here down. */
 #define PATH_DEPTH_MAX 256
@@ -206,6 +207,7 @@ void fs_status_json(struct fs *fs, struct buf *out)
 	json_object_set_new(root, "homer",
 			    json_pack("{s:I, s:I}", "backlog_bytes", (json_int_t)(homer_backlog(fs) * BLOCK_SIZE), "homed_bytes",
 				      (json_int_t)(atomic_load(&fs->homer.homed_blocks) * BLOCK_SIZE)));
+	json_object_set_new(root, "usage", usage_status_json(fs));
 	json_object_set_new(root, "tier", tier_status_json(fs));
 	json_object_set_new(root, "jobs",
 			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",

@@ -107,6 +107,12 @@ static struct layout layouts[] = {
 #define S cookie_value
 	STRUCT(cookie_value, M(S, ino), M(S, type)),
 #undef S
+#define S usage_value
+	STRUCT(usage_value, M(S, version), M(S, zero), M(S, parent), M(S, bytes), M(S, files), M(S, subdirs), M(S, ctime_ns)),
+#undef S
+#define S usage_mark_value
+	STRUCT(usage_mark_value, M(S, version), M(S, zero), M(S, applied_seq)),
+#undef S
 #define S anchor_value
 	STRUCT(anchor_value, M(S, magic), M(S, volume), M(S, applied_seq), M(S, tail_seq), M(S, tail_pos), M(S, tail_hash),
 	       M(S, next_ino), M(S, epoch), M(S, snapshot_generation), M(S, reserved_blocks), M(S, n_inodes), M(S, n_chunks), M(S, crc)),

@@ -110,20 +110,17 @@ int names_lose(struct fs *fs, struct inode *in, uint64_t parent, uint64_t cookie
 {
 	int r = names_delete(fs, in->ino, parent, cookie);
 
-	if (r == 0)
+	if (r == 0 && in->parent == parent && in->cookie == cookie) {
 		r = names_first(fs, in->ino, &parent, &cookie);
-	if (r == -ENOENT) /* made before there was this table, which is about to be made */
-		return 0;
-	if (r < 0)
-		return r;
-	bool primary = false;
-	r = names_have(fs, in->ino, in->parent, in->cookie, &primary);
-	if (r == 0 && !primary) {
-		in->parent = parent;
-		in->cookie = cookie;
-		in->dirty = true;
+		if (r == -ENOENT) /* made before there was this table, which is about to be made */
+			return 0;
+		if (r == 0) {
+			in->parent = parent;
+			in->cookie = cookie;
+			in->dirty = true;
+		}
 	}
-	return r == 0 && in->nlink == 1 ? names_delete(fs, in->ino, parent, cookie) : r;
+	return r == 0 && in->nlink == 1 ? names_delete(fs, in->ino, in->parent, in->cookie) : r;
 }
 
 int names_move(struct fs *fs, const struct inode *in, uint64_t parent, uint64_t cookie, uint64_t new_parent, uint64_t new_cookie)

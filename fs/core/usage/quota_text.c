@@ -152,6 +152,30 @@ int fs_quotas_list(struct fs *fs, struct buf *out)
 	return list_text(fs, &l, r, out);
 }
 
+struct count {
+	uint64_t last; /* inode */
+	json_int_t n;
+};
+
+static int count_quota(void *ctx, uint64_t ino, struct slice key, const char *value)
+{
+	struct count *c = ctx;
+
+	(void)value;
+	c->n += quota_policy_is(key) && ino != c->last;
+	c->last = ino;
+	return 0;
+}
+
+/* Waits for no operation: a status is asked for when something hangs, too. */
+json_t *usage_status_json(struct fs *fs)
+{
+	struct count c = {0};
+	int r = policies_scan(fs, "quota.", count_quota, &c);
+
+	return json_pack("{s:b, s:I}", "counted", r == 0 && usage_is_known(fs), "quotas", c.n);
+}
+
 /* ---- df ---- */
 
 struct space {

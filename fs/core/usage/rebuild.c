@@ -13,24 +13,39 @@
 #include "base/log.h"
 #include "fs/core/usage/usage_impl.h"
 
-#define DELETE_ROWS 4096u /* in one batch */
+#define DELETE_ROWS 4096u  /* in one batch */
+#define SLICE_ROWS  32768u /* with one iterator, which holds the memtables it began with */
 
 typedef int row_fn(struct fs *fs, struct slice key, struct slice value);
 
-static int each_row(struct fs *fs, enum index_table table, row_fn *fn)
+/* Memtables grow by what is deleted and put: a checkpoint empties them, unless an iterator holds them. */
+static int make_room(struct fs *fs)
 {
-	const uint8_t first[] = {(uint8_t)table};
+	return fs->kv->ops->memory_bytes(fs->kv) > fs->config.memory_bytes / 4 ? fs_checkpoint(fs) : 0;
+}
+
+/* Up to SLICE_ROWS rows from *at on, which is where the next ones begin then; *ret_more: there may be some. */
+static int some_rows(struct fs *fs, enum index_table table, struct index_key *at, row_fn *fn, bool *ret_more)
+{
 	const struct kv_ops *ops = fs->kv->ops;
+	uint32_t n = 0;
 	struct kv_iter *it;
 	int r = ops->iter_open(fs->kv, &it);
 
+	*ret_more = false;
 	if (r < 0)
 		return r;
-	for (ops->iter_seek(it, (struct slice){first, 1}); r == 0 && ops->iter_valid(it); ops->iter_next(it)) {
+	for (ops->iter_seek(it, key_slice(at)); r == 0 && ops->iter_valid(it); ops->iter_next(it)) {
 		struct slice key = ops->iter_key(it);
 
-		if (*(const uint8_t *)key.p != (uint8_t)table)
+		if (*(const uint8_t *)key.p != (uint8_t)table || key.len > sizeof(at->b))
 			break;
+		if (n++ == SLICE_ROWS) {
+			memcpy(at->b, key.p, key.len);
+			at->len = key.len;
+			*ret_more = true;
+			break;
+		}
 		r = fn(fs, key, ops->iter_value(it));
 	}
 	if (r == 0)
@@ -39,10 +54,19 @@ static int each_row(struct fs *fs, enum index_table table, row_fn *fn)
 	return r;
 }
 
-/* Memtables grow by what is deleted and put: a checkpoint empties them. */
-static int make_room(struct fs *fs)
+/* fn for every row of a table, until it does not return 0; it may change rows it was given, of this table or another. */
+static int each_row(struct fs *fs, enum index_table table, row_fn *fn)
 {
-	return fs->kv->ops->memory_bytes(fs->kv) > fs->config.memory_bytes / 4 ? fs_checkpoint(fs) : 0;
+	struct index_key at = {.b = {(uint8_t)table}, .len = 1};
+	bool more = true;
+	int r = 0;
+
+	while (r == 0 && more) {
+		r = some_rows(fs, table, &at, fn, &more);
+		if (r == 0)
+			r = make_room(fs);
+	}
+	return r;
 }
 
 static int delete_some(struct fs *fs, enum index_table table, uint32_t *ret_n)
@@ -176,7 +200,7 @@ static int take_inode(struct fs *fs, struct slice key, struct slice value)
 	if (r == 0)
 		r = usage_trim(fs);
 	mutex_unlock(&fs->usage->lock);
-	return r < 0 ? r : make_room(fs);
+	return r;
 }
 
 static int write_all(struct fs *fs) REQUIRES(fs->usage->lock)

@@ -106,3 +106,5 @@ void usage_check_end(struct fs *fs, struct usage_check *c);
 /* Rows of a file's names against its link count. */
 const char *usage_check_names(struct fs *fs, const struct inode *in);
 bool usage_is_known(struct fs *fs);
+/* Whether totals are known and how many quotas there are: part of the status. */
+struct json_t *usage_status_json(struct fs *fs);
