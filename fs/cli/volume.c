@@ -55,10 +55,12 @@ void volume_complain(const char *what, const char *dir, int error)
 static int open_index(void *ctx, bool create, struct kv **ret_kv)
 {
 	const struct volume_config *v = ctx;
-	const struct kv_rocksdb_options o = {.cache_bytes = v->cache_bytes, .max_open_files = INDEX_FILES_OPEN, .create = create};
-	char path[PATH_MAX];
+	char path[PATH_MAX], snap[PATH_MAX];
+	const struct kv_rocksdb_options o = {
+	    .cache_bytes = v->cache_bytes, .max_open_files = INDEX_FILES_OPEN, .create = create, .snap_dir = snap};
 
-	if ((size_t)snprintf(path, sizeof(path), "%s/index", v->dir) >= sizeof(path))
+	if ((size_t)snprintf(path, sizeof(path), "%s/index", v->dir) >= sizeof(path) ||
+	    (size_t)snprintf(snap, sizeof(snap), "%s/snap", v->dir) >= sizeof(snap))
 		return -ENAMETOOLONG;
 	return kv_rocksdb_open(path, &o, ret_kv);
 }

@@ -8,6 +8,7 @@
  * Ownership: values are copied out.  Threads: any, all at once, but freeze and close.
  * Errors: -ENOENT, -ERANGE (value longer than cap; its length is told), -EBADMSG (the store's own checksum), -ENOSPC, -EIO, -ENOMEM.
  * Limits: keys to 300 bytes, values to 70,000.
+ * Snapshots are created and removed by one thread at a time.
  */
 #pragma once
 
@@ -39,6 +40,17 @@ struct kv_ops {
 	int (*flush_frozen)(struct kv *kv);                         /* blocks until durable */
 	uint64_t (*memory_bytes)(struct kv *kv);                    /* in memtables: grows with writes, falls after a flush */
 	void (*describe)(struct kv *kv, struct buf *out);           /* a few words for status and bug reports */
+	/*
+	 * Snapshots: the store as it is, kept under a number of the caller's, at a cost that does not depend on its size.  create:
+	 * flush_frozen returned and nothing was written since the freeze; once it returned 0 the snapshot is durable, a crash
+	 * before leaves it whole or not at all.  -EEXIST; -EOPNOTSUPP where there is no place for them.
+	 */
+	int (*snapshot_create)(struct kv *kv, uint64_t id);
+	int (*snapshot_remove)(struct kv *kv, uint64_t id);         /* nobody has it open; -ENOENT */
+	/* To be read only: write is -EROFS.  It does not need `kv` any more.  -ENOENT, -EBADMSG. */
+	int (*snapshot_open)(struct kv *kv, uint64_t id, struct kv **ret_kv);
+	/* Those there are, in any order; what an unfinished create left behind is none. */
+	int (*snapshot_each)(struct kv *kv, int (*fn)(void *ctx, uint64_t id), void *ctx);
 	/* Gives up what was never frozen and flushed. */
 	void (*close)(struct kv *kv);
 };
@@ -74,6 +86,7 @@ struct kv_rocksdb_options {
 	uint64_t cache_bytes;
 	uint32_t max_open_files;
 	bool create;
+	const char *snap_dir; /* directory of its snapshots, on the same filesystem; made when needed; NULL: there are none */
 };
 MUST_CHECK int kv_rocksdb_open(const char *dir, const struct kv_rocksdb_options *o, struct kv **ret_kv);
 /* Reads every block of every table file and checks it: -EBADMSG names files in the log; for fsck and scrub. */

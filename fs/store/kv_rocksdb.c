@@ -26,6 +26,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "fs/store/kv_snapdir.h"
 
 /*
  * Cost of a key in the memtable beyond its own bytes: sequence number, lengths, skiplist links.  An estimate of our own,
@@ -34,6 +35,9 @@
 #define MEMTABLE_ENTRY_BYTES 48
 /* Room on the host that a flush needs beyond the data: index, filter, manifest, and a compaction under way. */
 #define FLUSH_MARGIN_BYTES (16 * MIB)
+/* Of a snapshot that is open: few, for several are at once. */
+#define SNAP_CACHE_BYTES (2 * MIB)
+#define SNAP_FILES_OPEN  12u
 
 struct rocks {
 	struct kv base;
@@ -43,7 +47,7 @@ struct rocks {
 	rocksdb_readoptions_t *read_options;
 	rocksdb_readoptions_t *scan_options; /* past the cache */
 	rocksdb_flushoptions_t *flush_options;
-	char *dir;
+	char *dir, *snap_dir;
 	uint64_t background_errors;        /* that RocksDB counted when it was opened */
 	atomic_uint_fast64_t active_bytes; /* in the memtable that takes writes */
 	atomic_uint_fast64_t frozen_bytes; /* in those being flushed */
@@ -333,6 +337,48 @@ static void rocks_describe(struct kv *kv, struct buf *out)
 	}
 }
 
+/*
+ * RocksDB links the table files and copies the manifest; which of the two is durable by then it does not say, so all of it is
+ * flushed here, and only then gets the name under which it is found.
+ */
+static int rocks_snapshot_create(struct kv *kv, uint64_t id)
+{
+	struct rocks *r = to_rocks(kv);
+	CLEANUP_FREE char *fresh = NULL;
+	char *text = NULL;
+
+	if (!r->snap_dir)
+		return -EOPNOTSUPP;
+	int error = snapdir_prepare(r->snap_dir, id, &fresh);
+	if (error < 0)
+		return error;
+	rocksdb_checkpoint_t *c = rocksdb_checkpoint_object_create(r->db, &text);
+	if (c && !text)
+		rocksdb_checkpoint_create(c, fresh, UINT64_MAX, &text); /* the memtable is empty: nothing to flush */
+	if (c)
+		rocksdb_checkpoint_object_destroy(c);
+	error = text ? fail(r, "snapshot", text) : snapdir_publish(r->snap_dir, id);
+	if (error < 0)
+		snapdir_discard(r->snap_dir, id);
+	return error;
+}
+
+static int rocks_snapshot_remove(struct kv *kv, uint64_t id)
+{
+	struct rocks *r = to_rocks(kv);
+
+	return r->snap_dir ? snapdir_remove(r->snap_dir, id) : -ENOENT;
+}
+
+static int rocks_snapshot_each(struct kv *kv, int (*fn)(void *ctx, uint64_t id), void *ctx)
+{
+	struct rocks *r = to_rocks(kv);
+
+	return r->snap_dir ? snapdir_each(r->snap_dir, fn, ctx) : 0;
+}
+
+static int rocks_snapshot_open(struct kv *kv, uint64_t id, struct kv **ret_kv);
+
 static void rocks_free(struct rocks *r)
 {
 	if (r->flush_options)
@@ -346,6 +392,7 @@ static void rocks_free(struct rocks *r)
 	if (r->options)
 		rocksdb_options_destroy(r->options);
 	free(r->dir);
+	free(r->snap_dir);
 	free(r);
 }
 
@@ -372,6 +419,45 @@ static const struct kv_ops rocks_ops = {
     .flush_frozen = rocks_flush_frozen,
     .memory_bytes = rocks_memory_bytes,
     .describe = rocks_describe,
+    .snapshot_create = rocks_snapshot_create,
+    .snapshot_remove = rocks_snapshot_remove,
+    .snapshot_open = rocks_snapshot_open,
+    .snapshot_each = rocks_snapshot_each,
+    .close = rocks_close,
+};
+
+static int frozen_write(struct kv *kv, const struct kv_batch *b)
+{
+	(void)kv;
+	(void)b;
+	return -EROFS;
+}
+static int frozen_freeze(struct kv *kv)
+{
+	(void)kv;
+	return -EROFS;
+}
+
+/* Of a snapshot: only what reads. */
+static const struct kv_ops frozen_ops = {
+    .get = rocks_get,
+    .write = frozen_write,
+    .iter_open = rocks_iter_open,
+    .iter_seek = rocks_iter_seek,
+    .iter_next = rocks_iter_next,
+    .iter_valid = rocks_iter_valid,
+    .iter_key = rocks_iter_key,
+    .iter_value = rocks_iter_value,
+    .iter_error = rocks_iter_error,
+    .iter_close = rocks_iter_close,
+    .freeze = frozen_freeze,
+    .flush_frozen = frozen_freeze,
+    .memory_bytes = rocks_memory_bytes,
+    .describe = rocks_describe,
+    .snapshot_create = rocks_snapshot_create,
+    .snapshot_remove = rocks_snapshot_remove,
+    .snapshot_open = rocks_snapshot_open,
+    .snapshot_each = rocks_snapshot_each,
     .close = rocks_close,
 };
 
@@ -408,7 +494,7 @@ static void options_text(const struct kv_rocksdb_options *o, const char *compres
 			"stats_dump_period_sec=0;stats_persist_period_sec=0");
 }
 
-static char *open_with(struct rocks *r, const struct kv_rocksdb_options *o, const char *compression)
+static char *open_with(struct rocks *r, const struct kv_rocksdb_options *o, const char *compression, bool read_only)
 {
 	CLEANUP_BUF struct buf text = {0};
 	char *error = NULL;
@@ -422,12 +508,14 @@ static char *open_with(struct rocks *r, const struct kv_rocksdb_options *o, cons
 	r->options = rocksdb_options_create();
 	rocksdb_get_options_from_string(plain, (const char *)text.p, r->options, &error);
 	rocksdb_options_destroy(plain);
-	if (!error)
+	if (!error && read_only)
+		r->db = rocksdb_open_for_read_only(r->options, r->dir, 0, &error);
+	else if (!error)
 		r->db = rocksdb_open(r->options, r->dir, &error);
 	return error;
 }
 
-static int open_db(struct rocks *r, const struct kv_rocksdb_options *o)
+static int open_db(struct rocks *r, const struct kv_rocksdb_options *o, bool read_only)
 {
 	struct stat st;
 
@@ -439,27 +527,23 @@ static int open_db(struct rocks *r, const struct kv_rocksdb_options *o)
 		log_error("index '%s' is not a directory", r->dir);
 		return -ENOTDIR;
 	}
-	char *error = open_with(r, o, "kLZ4Compression");
+	char *error = open_with(r, o, "kLZ4Compression", read_only);
 	if (error && strstr(error, "not linked")) {
 		rocksdb_free(error);
-		error = open_with(r, o, "kNoCompression");
+		error = open_with(r, o, "kNoCompression", read_only);
 	}
 	return error ? fail(r, "open", error) : 0;
 }
 
-int kv_rocksdb_open(const char *dir, const struct kv_rocksdb_options *o, struct kv **ret_kv)
+static int open_rocks(const char *dir, const struct kv_rocksdb_options *o, bool read_only, struct kv **ret_kv)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, batch_key_make);
-	if (batch_key_error)
-		return -batch_key_error;
 	struct rocks *r = calloc(1, sizeof(*r));
 	if (!r)
 		return -ENOMEM;
-	r->base.ops = &rocks_ops;
+	r->base.ops = read_only ? &frozen_ops : &rocks_ops;
 	r->dir = strdup(dir);
-	int error = r->dir ? open_db(r, o) : -ENOMEM;
+	r->snap_dir = o->snap_dir ? strdup(o->snap_dir) : NULL;
+	int error = r->dir && (r->snap_dir || !o->snap_dir) ? open_db(r, o, read_only) : -ENOMEM;
 	if (error < 0) {
 		rocks_free(r);
 		return error;
@@ -477,6 +561,30 @@ int kv_rocksdb_open(const char *dir, const struct kv_rocksdb_options *o, struct 
 	r->background_errors = property(r, "rocksdb.background-errors");
 	*ret_kv = &r->base;
 	return 0;
+}
+
+int kv_rocksdb_open(const char *dir, const struct kv_rocksdb_options *o, struct kv **ret_kv)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, batch_key_make);
+	return batch_key_error ? -batch_key_error : open_rocks(dir, o, false, ret_kv);
+}
+
+static int rocks_snapshot_open(struct kv *kv, uint64_t id, struct kv **ret_kv)
+{
+	const struct kv_rocksdb_options o = {.cache_bytes = SNAP_CACHE_BYTES, .max_open_files = SNAP_FILES_OPEN};
+	struct rocks *r = to_rocks(kv);
+
+	if (!r->snap_dir)
+		return -ENOENT;
+	CLEANUP_FREE char *path = snapdir_path(r->snap_dir, id);
+	struct stat st;
+	if (!path)
+		return -ENOMEM;
+	if (lstat(path, &st) < 0)
+		return -errno;
+	return open_rocks(path, &o, true, ret_kv);
 }
 
 int kv_rocksdb_verify(struct kv *kv)

@@ -28,18 +28,25 @@ struct version {
 	uint64_t event;
 	struct node *root;
 };
+/* A snapshot: there from event `made` on, up to event `gone`. */
+struct snapshot {
+	uint64_t id, made, gone;
+	struct node *root;
+};
 struct kv_disk {
 	struct mutex lock;
 	struct simstore *sim;
 	struct version *versions; /* flushed, oldest first; [0] is what was there in the beginning */
 	size_t n_versions, cap;
+	struct snapshot *snapshots;
+	size_t n_snapshots, snapshots_cap;
 	bool created;
 };
 struct kv_mem {
 	struct kv kv;
 	struct kv_disk *disk;
 	struct node *root, *frozen;
-	bool has_frozen;
+	bool has_frozen, read_only;
 	uint64_t bytes; /* written since the last freeze */
 };
 struct kv_iter {
@@ -234,6 +241,8 @@ static int mem_write(struct kv *kv, const struct kv_batch *b)
 
 	if (b->ops.failed)
 		return -ENOMEM;
+	if (m->read_only)
+		return -EROFS;
 	mutex_lock(&m->disk->lock);
 	while (kv_batch_next(b, &at, &op, &key, &value)) {
 		if (op == KV_DELETE) {
@@ -366,6 +375,79 @@ static void mem_close(struct kv *kv)
 	free(m);
 }
 
+static struct snapshot *find_snapshot(struct kv_disk *d, uint64_t id)
+{
+	for (size_t i = 0; i < d->n_snapshots; i++)
+		if (d->snapshots[i].id == id && d->snapshots[i].gone == UINT64_MAX)
+			return &d->snapshots[i];
+	return NULL;
+}
+
+static void snapshot_add(struct kv_disk *d, uint64_t id, uint64_t event, struct node *root)
+{
+	d->snapshots = test_grow(d->snapshots, d->n_snapshots, &d->snapshots_cap, sizeof(*d->snapshots));
+	d->snapshots[d->n_snapshots++] = (struct snapshot){.id = id, .made = event, .gone = UINT64_MAX, .root = node_ref(root)};
+}
+
+static int snapshot_event(struct kv_disk *d, uint64_t *ret)
+{
+	*ret = 0;
+	return d->sim ? simstore_index_event(d->sim, ret) : 0;
+}
+
+/* What nobody flushed is not in it, and there must be nothing of the kind: a caller that thinks otherwise is wrong. */
+static int mem_snapshot_create(struct kv *kv, uint64_t id)
+{
+	struct kv_mem *m = container_of(kv, struct kv_mem, kv);
+	struct node *newest;
+	uint64_t event;
+
+	mutex_lock(&m->disk->lock);
+	newest = m->disk->versions[m->disk->n_versions - 1].root;
+	int r = find_snapshot(m->disk, id) ? -EEXIST : m->has_frozen || newest != m->root ? -EINVAL : 0;
+	if (r == 0)
+		r = snapshot_event(m->disk, &event);
+	if (r == 0)
+		snapshot_add(m->disk, id, event, newest);
+	mutex_unlock(&m->disk->lock);
+	return r;
+}
+
+static int mem_snapshot_remove(struct kv *kv, uint64_t id)
+{
+	struct kv_mem *m = container_of(kv, struct kv_mem, kv);
+	uint64_t event;
+
+	mutex_lock(&m->disk->lock);
+	struct snapshot *s = find_snapshot(m->disk, id);
+	int r = s ? snapshot_event(m->disk, &event) : -ENOENT;
+	if (r == 0)
+		s->gone = event;
+	mutex_unlock(&m->disk->lock);
+	return r;
+}
+
+static int mem_snapshot_open(struct kv *kv, uint64_t id, struct kv **ret_kv);
+
+static int mem_snapshot_each(struct kv *kv, int (*fn)(void *ctx, uint64_t id), void *ctx)
+{
+	struct kv_mem *m = container_of(kv, struct kv_mem, kv);
+	uint64_t *ids;
+	size_t n = 0;
+	int r = 0;
+
+	mutex_lock(&m->disk->lock);
+	ids = test_alloc((m->disk->n_snapshots + 1) * sizeof(*ids));
+	for (size_t i = 0; i < m->disk->n_snapshots; i++)
+		if (m->disk->snapshots[i].gone == UINT64_MAX)
+			ids[n++] = m->disk->snapshots[i].id;
+	mutex_unlock(&m->disk->lock);
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = fn(ctx, ids[i]);
+	free(ids);
+	return r;
+}
+
 static const struct kv_ops mem_ops = {
     .get = mem_get,
     .write = mem_write,
@@ -381,8 +463,29 @@ static const struct kv_ops mem_ops = {
     .flush_frozen = mem_flush_frozen,
     .memory_bytes = mem_memory_bytes,
     .describe = mem_describe,
+    .snapshot_create = mem_snapshot_create,
+    .snapshot_remove = mem_snapshot_remove,
+    .snapshot_open = mem_snapshot_open,
+    .snapshot_each = mem_snapshot_each,
     .close = mem_close,
 };
+
+static int mem_snapshot_open(struct kv *kv, uint64_t id, struct kv **ret_kv)
+{
+	struct kv_mem *m = container_of(kv, struct kv_mem, kv), *open;
+	int r = -ENOENT;
+
+	mutex_lock(&m->disk->lock);
+	const struct snapshot *s = find_snapshot(m->disk, id);
+	if (s) {
+		open = test_alloc(sizeof(*open));
+		*open = (struct kv_mem){.kv = {&mem_ops}, .disk = m->disk, .root = node_ref(s->root), .read_only = true};
+		*ret_kv = &open->kv;
+		r = 0;
+	}
+	mutex_unlock(&m->disk->lock);
+	return r;
+}
 
 /* ---- what tests call ---- */
 
@@ -402,6 +505,9 @@ void kv_disk_free(struct kv_disk *d)
 		return;
 	for (size_t i = 0; i < d->n_versions; i++)
 		node_unref(d->versions[i].root);
+	for (size_t i = 0; i < d->n_snapshots; i++)
+		node_unref(d->snapshots[i].root);
+	free(d->snapshots);
 	mutex_destroy(&d->lock);
 	free(d->versions);
 	free(d);
@@ -416,6 +522,9 @@ struct kv_disk *kv_disk_at(const struct kv_disk *d, uint64_t event, struct simst
 		i--;
 	copy->versions[0].root = node_ref(d->versions[i].root);
 	copy->created = d->versions[i].root != NULL;
+	for (i = 0; i < d->n_snapshots; i++)
+		if (d->snapshots[i].made <= event && event < d->snapshots[i].gone)
+			snapshot_add(copy, d->snapshots[i].id, 0, d->snapshots[i].root);
 	return copy;
 }
 

@@ -2,7 +2,8 @@
  * kv_mem.h: an exact index in memory for the simulator: struct kv with the durability rule of fs/store/kv.h and no other.
  *
  * Durability: what kv_freeze() caught is durable once kv_flush_frozen() returned 0, which is an event of the simstore the disk
- * belongs to: a crash leaves the newest version flushed before it, or either while the flush is under way.
+ * belongs to: a crash leaves the newest version flushed before it, or either while the flush is under way.  Making and removing a
+ * snapshot are such events, too.
  * Ownership: the test owns the kv_disk; it outlives every kv opened on it.  Versions share their entries.
  * Threads: any within one kv_disk; disks taken from one another belong to one thread together.
  * Errors: those of kv.h; a flush fails when the simstore says so.  Running out of memory aborts.
