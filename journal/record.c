@@ -31,6 +31,18 @@ static bool name_ok(struct slice s)
 	return memcmp(s.p, "..", s.len < 2 ? s.len : 2) != 0 || s.len > 2;
 }
 
+bool record_snap_name_ok(struct slice s)
+{
+	const uint8_t *p = s.p;
+
+	if (!name_ok(s))
+		return false;
+	for (size_t i = 0; i < s.len; i++)
+		if (p[i] < 0x20 || p[i] == 0x7f)
+			return false;
+	return true;
+}
+
 static bool text_ok(struct slice s, size_t min, size_t max)
 {
 	return s.len >= min && s.len <= max && (s.len == 0 || !memchr(s.p, 0, s.len));
@@ -134,10 +146,13 @@ static bool record_check(const struct record *r)
 		return true;
 	case RECORD_TIER:
 		return tier_ok(r);
+	case RECORD_SNAP:
+	case RECORD_SNAPDROP:
+		return r->ino == ROOT_INO && r->flags == 0 && record_snap_name_ok(r->snap.name);
 	case RECORD_CONFIG:
 		return text_ok(r->config.key, 1, RECORD_NAME_MAX) && r->config.value.len <= UINT16_MAX;
 	default:
-		return false; /* SNAP and SNAPDROP have no body in format version 1 */
+		return false;
 	}
 }
 
@@ -257,6 +272,12 @@ static void encode_small(const struct record *r, struct buf *out)
 	case RECORD_REAP: {
 		const struct body_reap b = {.from_leaf = le64_make(r->reap.from_leaf)};
 		put_body(out, &b, sizeof(b), none, none);
+		break;
+	}
+	case RECORD_SNAP:
+	case RECORD_SNAPDROP: {
+		const struct body_snap b = {.gen = le64_make(r->snap.gen), .name_len = le16_make((uint16_t)r->snap.name.len)};
+		put_body(out, &b, sizeof(b), r->snap.name, none);
 		break;
 	}
 	case RECORD_CONFIG: {
@@ -482,6 +503,17 @@ static void decode_zero(struct reader *in, struct record *r)
 	in->failed |= !zero8(b.zero, sizeof(b.zero));
 }
 
+static void decode_snap(struct reader *in, struct record *r)
+{
+	struct body_snap b;
+
+	take_fixed(in, &b, sizeof(b));
+	r->snap.gen = le64_get(b.gen);
+	r->snap.name = take(in, le16_get(b.name_len));
+	for (unsigned i = 0; i < ARRAY_SIZE(b.zero); i++)
+		in->failed |= le16_get(b.zero[i]) != 0;
+}
+
 static void decode_volume(struct reader *in, struct record *r)
 {
 	if (r->type == RECORD_CONFIG) {
@@ -568,6 +600,10 @@ static void decode_body(struct reader *in, struct record *r)
 		break;
 	case RECORD_TIER:
 		decode_tier(in, r);
+		break;
+	case RECORD_SNAP:
+	case RECORD_SNAPDROP:
+		decode_snap(in, r);
 		break;
 	case RECORD_CONFIG:
 	case RECORD_EPOCH:

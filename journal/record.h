@@ -28,8 +28,8 @@ enum record_type {
 	RECORD_ZERO,       /* punch, zero or allocate a range of whole blocks */
 	RECORD_REAP,       /* an orphan loses leaves from `from_leaf` on; from 0: itself too */
 	RECORD_TIER,       /* leaves of a file have a copy in an object; or an object is forgotten */
-	RECORD_SNAP,
-	RECORD_SNAPDROP,
+	RECORD_SNAP,       /* the volume as it was before this record is kept under a name; alone in its batch */
+	RECORD_SNAPDROP,   /* a snapshot goes; alone in its batch */
 	RECORD_CONFIG,     /* a volume-wide setting, key = value */
 	RECORD_EPOCH,      /* a node starts writing: first record after each mount */
 	RECORD_TYPE_MAX = RECORD_EPOCH,
@@ -156,6 +156,10 @@ struct record {
 			const void *raw_places;
 		} tier;
 		struct {
+			uint64_t gen; /* number of the snapshot, never used twice */
+			struct slice name;
+		} snap; /* SNAP, SNAPDROP; ino is the root directory */
+		struct {
 			struct slice key, value;
 		} config;
 		struct {
@@ -172,6 +176,9 @@ MUST_CHECK int record_encode(const struct record *r, struct buf *out);
  * are 4-aligned in a batch: record_encode pads each record to 8 bytes).  Payload and runs are not set: batch.h does.
  */
 MUST_CHECK int record_decode(const void *p, size_t len, struct record *ret_record, size_t *ret_used);
+
+/* 1 to 255 bytes without '/' and control characters, neither "." nor "..". */
+bool record_snap_name_ok(struct slice name);
 
 /* The i-th place of a TIER record, i < n_places. */
 struct record_place record_place_at(const struct record *r, uint32_t i);

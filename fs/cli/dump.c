@@ -311,7 +311,12 @@ static void put_body(json_t *o, const struct record *r)
 	case RECORD_TIER:
 		put_tier(o, r);
 		break;
-	default: /* SNAP, SNAPDROP: their bodies are not defined yet */
+	case RECORD_SNAP:
+	case RECORD_SNAPDROP:
+		put_int(o, "gen", r->snap.gen);
+		json_object_set_new(o, "name", bytes_json(r->snap.name));
+		break;
+	default:
 		break;
 	}
 }

@@ -26,6 +26,7 @@ static const struct {
 	const char *name;
 } features[] = {
     {KIND_INCOMPAT, SUPER_TIERED, "tiered"},
+    {KIND_INCOMPAT, SUPER_SNAPSHOTS, "snapshots"},
 };
 
 /* Each with its exit code. */

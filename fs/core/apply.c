@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 
@@ -405,6 +406,7 @@ static int apply_write(struct fs *fs, const struct record *r, uint64_t seq, stru
 				slot->birth = birth;
 				slot->staged = 0;
 			} else {
+				slot_sever(fs, slot);
 				slot->staged = pointer_add(r->write.staged, i);
 			}
 		}
@@ -426,13 +428,14 @@ static int apply_write(struct fs *fs, const struct record *r, uint64_t seq, stru
 	return 0;
 }
 
-static void zero_slot(struct slot *s, unsigned mode)
+static void zero_slot(struct fs *fs, struct slot *s, unsigned mode)
 {
 	switch (mode) {
 	case ZERO_PUNCH:
 		*s = (struct slot){0};
 		break;
 	case ZERO_RANGE: /* a home stays: it is the space promised */
+		slot_sever(fs, s);
 		*s = (struct slot){.home = s->home, .birth = s->birth, .unwritten = true};
 		break;
 	case ZERO_ALLOCATE:
@@ -459,7 +462,7 @@ static int zero_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
 		return 1; /* past the range: stops the walk */
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
 		if (leaf * LEAF_SLOTS + i >= z->block && leaf * LEAF_SLOTS + i < z->end)
-			zero_slot(&new.slot[i], z->mode);
+			zero_slot(z->fs, &new.slot[i], z->mode);
 	leaf_settle(&new);
 	return extent_put(z->fs, z->in, z->in->ino, leaf, l, &new, z->applied);
 }
@@ -596,6 +599,9 @@ static int dispatch(struct fs *fs, const struct record *r, uint64_t seq, struct 
 		return apply_reap(fs, r, applied);
 	case RECORD_TIER:
 		return tier_apply(fs, r, applied);
+	case RECORD_SNAP:
+	case RECORD_SNAPDROP:
+		return snap_apply(fs, r, seq);
 	case RECORD_EPOCH:
 		return apply_epoch(fs, r, seq);
 	default: /* written by a newer clawfs: the format version should have stopped the mount */
@@ -609,6 +615,7 @@ int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct app
 	struct usage_step step;
 
 	applied->time_ns = r->time_ns;
+	applied->seq = seq;
 	usage_before(fs, r, &step);
 	int e = dispatch(fs, r, seq, applied);
 

@@ -10,6 +10,7 @@
 #include "fs/core/acl.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
 #include "fs/core/xattr.h"
 
@@ -40,6 +41,8 @@ int fs_getattr(struct fs *fs, uint64_t ino, struct fs_attr *ret)
 
 	if (r < 0)
 		return r;
+	if (snap_is_ino(ino))
+		return snap_getattr(fs, ino, ret);
 	r = icache_copy(fs->icache, ino, &in);
 	if (r < 0)
 		return r == -ENOENT ? r : fs_damaged(fs, ino, 0, "inode");
@@ -173,6 +176,8 @@ int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const st
 	bool tried = false;
 	int r;
 
+	if (snap_is_ino(ino))
+		return -EROFS;
 	do {
 		r = op_begin(fs);
 		if (r < 0)

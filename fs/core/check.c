@@ -14,6 +14,7 @@
 
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap_check.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 
@@ -28,6 +29,7 @@ struct check {
 	struct object_row object; /* asked for last; `object` 0: it has no row */
 	uint64_t asked;
 	uint64_t *seen; /* a bit a block of the arena: some slot has its home there */
+	uint64_t *dead; /* the same: only snapshots have it */
 	uint64_t n_blocks, n_seen, reserved, n_inodes;
 	void *data;
 	struct inode *in;         /* being checked */
@@ -382,6 +384,37 @@ static int check_objects(struct check *c)
 	return r;
 }
 
+static void snap_found(void *ctx, bool accounting, const char *line)
+{
+	struct check *c = ctx;
+
+	(*(accounting ? &c->res->accounting_errors : &c->res->structure_errors))++;
+	c->report(c->ctx, line);
+}
+
+static void snap_damaged(void *ctx)
+{
+	struct check *c = ctx;
+
+	c->res->damaged_blocks++;
+	c->res->structure_errors--; /* found() counts it there, too */
+}
+
+static int check_snapshots(struct check *c)
+{
+	struct snap_check s = {.fs = c->fs,
+			       .verify_data = c->verify_data,
+			       .n_blocks = c->n_blocks,
+			       .live = c->seen,
+			       .dead = c->dead,
+			       .bytes_verified = &c->res->bytes_verified,
+			       .found = snap_found,
+			       .damaged = snap_damaged,
+			       .ctx = c};
+
+	return snap_check_blocks(&s);
+}
+
 static void check_space(struct check *c)
 {
 	struct arena_status as;
@@ -389,7 +422,8 @@ static void check_space(struct check *c)
 
 	arena_get_status(c->fs->arena, &as);
 	for (uint64_t b = 0; b < c->n_blocks; b++)
-		leaked += !(c->seen[b / 64] >> (b % 64) & 1) && arena_is_used(c->fs->arena, pointer_make(DEVICE_ARENA_FIRST, b));
+		leaked += !((c->seen[b / 64] | c->dead[b / 64]) >> (b % 64) & 1) &&
+			  arena_is_used(c->fs->arena, pointer_make(DEVICE_ARENA_FIRST, b));
 	if (leaked)
 		ACCOUNTING(c, FS_ROOT_INO, "%llu blocks are marked used and belong to nothing: to be freed",
 			   (unsigned long long)leaked);
@@ -432,6 +466,8 @@ static int check_all(struct check *c)
 	if (r == 0)
 		r = check_objects(c);
 	if (r == 0)
+		r = check_snapshots(c);
+	if (r == 0)
 		check_space(c);
 	if (r == -EBADMSG || r == -EUCLEAN || r == -EIO) {
 		STRUCTURE(c, FS_ROOT_INO, "part of the index cannot be read: %s; restore the volume from a replica",
@@ -458,13 +494,15 @@ int fs_check(struct fs *fs, bool verify_data, void (*report)(void *ctx, const ch
 		return r;
 	}
 	c.seen = calloc(c.n_blocks / 64 + 1, sizeof(*c.seen));
-	if (!c.seen || posix_memalign(&c.data, DISK_BLOCK, LEAF_SLOTS * BLOCK_SIZE))
+	c.dead = calloc(c.n_blocks / 64 + 1, sizeof(*c.dead));
+	if (!c.seen || !c.dead || posix_memalign(&c.data, DISK_BLOCK, LEAF_SLOTS * BLOCK_SIZE))
 		r = -ENOMEM;
 	else
 		r = check_all(&c);
 	if (c.recount)
 		usage_forget(fs);
 	free(c.data);
+	free(c.dead);
 	free(c.seen);
 	refs_free(c.live);
 	refs_free(c.links);

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
 
 #define KEEP_SHARE 8u /* of the ring, for peers */
@@ -126,18 +127,18 @@ static int draw_line(struct fs *fs, struct line *ret)
 	if (r == 0) {
 		ret->generation = arena_rotate(fs->arena);
 		ret->freed = atomic_exchange(&fs->freed_since_ckpt, 0);
+		snap_draw_line(fs);
 	}
 	if (r == 0 && (fs->config.sabotage & FS_SABOTAGE_R5_TRIM_EARLY))
 		journal_trim(fs->journal, ret->tail_seq);
 	return r;
 }
 
-static int checkpoint_locked(struct fs *fs)
+/* Most of what is dirty goes out before the gate is taken, while operations run; what is left under it is little. */
+static int go_ahead(struct fs *fs)
 {
-	struct line line = {0};
 	int r = 0;
 
-	/* Most of the arena's dirty data goes out here, while operations run; what is left under the gate is little. */
 	if (!(fs->config.sabotage & FS_SABOTAGE_R4_CKPT_NO_FLUSH))
 		r = arena_flush(fs->arena);
 	if (r < 0) {
@@ -145,7 +146,39 @@ static int checkpoint_locked(struct fs *fs)
 		return r;
 	}
 	/* The same for the caches: the index is not frozen yet, so it may see states that are no line. */
-	r = save_caches(fs, false);
+	return save_caches(fs, false);
+}
+
+static int make_durable(struct fs *fs, const struct line *line)
+{
+	int r = fs->kv->ops->flush_frozen(fs->kv);
+
+	if (r < 0) {
+		atomic_fetch_add(&fs->freed_since_ckpt, line->freed);
+		log_error("checkpoint: the index could not be written (%s); the journal keeps everything", strerror(-r));
+	}
+	return r;
+}
+
+/* What the line gives back, now that it is durable; no homer step may be writing to a block that becomes free here. */
+static void release(struct fs *fs, const struct line *line) REQUIRES(fs->maint)
+{
+	arena_release(fs->arena, line->generation);
+}
+
+static void finished(struct fs *fs, const struct line *line)
+{
+	journal_trim(fs->journal, line->tail_seq);
+	atomic_store(&fs->last_ckpt_seq, line->applied_seq);
+	atomic_store(&fs->last_ckpt_ns, clock_mono_ns(fs->clock));
+	atomic_fetch_add(&fs->checkpoints, 1);
+}
+
+static int checkpoint_locked(struct fs *fs)
+{
+	struct line line = {0};
+	int r = go_ahead(fs);
+
 	if (r < 0)
 		return r;
 	mutex_lock(&fs->maint);
@@ -153,22 +186,62 @@ static int checkpoint_locked(struct fs *fs)
 	r = draw_line(fs, &line);
 	rwlock_wrunlock(&fs->gate);
 	mutex_unlock(&fs->maint);
+	if (r == 0)
+		r = make_durable(fs, &line);
 	if (r < 0)
 		return r;
-	r = fs->kv->ops->flush_frozen(fs->kv);
-	if (r < 0) {
-		atomic_fetch_add(&fs->freed_since_ckpt, line.freed);
-		log_error("checkpoint: the index could not be written (%s); the journal keeps everything", strerror(-r));
-		return r;
-	}
-	mutex_lock(&fs->maint); /* no homer step may be writing to a block that becomes free here */
-	arena_release(fs->arena, line.generation);
+	mutex_lock(&fs->maint);
+	release(fs, &line);
 	mutex_unlock(&fs->maint);
-	journal_trim(fs->journal, line.tail_seq);
-	atomic_store(&fs->last_ckpt_seq, line.applied_seq);
-	atomic_store(&fs->last_ckpt_ns, clock_mono_ns(fs->clock));
-	atomic_fetch_add(&fs->checkpoints, 1);
+	finished(fs, &line);
+	snap_line_durable(fs);
 	return 0;
+}
+
+static int closed_locked(struct fs *fs) REQUIRES(fs->maint, fs->gate)
+{
+	struct line line = {0};
+	int r = journal_commit_all(fs->journal, NULL);
+
+	if (r == 0)
+		r = homer_drain(fs);
+	if (r == 0)
+		r = draw_line(fs, &line);
+	if (r == 0)
+		r = make_durable(fs, &line);
+	if (r < 0)
+		return r;
+	release(fs, &line);
+	finished(fs, &line);
+	return 0;
+}
+
+static void judge(struct fs *fs, int r)
+{
+	atomic_store(&fs->index_full, r == -ENOSPC);
+	if (r < 0 && r != -ENOSPC && r != -ENOMEM && r != -EROFS && r != -EAGAIN)
+		fs_fail(fs, r, "writing the index");
+}
+
+int checkpoint_closed(struct fs *fs, int (*then)(void *ctx), void *ctx)
+{
+	if (fs->config.read_only || atomic_load(&fs->failed))
+		return -EROFS;
+	mutex_lock(&fs->ckpt_lock);
+	int r = go_ahead(fs), done = -EAGAIN;
+	mutex_lock(&fs->maint);
+	rwlock_wrlock(&fs->gate);
+	if (r == 0)
+		r = closed_locked(fs);
+	if (r == 0)
+		done = then(ctx);
+	rwlock_wrunlock(&fs->gate);
+	mutex_unlock(&fs->maint);
+	if (r == 0)
+		snap_line_durable(fs);
+	mutex_unlock(&fs->ckpt_lock);
+	judge(fs, r);
+	return r < 0 ? r : done;
 }
 
 int fs_checkpoint(struct fs *fs)
@@ -181,9 +254,7 @@ int fs_checkpoint(struct fs *fs)
 		r = checkpoint_locked(fs);
 	if (r == 0)
 		ballast_lay(fs);
-	atomic_store(&fs->index_full, r == -ENOSPC);
 	mutex_unlock(&fs->ckpt_lock);
-	if (r < 0 && r != -ENOSPC && r != -ENOMEM && r != -EROFS)
-		fs_fail(fs, r, "writing the index");
+	judge(fs, r);
 	return r;
 }

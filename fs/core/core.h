@@ -104,7 +104,7 @@ struct fs {
 	uint64_t replay_applied;  /* records up to this batch are in the index already */
 	uint64_t replay_limit;    /* those of later ones are not applied: a fence window */
 
-	struct service committer, homer_service, checkpointer, reaper;
+	struct service committer, homer_service, checkpointer, reaper, snapper;
 	bool services_started;
 
 	struct fs_hooks hooks;
@@ -114,6 +114,7 @@ struct fs {
 	struct policies *policies;     /* policy.c */
 	struct durability *durability; /* durability.c */
 	struct positions *positions;   /* position.c */
+	struct snaps *snaps;           /* snap/table.c */
 	struct tier_objects *objects;  /* tier/objects.c */
 	struct tier_watches *watches;  /* tier/place.c */
 	struct stores *stores;         /* tier/stores.c */
@@ -137,7 +138,8 @@ struct fs {
 /* What applying a record did to the arena's reservations: gained (or, negative, given back). */
 struct applied {
 	int64_t reserved;
-	int64_t time_ns; /* of the record being applied; set by apply_record() */
+	int64_t time_ns; /* of the record being applied; set by apply_record(), as is the batch it is in */
+	uint64_t seq;
 	struct quota_claim *claim; /* what its operation reserved; NULL: nothing */
 };
 
@@ -159,6 +161,8 @@ void op_stamp(struct fs *fs, const struct fs_cred *cred, struct record *r, unsig
 MUST_CHECK int fs_log(struct fs *fs, struct record *records, size_t n, uint64_t promised);
 /* The same, if there is room in every quota for what `claim` says (usage/usage.h): else -EDQUOT. */
 MUST_CHECK int fs_log_claimed(struct fs *fs, struct record *records, size_t n, uint64_t promised, struct quota_claim *claim);
+/* Whether this node leads and takes changes: 0, -EAGAIN while writers are held, -EROFS. */
+MUST_CHECK int op_may_write(struct fs *fs);
 /* After -ENOSPC: a checkpoint may free what is in limbo; true when worth another try (once). */
 bool op_retry_space(struct fs *fs, int error, bool *tried);
 
@@ -191,6 +195,11 @@ MUST_CHECK int extent_check(struct fs *fs, const struct inode *in, uint64_t bloc
 /* Whole blocks [block, block + n) of a file into p, verified; holes as zeros.  -EINPROGRESS: cold data that is not in memory. */
 MUST_CHECK int extent_read(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, void *p);
 
+/* Whether an inline write of the slot finds its block: it has one, or the promise of one, that no snapshot refers to. */
+bool slot_has_own_space(struct fs *fs, const struct slot *s);
+/* A home that a snapshot may refer to goes from the slot, which is about to be written or zeroed (rule R2). */
+void slot_sever(struct fs *fs, struct slot *s);
+
 /* write.c */
 /*
  * Bytes [from, to) of one block become zeros, as an inline WRITE rec[(*n)++] that does not move size or times; nothing when
@@ -201,6 +210,8 @@ MUST_CHECK int write_zero_part(struct fs *fs, const struct fs_cred *cred, const 
 			       struct record *rec, size_t *n, uint8_t *block, uint32_t *crc, uint64_t *promised);
 
 /* read.c */
+/* Bytes of `in`, which is locked, or cannot change. */
+MUST_CHECK int read_range(struct fs *fs, const struct inode *in, uint64_t off, size_t len, uint8_t *p, void **ret_p, size_t *ret_len);
 /* fs_read() that leaves the access time alone. */
 MUST_CHECK int read_quietly(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p, void **ret_p, size_t *ret_len);
 
@@ -209,7 +220,16 @@ MUST_CHECK int homer_queue(struct fs *fs, const struct staged_write *w);
 /* Under the gate, exclusive: every batch up to *ret_seq is homed. */
 void homer_point(struct fs *fs, uint64_t applied_seq, uint64_t *ret_seq);
 uint64_t homer_backlog(struct fs *fs);
+/* Everything that is durable goes home; maint is held. */
+MUST_CHECK int homer_drain(struct fs *fs) REQUIRES(fs->maint);
 void homer_destroy(struct homer *h);
+
+/* checkpoint.c */
+/*
+ * A checkpoint with everything homed, all of it under the gate, exclusive; then `then`, before the gate is left: the index on disk is
+ * the live one, no slot points into the journal, and nobody changes anything.
+ */
+MUST_CHECK int checkpoint_closed(struct fs *fs, int (*then)(void *ctx), void *ctx);
 
 /* ballast.c; ckpt_lock is held, or nobody else uses the volume yet */
 void ballast_lay(struct fs *fs);

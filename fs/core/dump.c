@@ -220,6 +220,17 @@ static int fill_row(struct dump_row *w, struct kv *kv)
 	case TABLE_HISTORY:
 		json_object_del(w->out, "ino");
 		return row_history(w, ino);
+	case TABLE_SNAP:
+		json_object_del(w->out, "ino");
+		put_int(w->out, "gen", ino);
+		put_bytes(w->out, "name", after(w->value, sizeof(struct snap_value)));
+		return 0;
+	case TABLE_DEAD:
+		json_object_del(w->out, "ino");
+		put_int(w->out, "top", ino);
+		if (w->key.len == 17)
+			put_int(w->out, "block", pointer_block(be64_get(k + 9)));
+		return 0;
 	case TABLE_OBJECT:
 		json_object_del(w->out, "ino");
 		return row_object(w, ino);

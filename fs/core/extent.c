@@ -19,15 +19,29 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 
 int extent_get(struct fs *fs, uint64_t ino, uint64_t leaf, struct leaf *ret)
 {
-	int r = lcache_get(fs->lcache, ino, leaf, ret);
+	int r = snap_is_ino(ino) ? snap_leaf(fs, ino, leaf, ret) : lcache_get(fs->lcache, ino, leaf, ret);
 
 	if (r == -EBADMSG || r == -EUCLEAN)
 		return fs_damaged(fs, ino, leaf * LEAF_SLOTS * BLOCK_SIZE, "extent leaf");
 	return r;
+}
+
+bool slot_has_own_space(struct fs *fs, const struct slot *s)
+{
+	return slot_has_space(s) && !(s->home && snap_shares(fs, s->birth));
+}
+
+void slot_sever(struct fs *fs, struct slot *s)
+{
+	if (!s->home || !snap_shares(fs, s->birth) || (fs->config.sabotage & FS_SABOTAGE_SNAP_IN_PLACE))
+		return;
+	s->home = 0;
+	s->birth = 0;
 }
 
 static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
@@ -43,6 +57,8 @@ static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
 void extent_replaced(struct fs *fs, struct inode *in, uint64_t ino, const struct leaf *old, const struct leaf *new,
 		     struct applied *applied)
 {
+	struct kv_batch *buried = NULL;
+
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		const struct slot *was = &old->slot[i], *is = &new->slot[i];
 
@@ -50,9 +66,22 @@ void extent_replaced(struct fs *fs, struct inode *in, uint64_t ino, const struct
 			in->blocks += (uint64_t)slot_used(is) - (uint64_t)slot_used(was);
 		if (applied)
 			applied->reserved += (int64_t)slot_reserved(is) - (int64_t)slot_reserved(was);
-		if (was->home && was->home != is->home)
+		if (!was->home || was->home == is->home)
+			continue;
+		if (!snap_shares(fs, was->birth) || (fs->config.sabotage & FS_SABOTAGE_SNAP_FREE)) {
 			free_home(fs, ino, was->home);
+			continue;
+		}
+		if (!buried)
+			buried = index_batch();
+		snap_bury(fs, buried, was->home, was->birth);
 	}
+	/* An index that takes no more changes has stopped the volume, or is about to: what it has on disk knows the blocks as
+	 * used. */
+	int r = buried ? kv_write(fs->kv, buried) : 0;
+	if (r < 0)
+		fs_fail(fs, r, "blocks of inode %llu that belong to a snapshot could not be entered in its list",
+			(unsigned long long)ino);
 	if (in)
 		in->dirty = true;
 	if (fs->config.sabotage & FS_SABOTAGE_R3_REUSE_NOW)
@@ -70,7 +99,7 @@ int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, con
 	if (!in)
 		return 0;
 	tier_touched(fs, ino);
-	return objects_moved(fs, old, new, applied->time_ns);
+	return objects_moved(fs, old, new, applied);
 }
 
 /* Files of up to this many leaves are walked leaf by leaf, without asking the index for what it has. */

@@ -72,6 +72,8 @@ enum {
 	FS_SABOTAGE_R4_CKPT_NO_FLUSH = 1 << 3,/* checkpoint without fdatasync of the arena */
 	FS_SABOTAGE_R5_TRIM_EARLY = 1 << 4,   /* tail from memory, not from the persisted index */
 	FS_SABOTAGE_APPLY_IN_WINDOW = 1 << 5, /* a follower applies batches before the fence of their data is durable */
+	FS_SABOTAGE_SNAP_IN_PLACE = 1 << 7,   /* blocks of snapshots are written in place */
+	FS_SABOTAGE_SNAP_FREE = 1 << 8,       /* and freed when they go from the live tree */
 	FS_SABOTAGE_TIER_DROP_EARLY = 1 << 6, /* homes of tiered data go, and are used again, before the TIER record is durable */
 };
 
@@ -252,6 +254,31 @@ MUST_CHECK int fs_quotas_list(struct fs *fs, struct buf *out);
 MUST_CHECK int fs_home_step(struct fs *fs, uint32_t max_blocks, bool *ret_more);
 MUST_CHECK int fs_checkpoint(struct fs *fs);
 MUST_CHECK int fs_reap_step(struct fs *fs, bool *ret_more);
+
+/*
+ * Snapshots (snap/): the volume as it was at one point of the order of operations, under a name of 1 to 255 bytes without '/' and
+ * control characters, neither "." nor "..".  fs_snap_root() is the number of its root directory; fs_lookup() goes on from there, and
+ * every call that reads takes such numbers, calls that change get -EROFS.  No references are counted for them.
+ * Create and delete return when that is durable, as fs_sync() says it.  -EEXIST, -EMLINK (there are 1024), -EINVAL, -ENAMETOOLONG,
+ * -ENOENT, -EROFS, -ENOSPC.
+ */
+struct fs_snap {
+	uint64_t gen, seq;   /* its number; the batch of its record: it is the state before that */
+	int64_t time_ns;
+	bool held;           /* this node has it, and can show it */
+	uint64_t only_bytes; /* of data that nothing else has: what deleting it frees; 0 unless counted */
+	uint64_t root;       /* of one that is held */
+	char name[RECORD_NAME_MAX + 1];
+};
+MUST_CHECK int fs_snap_create(struct fs *fs, const struct fs_cred *cred, const char *name);
+MUST_CHECK int fs_snap_delete(struct fs *fs, const struct fs_cred *cred, const char *name);
+/* In the order they were made, no lock held; `count`: only_bytes, which may take a walk of the deadlists. */
+MUST_CHECK int fs_snap_each(struct fs *fs, bool count, int (*fn)(void *ctx, const struct fs_snap *s), void *ctx);
+/* -ENOENT also when this node does not hold it. */
+MUST_CHECK int fs_snap_root(struct fs *fs, const char *name, uint64_t *ret_ino);
+bool fs_is_snap(uint64_t ino); /* a number of an inode in a snapshot */
+/* Background work as a step: blocks of deleted snapshots are freed. */
+MUST_CHECK int fs_snap_step(struct fs *fs, bool *ret_more);
 
 /*
  * Replication.  fs_replica() is the volume as replicate/ sees it, borrowed; hooks are set once, after fs_open() and before

@@ -25,6 +25,8 @@
 #define READ_BLOCKS 256u
 /* Stretches of new homes that one step asks for. */
 #define RUNS_MAX 512u
+/* Of one step of homer_drain(). */
+#define DRAIN_BLOCKS 4096u
 
 static struct staged_write *at(struct homer *h, size_t i) REQUIRES(h->lock)
 {
@@ -405,6 +407,16 @@ static int home_step_locked(struct fs *fs, uint32_t max_blocks, bool *ret_more)
 	}
 	step_free(&s);
 	return r;
+}
+
+int homer_drain(struct fs *fs)
+{
+	bool more = true;
+	int r = 0;
+
+	while (r == 0 && more)
+		r = home_step_locked(fs, DRAIN_BLOCKS, &more);
+	return r < 0 ? r : homer_backlog(fs) ? -EAGAIN : 0;
 }
 
 int fs_home_step(struct fs *fs, uint32_t max_blocks, bool *ret_more)

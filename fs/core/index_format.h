@@ -16,6 +16,9 @@
  *     N ino parent cookie -> nothing             a name of a file that has several; derived from table C
  *     U ino           -> usage_value             what is below a directory; derived from table I.  Of ino 0: usage_mark_value
  *     Q object        -> object_value            of an object store: what it is, how much of it is live
+ *     S gen           -> snap_value, name        a snapshot, the same on every node
+ *     K top           -> held_value              what this node keeps of one
+ *     K top ptr       -> le32 birth              its deadlist: a block of it that nothing newer has
  *     A               -> anchor_value
  */
 #pragma once
@@ -24,8 +27,8 @@
 
 enum index_table {
 	TABLE_ANCHOR = 'A', TABLE_BITMAP = 'B', TABLE_COOKIE = 'C', TABLE_DENTRY = 'D', TABLE_EXTENT = 'E',
-	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_TARGET = 'L', TABLE_ORPHAN = 'O', TABLE_POLICY = 'P', TABLE_OBJECT = 'Q',
-	TABLE_XATTR = 'X', TABLE_NAME = 'N', TABLE_USAGE = 'U',
+	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_DEAD = 'K', TABLE_TARGET = 'L', TABLE_NAME = 'N', TABLE_ORPHAN = 'O',
+	TABLE_POLICY = 'P', TABLE_OBJECT = 'Q', TABLE_SNAP = 'S', TABLE_USAGE = 'U', TABLE_XATTR = 'X',
 };
 #define INDEX_KEY_MAX (1 + 8 + 255)
 
@@ -68,6 +71,29 @@ struct object_value {
 	uint8_t sealed[60];
 };
 _Static_assert(sizeof(struct object_value) == 100, "");
+/* Version 2, from the time on that there are snapshots: behind version 1. */
+struct object_value_2 {
+	struct object_value v;
+	le64 moved_seq;      /* batch of the newest record that took a slot from it while there was a snapshot; 0: none did */
+};
+_Static_assert(sizeof(struct object_value_2) == 108, "");
+
+struct snap_value {      /* the name follows */
+	uint8_t version;     /* 1 */
+	uint8_t zero[3];
+	le32 uid;            /* who made it */
+	le64 seq;            /* batch of its SNAP record: it is the state before that */
+	le64 time_ns;        /* of that record */
+};
+_Static_assert(sizeof(struct snap_value) == 24, "");
+
+struct held_value {
+	uint8_t version;     /* 1 */
+	uint8_t dropping;    /* 1: its deadlist is being taken apart */
+	uint8_t zero[6];
+	le64 gen;            /* of the snapshot */
+};
+_Static_assert(sizeof(struct held_value) == 16, "");
 
 /* Sums of everything below a directory, without itself. */
 struct usage_value {
@@ -97,7 +123,7 @@ struct anchor_value {
 	le64 tail_seq, tail_pos, tail_hash; /* everything up to tail_seq is homed: replay starts behind it */
 	le64 next_ino;
 	le64 epoch;
-	le64 snapshot_generation;
+	le64 snapshot_generation;       /* birth of blocks allocated now; above every snapshot this node knows */
 	le64 reserved_blocks;           /* slots with data or space promised and no home */
 	le64 n_inodes;
 	le32 n_chunks;

@@ -13,6 +13,7 @@
 #include "fs/core/acl.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
 #include "fs/core/xattr.h"
 
@@ -75,6 +76,8 @@ int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_attr *
 
 	int r = fs_readable(fs);
 
+	if (r == 0 && snap_is_ino(parent))
+		return snap_lookup(fs, parent, name, ret);
 	if (r == 0 && strlen(name) > RECORD_NAME_MAX)
 		r = -ENAMETOOLONG;
 	if (r == 0)
@@ -106,6 +109,8 @@ int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_attr *
 
 void fs_forget(struct fs *fs, uint64_t ino, uint64_t nlookup)
 {
+	if (snap_is_ino(ino))
+		return;
 	if (refs_drop(fs->refs, ino, nlookup))
 		reap_push(fs, ino);
 }
@@ -240,7 +245,7 @@ static int create(struct fs *fs, const struct fs_cred *cred, uint64_t parent, co
 	int r = check_name(name);
 
 	if (r == 0)
-		r = op_begin(fs);
+		r = snap_is_ino(parent) ? -EROFS : op_begin(fs);
 	if (r < 0)
 		return r;
 	uint64_t ino = atomic_fetch_add(&fs->next_ino, 1);
@@ -314,7 +319,7 @@ int fs_link(struct fs *fs, const struct fs_cred *cred, uint64_t ino, uint64_t pa
 	int r = check_name(name);
 
 	if (r == 0)
-		r = op_begin(fs);
+		r = snap_is_ino(parent) ? -EROFS : snap_is_ino(ino) ? -EXDEV : op_begin(fs);
 	if (r < 0)
 		return r;
 	lockset_lock(fs->icache, &ls, (uint64_t[]){parent, ino}, 2);
@@ -378,7 +383,7 @@ static int remove_name(struct fs *fs, const struct fs_cred *cred, uint64_t paren
 	if (r == -EEXIST)
 		return strcmp(name, ".") == 0 ? -EINVAL : -ENOTEMPTY;
 	if (r == 0)
-		r = op_begin(fs);
+		r = snap_is_ino(parent) ? -EROFS : op_begin(fs);
 	if (r < 0)
 		return r;
 	do {
@@ -570,7 +575,7 @@ int fs_rename(struct fs *fs, const struct fs_cred *cred, uint64_t parent, const 
 	if (r == 0 && (flags & RENAME_EXCHANGE) && (flags & (RENAME_NOREPLACE | RENAME_WHITEOUT)))
 		r = -EINVAL;
 	if (r == 0)
-		r = op_begin(fs);
+		r = snap_is_ino(parent) || snap_is_ino(new_parent) ? -EROFS : op_begin(fs);
 	if (r < 0)
 		return r;
 	if (parent == new_parent) {
@@ -591,6 +596,8 @@ int fs_readlink(struct fs *fs, uint64_t ino, char *p, size_t cap)
 	size_t len;
 	int r = fs_readable(fs);
 
+	if (r == 0 && snap_is_ino(ino))
+		return snap_readlink(fs, ino, p, cap);
 	if (r == 0)
 		r = icache_copy(fs->icache, ino, &in);
 	if (r < 0)
@@ -669,6 +676,8 @@ int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool want_attr, fs_
 	struct kv_iter *it;
 	int r = fs_readable(fs);
 
+	if (r == 0 && snap_is_ino(ino))
+		return snap_readdir(fs, ino, cookie, want_attr, cb, ctx);
 	if (r == 0)
 		r = icache_copy(fs->icache, ino, &dir);
 	if (r < 0)

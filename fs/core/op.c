@@ -62,7 +62,7 @@ int op_wait_room(struct fs *fs)
 }
 
 /* -EAGAIN while writers are held; -EROFS also where another node may lead by now, and nobody waits any more to hear of it. */
-static int may_write(struct fs *fs)
+int op_may_write(struct fs *fs)
 {
 	if (atomic_load_explicit(&fs->role, memory_order_relaxed) != ROLE_LEADER)
 		return -EROFS;
@@ -82,12 +82,12 @@ static bool leaves_nobody_free(struct fs *fs, uint32_t rank)
 
 static int wait_until_may_write(struct fs *fs)
 {
-	int r = may_write(fs);
+	int r = op_may_write(fs);
 
 	if (r != -EAGAIN)
 		return r;
 	uint32_t rank = atomic_fetch_add(&fs->n_held, 1) + 1;
-	while ((r = may_write(fs)) == -EAGAIN) {
+	while ((r = op_may_write(fs)) == -EAGAIN) {
 		if (atomic_load(&fs->failed) || atomic_load(&fs->closing) || leaves_nobody_free(fs, rank))
 			r = -EROFS;
 		if (r == -EROFS)
@@ -109,7 +109,7 @@ int op_begin(struct fs *fs) NO_THREAD_SAFETY
 		if (r < 0)
 			return r;
 		rwlock_rdlock(&fs->gate);
-		r = may_write(fs);
+		r = op_may_write(fs);
 		if (r < 0)
 			rwlock_rdunlock(&fs->gate);
 	} while (r == -EAGAIN);

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 #include "fs/store/super_format.h"
@@ -104,8 +105,12 @@ static int fs_new(const struct fs_config *c, struct fs **ret)
 	if (!fs->config.n_workers)
 		fs->config.n_workers = 1;
 	int r = refs_new(&fs->refs);
-	if (r < 0)
+	if (r == 0)
+		r = snaps_open(fs);
+	if (r < 0) {
+		refs_free(fs->refs);
 		return r;
+	}
 	rwlock_init(&fs->gate);
 	mutex_init(&fs->ckpt_lock);
 	mutex_init(&fs->maint);
@@ -145,6 +150,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	fs->arena = arena_close(fs->arena);
 	fs->icache = icache_free(fs->icache);
 	fs->lcache = lcache_free(fs->lcache);
+	snaps_close(fs);
 	fs->kv = kv_close(fs->kv);
 	fs->refs = refs_free(fs->refs);
 	fs->sums = sums_free(fs->sums);
@@ -295,9 +301,9 @@ static int check_super(const struct fs *fs)
 {
 	const struct super *s = &fs->super;
 
-	if (s->incompat & ~SUPER_TIERED) {
+	if (s->incompat & ~SUPER_INCOMPAT_KNOWN) {
 		log_error("the volume uses features this version does not know (%llx): use a newer clawfs",
-			  (unsigned long long)(s->incompat & ~SUPER_TIERED));
+			  (unsigned long long)(s->incompat & ~SUPER_INCOMPAT_KNOWN));
 		return -EPROTONOSUPPORT;
 	}
 	if (s->ro_compat && !fs->config.read_only) {
@@ -510,6 +516,7 @@ static int begin_writing(struct fs *fs, const struct anchor *a)
 	if (r < 0)
 		return r;
 	fs->super = s;
+	snap_sweep_dirs(fs);
 	r = s.resyncing ? begin_anew(fs, a) : journal_start(fs->journal);
 	atomic_store(&fs->held, fs->config.lead_later);
 	if (r < 0)
@@ -536,6 +543,8 @@ static int open_all(struct fs *fs)
 		r = open_index(fs, &a);
 	if (r == 0)
 		r = policies_load(fs);
+	if (r == 0)
+		r = snaps_load(fs);
 	if (r == 0)
 		r = usage_open(fs, a.applied_seq);
 	if (r == 0)

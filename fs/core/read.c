@@ -8,9 +8,10 @@
 #include <sys/stat.h>
 
 #include "fs/core/core.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 
-static int read_locked(struct fs *fs, const struct inode *in, uint64_t off, size_t len, uint8_t *p, void **ret_p, size_t *ret_len)
+int read_range(struct fs *fs, const struct inode *in, uint64_t off, size_t len, uint8_t *p, void **ret_p, size_t *ret_len)
 {
 	if (S_ISDIR(in->mode))
 		return -EISDIR;
@@ -34,11 +35,13 @@ int read_quietly(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p,
 	struct inode *in;
 	int r = fs_readable(fs);
 
+	if (r == 0 && snap_is_ino(ino))
+		return snap_read(fs, ino, off, len, p, ret_p, ret_len);
 	if (r == 0)
 		r = icache_rdlock_get(fs->icache, ino, &in);
 	if (r < 0)
 		return r;
-	r = read_locked(fs, in, off, len, p, ret_p, ret_len);
+	r = read_range(fs, in, off, len, p, ret_p, ret_len);
 	icache_rdunlock(fs->icache, ino);
 	return r;
 }
@@ -47,7 +50,7 @@ int fs_read(struct fs *fs, uint64_t ino, uint64_t off, size_t len, void *p, void
 {
 	int r = read_quietly(fs, ino, off, len, p, ret_p, ret_len);
 
-	if (r < 0)
+	if (r < 0 || snap_is_ino(ino))
 		return r;
 	attr_touch(fs, ino);
 	recall_note_read(fs, ino, off, *ret_len);

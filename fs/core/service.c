@@ -9,12 +9,14 @@
 
 #include "base/log.h"
 #include "fs/core/core.h"
+#include "fs/core/snap/snap.h"
 
 #define HOMER_STEP_BLOCKS 4096u
 /* The open batch is committed by the timer at this age (G3), or at this size. */
 #define COMMIT_INTERVAL_NS     (NSEC_PER_SEC / 10)
 #define COMMIT_BYTES           MIB
 #define CHECKPOINT_INTERVAL_NS (30 * NSEC_PER_SEC)
+#define SNAP_INTERVAL_NS       (5 * NSEC_PER_SEC)
 #define HOMER_INTERVAL_NS      (5 * NSEC_PER_SEC)
 
 void service_wake(struct service *s)
@@ -115,6 +117,19 @@ static void reap_step(struct fs *fs, struct service *s)
 	}
 }
 
+/* Blocks of a snapshot that was deleted come back with the checkpoint after the last step. */
+static void snap_step(struct fs *fs, struct service *s)
+{
+	bool more = true;
+	int r = 0;
+
+	if (!snaps_dropping(fs))
+		return;
+	while (r == 0 && more && !atomic_load(&fs->closing) && !atomic_load(&fs->failed))
+		r = fs_snap_step(fs, &more);
+	report(s, r < 0 ? r : fs_checkpoint(fs));
+}
+
 void services_pressure(void *ctx)
 {
 	struct fs *fs = ctx;
@@ -185,6 +200,8 @@ int services_start(struct fs *fs)
 	if (r == 0)
 		r = start(fs, &fs->reaper, "reaper", reap_step, NSEC_PER_SEC);
 	if (r == 0)
+		r = start(fs, &fs->snapper, "snapshots", snap_step, SNAP_INTERVAL_NS);
+	if (r == 0)
 		r = start(fs, &fs->position_timer, "positions", position_step, NSEC_PER_SEC);
 	fs->services_started = r == 0;
 	if (r < 0)
@@ -194,7 +211,8 @@ int services_start(struct fs *fs)
 
 void services_stop(struct fs *fs)
 {
-	struct service *all[] = {&fs->committer, &fs->homer_service, &fs->checkpointer, &fs->reaper, &fs->position_timer};
+	struct service *all[] = {&fs->committer, &fs->homer_service, &fs->checkpointer,
+				 &fs->reaper,    &fs->snapper,       &fs->position_timer};
 
 	atomic_store(&fs->closing, true);
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)

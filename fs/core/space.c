@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "fs/core/core.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
 
 struct range {
@@ -28,6 +29,7 @@ static int zero_edge(struct fs *fs, const struct fs_cred *cred, const struct ino
 }
 
 struct count {
+	struct fs *fs;
 	const struct range *range;
 	uint64_t kept; /* slots that need no promise */
 };
@@ -41,7 +43,7 @@ static int count_kept(void *ctx, uint64_t leaf, const struct leaf *l)
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		uint64_t block = leaf * LEAF_SLOTS + i;
 		const struct slot *s = &l->slot[i];
-		bool kept = c->range->mode == ZERO_ALLOCATE ? slot_used(s) : slot_has_space(s);
+		bool kept = c->range->mode == ZERO_ALLOCATE ? slot_used(s) : slot_has_own_space(c->fs, s);
 
 		c->kept += block >= c->range->first && block < c->range->last && kept;
 	}
@@ -54,7 +56,7 @@ static int count_kept(void *ctx, uint64_t leaf, const struct leaf *l)
  */
 static int count_promised(struct fs *fs, const struct inode *in, const struct range *z, uint64_t *ret)
 {
-	struct count c = {.range = z};
+	struct count c = {.fs = fs, .range = z};
 	int r = z->last > z->first ? extent_each(fs, in, z->first / LEAF_SLOTS, count_kept, &c) : 0;
 
 	*ret = z->mode == ZERO_PUNCH ? 0 : z->last - z->first - c.kept;
@@ -137,7 +139,7 @@ int fs_fallocate(struct fs *fs, const struct fs_cred *cred, uint64_t ino, int mo
 	struct lockset ls;
 	struct range z;
 	bool tried = false;
-	int r = plan_range(mode, off, len, &z);
+	int r = snap_is_ino(ino) ? -EROFS : plan_range(mode, off, len, &z);
 
 	if (r < 0)
 		return r;
@@ -207,6 +209,8 @@ int fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *re
 	if (whence != SEEK_DATA && whence != SEEK_HOLE)
 		return -EINVAL;
 	int r = fs_readable(fs);
+	if (r == 0 && snap_is_ino(ino))
+		return snap_lseek(fs, ino, off, whence == SEEK_DATA, ret_off);
 	if (r == 0)
 		r = icache_rdlock_get(fs->icache, ino, &in);
 	if (r < 0)
@@ -231,7 +235,7 @@ int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint
 	int r = read_quietly(fs, from, from_off, len, p, &at, ret_len);
 	if (r == 0 && *ret_len > 0)
 		r = fs_write(fs, cred, to, to_off, *ret_len, at, false);
-	if (r == 0)
+	if (r == 0 && !snap_is_ino(from))
 		attr_touch(fs, from);
 	return r;
 }

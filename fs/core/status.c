@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 
@@ -45,6 +46,10 @@ void fs_path(struct fs *fs, uint64_t ino, char *ret_path, size_t cap)
 	size_t at = sizeof(path) - 1;
 	struct inode in;
 
+	if (snap_is_ino(ino)) {
+		snap_path(fs, ino, ret_path, cap);
+		return;
+	}
 	path[at] = '\0';
 	for (uint64_t i = ino, depth = 0; i != FS_ROOT_INO; i = in.parent, depth++) {
 		if (!icache_try_copy(fs->icache, i, &in) && index_get_inode(fs->kv, i, &in) < 0)

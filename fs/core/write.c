@@ -14,6 +14,7 @@
 
 #include "base/crc32c.h"
 #include "fs/core/core.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
 
 #define WRITE_RUNS_MAX 256u
@@ -113,7 +114,7 @@ int write_zero_part(struct fs *fs, const struct fs_cred *cred, const struct inod
 	memset(block + from % BLOCK_SIZE, 0, to - from);
 	stamp_edge(fs, cred, &rec[*n], in->ino, no, block, crc);
 	rec[(*n)++].write.size = in->size;
-	*promised += !slot_has_space(&l.slot[no % LEAF_SLOTS]);
+	*promised += !slot_has_own_space(fs, &l.slot[no % LEAF_SLOTS]);
 	return 0;
 }
 
@@ -137,7 +138,7 @@ static int count_spaceless(struct fs *fs, uint64_t ino, uint64_t first, uint64_t
 			if (r < 0)
 				return r;
 		}
-		*ret += !slot_has_space(&l.slot[block % LEAF_SLOTS]);
+		*ret += !slot_has_own_space(fs, &l.slot[block % LEAF_SLOTS]);
 	}
 	return 0;
 }
@@ -330,6 +331,8 @@ int fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino, uint64_t o
 	bool tried = false;
 	int r;
 
+	if (snap_is_ino(ino))
+		return -EROFS;
 	if (len == 0)
 		return 0;
 	if (len > WRITE_MAX_BYTES)

@@ -13,6 +13,7 @@
 
 #include "fs/core/acl.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 
 static int check_name(const char *name)
 {
@@ -47,6 +48,8 @@ int fs_getxattr(struct fs *fs, uint64_t ino, const char *name, void *value, size
 	struct inode in;
 	int r = fs_readable(fs);
 
+	if (r == 0 && snap_is_ino(ino))
+		return snap_getxattr(fs, ino, name, value, cap, ret_len);
 	if (r == 0)
 		r = check_name(name);
 	if (r == 0)
@@ -140,7 +143,7 @@ int fs_setxattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const c
 	if (r == 0 && len > RECORD_VALUE_MAX)
 		r = -E2BIG;
 	if (r == 0)
-		r = op_begin(fs);
+		r = snap_is_ino(ino) ? -EROFS : op_begin(fs);
 	if (r < 0)
 		return r;
 	lockset_lock(fs->icache, &ls, &ino, 1);
@@ -158,7 +161,7 @@ int fs_removexattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, cons
 	int r = check_name(name);
 
 	if (r == 0)
-		r = op_begin(fs);
+		r = snap_is_ino(ino) ? -EROFS : op_begin(fs);
 	if (r < 0)
 		return r;
 	lockset_lock(fs->icache, &ls, &ino, 1);
@@ -183,6 +186,8 @@ int fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t cap, size_t *re
 	int r = fs_readable(fs);
 
 	*ret_len = 0;
+	if (r == 0 && snap_is_ino(ino))
+		return snap_listxattr(fs, ino, list, cap, ret_len);
 	if (r == 0)
 		r = icache_copy(fs->icache, ino, &in);
 	if (r < 0 || in.n_xattr == 0)

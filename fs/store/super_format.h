@@ -8,6 +8,8 @@
 #define SUPER_MAGIC UINT64_C(0x3130534657414c43) /* "CLAWFS01" */
 #define SUPER_BYTES 4096u
 #define SUPER_FORMAT_VERSION 1
+#define SUPER_SNAPSHOTS UINT64_C(2) /* bit of `incompat`: there may be snapshots, and blocks that only they have */
+#define SUPER_INCOMPAT_KNOWN (SUPER_TIERED | SUPER_SNAPSHOTS)
 #define SUPER_TIERED UINT64_C(1) /* bit of `incompat`: there may be TIER records, leaves that name objects, and rows of these */
 
 /*

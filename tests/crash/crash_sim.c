@@ -106,6 +106,7 @@ static bool live_on(struct sim *s, struct sim_image image, struct fs *fs, size_t
 			      .profile = s->run.profile,
 			      .sabotage = s->run.sabotage,
 			      .clock = s->run.clock,
+			      .snapshots = true,
 			      .cold = s->run.cold,
 			      .lent_cold = true};
 	int64_t now_ns = s->run.clock->now_ns;
@@ -344,6 +345,7 @@ static bool run_seed(struct sim *s, uint64_t seed)
 	s->generation = 0;
 	set_at(s, 0, SIMCUT_LOST);
 	ok = sim_format(&s->run, seed, profile, s->o->sabotage);
+	s->run.snapshots = true;
 	if (!ok)
 		report(s, "format", s->run.why);
 	while (ok) {
@@ -431,20 +433,21 @@ static int sweep(const struct options *o)
 	return failed == o->expect_failure ? 0 : 1;
 }
 
-static const char usage[] = "clawfs-sim: crashes the filesystem code over a simulated store and checks what is left\n"
-			    "  --seed N          first seed (1)\n"
-			    "  --seeds N         how many (1)\n"
-			    "  --seconds N       start no further seed after this long\n"
-			    "  --ops N           most operations per generation (100)\n"
-			    "  --cuts all|N      crash points per generation (all)\n"
-			    "  --variants N      of 6 kinds of crash, how many at each (2)\n"
-			    "  --profile NAME    mixed, ring, full, tree, cold (by seed)\n"
-			    "  --jobs N          processes (1)\n"
-			    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
-			    "  --trace           the history of a failure; log lines\n"
-			    "  --sabotage RULE   break R1, R2, R3, R4, R5 or tier; exit 0 when that is noticed\n"
-			    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
-			    "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
+static const char usage[] =
+    "clawfs-sim: crashes the filesystem code over a simulated store and checks what is left\n"
+    "  --seed N          first seed (1)\n"
+    "  --seeds N         how many (1)\n"
+    "  --seconds N       start no further seed after this long\n"
+    "  --ops N           most operations per generation (100)\n"
+    "  --cuts all|N      crash points per generation (all)\n"
+    "  --variants N      of 6 kinds of crash, how many at each (2)\n"
+    "  --profile NAME    mixed, ring, full, tree, cold (by seed)\n"
+    "  --jobs N          processes (1)\n"
+    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
+    "  --trace           the history of a failure; log lines\n"
+    "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, snap-in-place or snap-free; exit 0 when that is noticed\n"
+    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
+    "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
 
 static int find_name(const char *text, const char *(*name)(int), int n)
 {
@@ -468,8 +471,12 @@ static unsigned sabotage_of(const char *rule)
 {
 	if (strcmp(rule, "tier") == 0)
 		return FS_SABOTAGE_TIER_DROP_EARLY;
+	if (strcmp(rule, "snap-in-place") == 0)
+		return FS_SABOTAGE_SNAP_IN_PLACE;
+	if (strcmp(rule, "snap-free") == 0)
+		return FS_SABOTAGE_SNAP_FREE;
 	if (strlen(rule) != 2 || rule[0] != 'R' || rule[1] < '1' || rule[1] > '5') {
-		fprintf(stderr, "clawfs-sim: the rules are R1 to R5 and tier\n");
+		fprintf(stderr, "clawfs-sim: the rules are R1 to R5, tier, snap-in-place and snap-free\n");
 		exit(2);
 	}
 	return 1u << (rule[1] - '1');

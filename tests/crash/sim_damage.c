@@ -276,6 +276,7 @@ static bool run_volume(uint64_t seed, struct counts *counts)
 	struct sim_run run;
 	bool ok = sim_format(&run, seed, (enum sim_profile)(seed % SIM_PROFILES), 0) && sim_mount(&run);
 
+	run.snapshots = true;
 	for (unsigned i = 0; ok && i < 80; i++)
 		ok = sim_step(&run);
 	if (ok && rng_percent(&rng, 40))

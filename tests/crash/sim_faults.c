@@ -159,6 +159,7 @@ static bool run_once(struct fault *f, struct span *ret_span)
 {
 	struct sim_run *run = &f->run;
 	bool ok = sim_format(run, f->seed, SIM_MIXED, 0);
+	run->snapshots = true;
 
 	if (ret_span)
 		*ret_span = (struct span){.first = simstore_count(run->image.store) + 1,

@@ -15,6 +15,7 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
+#include "fs/core/tier/tier.h"
 #include "tests/crash/sim_run.h"
 #include "tests/lib/cold.h"
 #include "tests/lib/cow.h"
@@ -511,7 +512,7 @@ static int find_dead(void *ctx, const struct object_row *o)
 
 	*dead = *o;
 	if (o->n_live == 0)
-		return 1;
+		return 1; /* a snapshot may need it all the same */
 	dead->object = 0;
 	return 0;
 }
@@ -567,7 +568,72 @@ static bool do_forget_object(struct op *op)
 	if (r < 0 || !dead.object)
 		return r == 0 || agree(op, r, 0);
 	say(op, "forget object %llx", (unsigned long long)dead.object);
-	return agree(op, tier_forget(op->run->fs, dead.object), 0);
+	return agree(op, tier_forget(op->run->fs, dead.object), objects_needed(op->run->fs, &dead) ? -EBUSY : 0);
+}
+
+#define SNAPS_MOST 4u
+
+static void random_snap(struct op *op, char *name, size_t cap)
+{
+	snprintf(name, cap, "s%u", (unsigned)rng_below(op->rng, 6));
+}
+
+/* After a failure that may have come when the record was applied: what the volume says. */
+static bool is_listed(struct op *op, const char *name)
+{
+	uint64_t root;
+
+	return fs_snap_root(op->run->fs, name, &root) == 0;
+}
+
+static bool do_snap_drop(struct op *op)
+{
+	struct model *m = op->run->model;
+	char name[32];
+
+	random_snap(op, name, sizeof(name));
+	if (model_snaps(m) && rng_percent(op->rng, 90))
+		snprintf(name, sizeof(name), "%s", model_snap_name(m, rng_below(op->rng, model_snaps(m))));
+	say(op, "delete snapshot %s", name);
+	size_t n = op->run->history.n;
+	int r = fs_snap_delete(op->run->fs, &op->cred, name);
+	op->covers = r == 0 ? n + 1 : 0;
+	if (may_fail(op, r) && is_listed(op, name))
+		return true;
+	if (may_fail(op, r))
+		return model_snap_drop(m, name), true;
+	return agree(op, r, model_snap_drop(m, name));
+}
+
+/* As when it returns: made, and durable. */
+static bool do_snap(struct op *op)
+{
+	struct model *m = op->run->model;
+	char name[32];
+
+	if (model_snaps(m) >= SNAPS_MOST)
+		return do_snap_drop(op);
+	random_snap(op, name, sizeof(name));
+	say(op, "make snapshot %s", name);
+	size_t n = op->run->history.n;
+	int r = fs_snap_create(op->run->fs, &op->cred, name);
+	op->covers = r == 0 ? n + 1 : 0;
+	if (may_fail(op, r) && !is_listed(op, name))
+		return true;
+	if (may_fail(op, r))
+		return model_snap(m, name), true;
+	return agree(op, r, model_snap(m, name));
+}
+
+static bool do_snap_step(struct op *op)
+{
+	bool more = true;
+	int r = 0;
+
+	say(op, "free blocks of snapshots");
+	for (unsigned i = 0; r == 0 && more && i < 100; i++)
+		r = fs_snap_step(op->run->fs, &more);
+	return agree(op, r, 0);
 }
 
 unsigned sim_ring_percent(struct fs *fs)
@@ -634,15 +700,18 @@ enum action {
 	EVICT,
 	KEEP,
 	FORGET_OBJECT,
+	SNAP,
+	SNAP_DROP,
+	SNAP_STEP,
 	ACTIONS,
 };
 /* How often of 100 or so, per profile. */
 static const uint8_t weights[SIM_PROFILES][ACTIONS] = {
-    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2, 2, 1, 1, 1},
-    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1, 1, 1, 1, 0},
-    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3, 3, 2, 2, 1},
-    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2, 1, 1, 0, 0},
-    [SIM_COLD] = {5, 1, 0, 0, 2, 5, 3, 1, 8, 20, 8, 6, 1, 1, 1, 3, 6, 6, 1, 3, 2, 14, 6, 6, 3},
+    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2, 2, 1, 1, 1, 2, 1, 1},
+    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1, 1, 1, 1, 0, 1, 1, 1},
+    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3, 3, 2, 2, 1, 1, 2, 2},
+    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2, 1, 1, 0, 0, 2, 1, 1},
+    [SIM_COLD] = {5, 1, 0, 0, 2, 5, 3, 1, 8, 20, 8, 6, 1, 1, 1, 3, 6, 6, 1, 3, 2, 14, 6, 6, 3, 2, 2, 1},
 };
 
 static enum action choose(struct op *op)
@@ -654,10 +723,11 @@ static enum action choose(struct op *op)
 	if (model_count(op->run->model) > 60 || model_total_bytes(op->run->model) > 5 * MIB)
 		if (rng_percent(op->rng, 60))
 			return REMOVE;
-	for (unsigned i = 0; i < ACTIONS; i++)
+	unsigned n = op->run->snapshots ? ACTIONS : SNAP;
+	for (unsigned i = 0; i < n; i++)
 		sum += w[i];
 	unsigned at = (unsigned)rng_below(op->rng, sum);
-	for (unsigned i = 0; i < ACTIONS; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		if (at < w[i])
 			return (enum action)i;
 		at -= w[i];
@@ -718,6 +788,12 @@ static bool act(struct op *op, enum action a)
 		return do_keep(op);
 	case FORGET_OBJECT:
 		return do_forget_object(op);
+	case SNAP:
+		return do_snap(op);
+	case SNAP_DROP:
+		return do_snap_drop(op);
+	case SNAP_STEP:
+		return do_snap_step(op);
 	case ACTIONS:
 		break;
 	}
@@ -727,7 +803,7 @@ static bool act(struct op *op, enum action a)
 /* What can be done while a batch is being written, by one thread: nothing that waits for it. */
 static bool waits_for_commit(enum action a)
 {
-	return a == SYNC || a == CHECKPOINT || a == TIER || a == EVICT;
+	return a == SYNC || a == CHECKPOINT || a == TIER || a == EVICT || a == SNAP || a == SNAP_DROP;
 }
 
 static bool step(struct sim_run *run, bool in_sync)

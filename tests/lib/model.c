@@ -35,7 +35,15 @@ struct inode {
 	struct blob *data; /* bytes of a file, target of a symlink */
 	struct pairs entries, xattrs;
 };
+/* A tree that does not change any more. */
+struct frozen {
+	uint32_t refs;
+	char *name;
+	struct tree tree;
+};
 struct model {
+	struct frozen **snaps;
+	size_t n_snaps;
 	struct inode *inodes;
 	size_t n, cap;
 	int64_t now_ns;
@@ -199,13 +207,31 @@ struct model *model_clone(const struct model *m)
 					      .entries = pairs_clone(&from->entries),
 					      .xattrs = pairs_clone(&from->xattrs)};
 	}
+	c->snaps = test_alloc((m->n_snaps + 1) * sizeof(struct frozen *));
+	c->n_snaps = m->n_snaps;
+	for (size_t i = 0; i < m->n_snaps; i++) {
+		c->snaps[i] = m->snaps[i];
+		c->snaps[i]->refs++;
+	}
 	return c;
+}
+
+static void frozen_unref(struct frozen *z)
+{
+	if (--z->refs > 0)
+		return;
+	tree_free(&z->tree);
+	free(z->name);
+	free(z);
 }
 
 void model_free(struct model *m)
 {
 	if (!m)
 		return;
+	for (size_t i = 0; i < m->n_snaps; i++)
+		frozen_unref(m->snaps[i]);
+	free(m->snaps);
 	for (size_t i = 0; i < m->n; i++)
 		inode_free(&m->inodes[i]);
 	free(m->inodes);
@@ -241,7 +267,60 @@ void model_tree(const struct model *m, struct tree *ret)
 {
 	*ret = (struct tree){0};
 	tree_of(m, find(m, FS_ROOT_INO), "", ret);
+	for (size_t i = 0; i < m->n_snaps; i++)
+		for (size_t k = 0; k < m->snaps[i]->tree.n; k++)
+			tree_add(ret, m->snaps[i]->tree.e[k].path, &m->snaps[i]->tree.e[k]);
 	tree_sort(ret);
+}
+
+static size_t find_snap(const struct model *m, const char *name)
+{
+	size_t i = 0;
+
+	while (i < m->n_snaps && strcmp(m->snaps[i]->name, name) != 0)
+		i++;
+	return i;
+}
+
+int model_snap(struct model *m, const char *name)
+{
+	struct frozen *z;
+	char path[512];
+
+	if (find_snap(m, name) < m->n_snaps)
+		return -EEXIST;
+	z = test_alloc(sizeof(*z));
+	*z = (struct frozen){.refs = 1, .name = strdup(name)};
+	snprintf(path, sizeof(path), "/.clawfs/snapshots/%s", name);
+	tree_of(m, find(m, FS_ROOT_INO), path, &z->tree);
+	m->snaps = realloc(m->snaps, (m->n_snaps + 1) * sizeof(struct frozen *));
+	if (!m->snaps || !z->name)
+		abort();
+	m->snaps[m->n_snaps++] = z;
+	m->hashed = false;
+	return 0;
+}
+
+int model_snap_drop(struct model *m, const char *name)
+{
+	size_t i = find_snap(m, name);
+
+	if (i == m->n_snaps)
+		return -ENOENT;
+	frozen_unref(m->snaps[i]);
+	m->snaps[i] = m->snaps[--m->n_snaps];
+	m->hashed = false;
+	return 0;
+}
+
+size_t model_snaps(const struct model *m)
+{
+	return m->n_snaps;
+}
+
+const char *model_snap_name(const struct model *m, size_t i)
+{
+	return m->snaps[i]->name;
 }
 
 uint64_t model_hash(const struct model *m)

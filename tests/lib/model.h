@@ -62,5 +62,10 @@ int model_write(struct model *m, uint64_t ino, uint64_t off, const void *p, size
 int model_fallocate(struct model *m, uint64_t ino, int mode, uint64_t off, uint64_t len);
 int model_setxattr(struct model *m, uint64_t ino, const char *name, const void *value, size_t len, int flags);
 int model_removexattr(struct model *m, uint64_t ino, const char *name);
+/* Snapshots: the tree as it is, under a name; part of model_tree() and model_hash() as "/.clawfs/snapshots/NAME". */
+int model_snap(struct model *m, const char *name);
+int model_snap_drop(struct model *m, const char *name);
+size_t model_snaps(const struct model *m);
+const char *model_snap_name(const struct model *m, size_t i);
 void model_forget(struct model *m, uint64_t ino); /* of an orphan: it is gone */
 void model_forget_orphans(struct model *m);       /* as a mount does */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
+#include "fs/core/snap/snap.h"
 #include "tests/lib/cow.h"
 
 #define READ_STEP (256 * KIB)
@@ -226,6 +227,7 @@ static int read_inode(struct fs *fs, uint64_t ino, const char *path, struct tree
 			what = "xattrs";
 			r = read_xattrs(fs, &e);
 		}
+		e.ino = fs_is_snap(a.ino) ? snap_ino_own(a.ino) : a.ino;
 		tree_add(t, path, &e);
 	}
 	if (r)
@@ -274,6 +276,38 @@ static int read_dir(struct fs *fs, uint64_t ino, const char *path, struct tree *
 	return r;
 }
 
+struct snap_list {
+	struct fs_snap *s;
+	size_t n, cap;
+};
+
+static int take_snap(void *ctx, const struct fs_snap *s)
+{
+	struct snap_list *l = ctx;
+
+	l->s = test_grow(l->s, l->n, &l->cap, sizeof(*l->s));
+	l->s[l->n++] = *s;
+	return 0;
+}
+
+/* What this node holds. */
+static int read_snaps(struct fs *fs, struct tree *t, char *why, size_t cap)
+{
+	struct snap_list l = {0};
+	int r = fs_snap_each(fs, false, take_snap, &l);
+
+	for (size_t i = 0; r == 0 && i < l.n; i++) {
+		char path[512];
+
+		snprintf(path, sizeof(path), "/.clawfs/snapshots/%s", l.s[i].name);
+		r = l.s[i].held ? read_inode(fs, l.s[i].root, path, t, why, cap) : 0;
+		if (r == 0 && l.s[i].held)
+			r = read_dir(fs, l.s[i].root, path, t, 0, why, cap);
+	}
+	free(l.s);
+	return r;
+}
+
 int tree_read(struct fs *fs, struct tree *ret, char *why, size_t cap)
 {
 	struct tree t = {0};
@@ -281,6 +315,8 @@ int tree_read(struct fs *fs, struct tree *ret, char *why, size_t cap)
 
 	if (r == 0)
 		r = read_dir(fs, FS_ROOT_INO, "", &t, 0, why, cap);
+	if (r == 0)
+		r = read_snaps(fs, &t, why, cap);
 	if (r) {
 		tree_free(&t);
 		return r;

@@ -102,6 +102,9 @@ static inline size_t sample_records(struct record *out, size_t cap)
 	       r->tier.places = sample_many_places(), r->tier.n_places = RECORD_PLACES_MAX);
 	SAMPLE(RECORD_TIER, r->ino = 1, r->tier.change = TIER_FORGET, r->tier.store = 1, r->tier.object = 7,
 	       r->tier.object_bytes = 4096, r->tier.n_blocks = 1, r->tier.sealed = sample_sealed);
+	SAMPLE(RECORD_SNAP, r->ino = 1, r->flags = 0, r->snap.gen = 7, r->snap.name = sample_text("before the upgrade"));
+	SAMPLE(RECORD_SNAPDROP, r->ino = 1, r->flags = 0, r->snap.gen = UINT64_MAX,
+	       r->snap.name = (struct slice){longest, RECORD_NAME_MAX});
 	SAMPLE(RECORD_CONFIG, r->config.key = sample_text("compression"), r->config.value = sample_text("zstd"));
 	SAMPLE(RECORD_EPOCH, r->epoch.epoch = 3, r->epoch.incarnation = 4);
 #undef SAMPLE

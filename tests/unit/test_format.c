@@ -73,6 +73,9 @@ static struct layout layouts[] = {
 	STRUCT(object_value, M(S, version), M(S, zero), M(S, store), M(S, n_blocks), M(S, n_live), M(S, bytes), M(S, born_ns), M(S, moved_ns),
 	       M(S, sealed)),
 #undef S
+#define S body_snap
+	STRUCT(body_snap, M(S, gen), M(S, name_len), M(S, zero)),
+#undef S
 #define S body_config
 	STRUCT(body_config, M(S, key_len), M(S, value_len), M(S, zero)),
 #undef S
@@ -113,6 +116,15 @@ static struct layout layouts[] = {
 #define S usage_mark_value
 	STRUCT(usage_mark_value, M(S, version), M(S, zero), M(S, applied_seq)),
 #undef S
+#define S object_value_2
+	STRUCT(object_value_2, M(S, v), M(S, moved_seq)),
+#undef S
+#define S snap_value
+	STRUCT(snap_value, M(S, version), M(S, zero), M(S, uid), M(S, seq), M(S, time_ns)),
+#undef S
+#define S held_value
+	STRUCT(held_value, M(S, version), M(S, dropping), M(S, zero), M(S, gen)),
+#undef S
 #define S anchor_value
 	STRUCT(anchor_value, M(S, magic), M(S, volume), M(S, applied_seq), M(S, tail_seq), M(S, tail_pos), M(S, tail_hash),
 	       M(S, next_ino), M(S, epoch), M(S, snapshot_generation), M(S, reserved_blocks), M(S, n_inodes), M(S, n_chunks), M(S, crc)),
@@ -135,7 +147,7 @@ static struct layout layouts[] = {
 static struct constant constants[] = {
 	CONSTANT(BATCH_MAGIC), CONSTANT(STAGING_MAGIC), CONSTANT(JOURNAL_FORMAT_VERSION), CONSTANT(BATCH_PAYLOAD_MAX_BLOCKS),
 	CONSTANT(BATCH_LOGICAL_MAX_BYTES), CONSTANT(BATCH_LOCAL_MAX_BYTES),
-	CONSTANT(SUPER_MAGIC), CONSTANT(SUPER_BYTES), CONSTANT(SUPER_FORMAT_VERSION), CONSTANT(SUPER_TIERED),
+	CONSTANT(SUPER_MAGIC), CONSTANT(SUPER_BYTES), CONSTANT(SUPER_FORMAT_VERSION), CONSTANT(SUPER_TIERED), CONSTANT(SUPER_SNAPSHOTS),
 	CONSTANT(SUPER_CLEAN),
 	CONSTANT(SUPER_FOLLOWER), CONSTANT(SUPER_RESYNCING), CONSTANT(SUPER_SAVE), CONSTANT(SUPER_DIFFERS),
 	CONSTANT(ANCHOR_MAGIC), CONSTANT(INDEX_KEY_MAX), CONSTANT(LEAF_SLOTS), CONSTANT(LEAF_BYTES_MAX),

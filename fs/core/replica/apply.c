@@ -19,6 +19,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "fs/core/snap/snap.h"
 
 #define HOME_BLOCKS 4096u
 
@@ -223,6 +224,27 @@ static int bring_in(struct replica *rep) REQUIRES(rep->follow_lock)
 	return r;
 }
 
+bool replica_batch_is_snap(const struct batch_view *v, struct record *ret)
+{
+	struct batch_cursor c;
+
+	if (v->n.n_records != 1)
+		return false;
+	batch_cursor_start(&c, v);
+	return batch_next(&c, ret) == 1 && (ret->type == RECORD_SNAP || ret->type == RECORD_SNAPDROP);
+}
+
+/* The gate is held, exclusive, and with it the follower's lock. */
+static int bring_in_alone(void *ctx) NO_THREAD_SAFETY
+{
+	struct replica *rep = ctx;
+	int r = append_and_apply(rep->fs, &rep->taken);
+
+	if (r == 0)
+		finished(rep, &rep->taken.info);
+	return r;
+}
+
 static int bring_in_fenced(struct replica *rep) REQUIRES(rep->follow_lock)
 {
 	struct fs *fs = rep->fs;
@@ -243,12 +265,15 @@ static int bring_in_fenced(struct replica *rep) REQUIRES(rep->follow_lock)
 static int append_and_apply_now(struct replica *rep) REQUIRES(rep->follow_lock)
 {
 	struct taken_batch *t = &rep->taken;
+	struct record snap;
 	int r = replica_wait_room(rep->fs);
 
 	if (r == 0 && !t->checked) /* the window that it was to go to was given up, or homes were evicted since */
 		r = replica_check(rep->fs, &t->view, t->info.seq, t->epoch, &t->promised);
 	if (r < 0)
 		return r;
+	if (replica_batch_is_snap(&t->view, &snap))
+		return snap_follow(rep->fs, &snap, bring_in_alone, rep);
 	return t->fence > t->info.seq ? bring_in_fenced(rep) : bring_in(rep);
 }
 

@@ -22,6 +22,7 @@
 
 #include "base/log.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 
 #define FILE_BLOCKS_MAX (FILE_SIZE_MAX / BLOCK_SIZE)
@@ -59,6 +60,7 @@ struct slab {
 struct trial {
 	struct fs *fs;
 	uint64_t seq, epoch, history, promised;
+	uint32_t n_records; /* of the batch */
 	struct item **bucket;
 	uint32_t n_buckets; /* a power of two */
 	struct slab *slabs;
@@ -167,7 +169,7 @@ static int get_leaf(struct trial *t, const struct item *file, uint64_t leaf, str
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
-		(*ret)->leaf.space |= (uint16_t)(slot_has_space(&l.slot[i]) << i);
+		(*ret)->leaf.space |= (uint16_t)(slot_has_own_space(t->fs, &l.slot[i]) << i);
 	(*ret)->leaf.data = leaf_data(&l);
 	(*ret)->leaf.tiered = leaf_tiered(&l);
 	return 0;
@@ -482,6 +484,7 @@ static int use_blocks(struct trial *t, struct item *i, uint64_t first, uint64_t 
 }
 
 struct count {
+	struct fs *fs;
 	uint64_t first, end, kept;
 	bool allocate;
 };
@@ -496,7 +499,7 @@ static int count_kept(void *ctx, uint64_t leaf, const struct leaf *l)
 		uint64_t block = leaf * LEAF_SLOTS + i;
 		const struct slot *s = &l->slot[i];
 
-		c->kept += block >= c->first && block < c->end && (c->allocate ? slot_used(s) : slot_has_space(s));
+		c->kept += block >= c->first && block < c->end && (c->allocate ? slot_used(s) : slot_has_own_space(c->fs, s));
 	}
 	return 0;
 }
@@ -504,7 +507,7 @@ static int count_kept(void *ctx, uint64_t leaf, const struct leaf *l)
 /* The same for more blocks than the trial should remember one by one. */
 static int use_wide(struct trial *t, struct item *i, uint64_t first, uint64_t n, enum use use)
 {
-	struct count c = {.first = first, .end = first + n, .allocate = use == USE_ALLOCATE};
+	struct count c = {.fs = t->fs, .first = first, .end = first + n, .allocate = use == USE_ALLOCATE};
 	struct inode now;
 	int e = i->inode.cut ? -ENOENT : icache_copy(t->fs->icache, i->a, &now);
 
@@ -641,6 +644,17 @@ static int check_epoch(struct trial *t, const struct record *r)
 	return 0;
 }
 
+/* Alone in its batch: the state it is of is that of a whole batch, on every node. */
+static int check_snap(struct trial *t, const struct record *r)
+{
+	if (t->n_records != 1)
+		return misfit(t, r, "it is not alone in its batch");
+	int e = snap_check(t->fs, r);
+	if (e == -EUCLEAN)
+		return misfit(t, r, "there is no such snapshot, or there is one already");
+	return e < 0 ? e : snap_feature(t->fs);
+}
+
 static int check_record(struct trial *t, const struct record *r)
 {
 	switch (r->type) {
@@ -665,6 +679,9 @@ static int check_record(struct trial *t, const struct record *r)
 		return check_reap(t, r);
 	case RECORD_TIER:
 		return check_tier(t, r);
+	case RECORD_SNAP:
+	case RECORD_SNAPDROP:
+		return check_snap(t, r);
 	case RECORD_EPOCH:
 		return check_epoch(t, r);
 	default:
@@ -718,7 +735,12 @@ static int check_records(struct trial *t, const struct batch_view *v)
 
 int replica_check(struct fs *fs, const struct batch_view *v, uint64_t seq, uint64_t epoch, uint64_t *ret_promised)
 {
-	struct trial t = {.fs = fs, .seq = seq, .epoch = epoch, .history = atomic_load(&fs->history), .n_buckets = 64};
+	struct trial t = {.fs = fs,
+			  .seq = seq,
+			  .epoch = epoch,
+			  .history = atomic_load(&fs->history),
+			  .n_buckets = 64,
+			  .n_records = v->n.n_records};
 
 	while (t.n_buckets < 4 * v->n.n_records)
 		t.n_buckets *= 2;

@@ -239,6 +239,13 @@ static void tell(json_t *o, struct slice key, struct slice value)
 	case TABLE_OBJECT:
 		tell_object(o, row_ino(key), value);
 		return;
+	case TABLE_SNAP:
+		put_int(o, "snapshot", row_ino(key));
+		if (value.len > sizeof(struct snap_value))
+			put_text(o, "name",
+				 (struct slice){(const uint8_t *)value.p + sizeof(struct snap_value),
+						value.len - sizeof(struct snap_value)});
+		return;
 	default:
 		put_int(o, "ino", row_ino(key));
 	}
@@ -266,7 +273,7 @@ static void tell_path(struct diverged *d, json_t *o, struct slice key)
 {
 	if (row_table(key) == TABLE_DENTRY)
 		put_path(d, o, row_ino(key), row_name(key));
-	else if (row_table(key) != TABLE_HISTORY && row_table(key) != TABLE_OBJECT)
+	else if (row_table(key) != TABLE_HISTORY && row_table(key) != TABLE_OBJECT && row_table(key) != TABLE_SNAP)
 		put_path(d, o, row_ino(key), (struct slice){0});
 }
 

@@ -31,6 +31,7 @@
 #include "base/log.h"
 #include "fs/core/index.h"
 #include "fs/core/replica/impl.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 
@@ -278,7 +279,7 @@ int replica_resync_missing(struct replica_volume *v, const struct row *r, uint16
 static int put_locked(struct fs *fs, const struct row *r, const struct leaf_data *d, const uint8_t *blocks)
 {
 	enum index_table table = row_table(r->key);
-	uint64_t ino = table == TABLE_HISTORY || table == TABLE_OBJECT ? 0 : row_ino(r->key);
+	uint64_t ino = table == TABLE_HISTORY || table == TABLE_OBJECT || table == TABLE_SNAP ? 0 : row_ino(r->key);
 	struct lockset ls;
 
 	rwlock_rdlock(&fs->gate);
@@ -392,7 +393,7 @@ static int take_place(struct fs *fs, const struct replica_view_info *info) REQUI
 	/* Not below any inode that was ever here: no number is given out twice. */
 	raise_u64(&fs->next_ino, info->next_ino);
 	atomic_store(&fs->n_inodes, info->n_inodes);
-	atomic_store(&fs->snapshot_generation, info->snapshot_generation);
+	raise_u64(&fs->snapshot_generation, info->snapshot_generation); /* births of what stays here are no lower than they say */
 	atomic_store(&fs->history, info->epoch);
 	atomic_store(&fs->applied_seq, info->seq);
 	sums_begin_after(fs, info->seq);
@@ -422,6 +423,15 @@ static int unmark(struct fs *fs, uint64_t fence)
 	return replica_save_super(fs, &s);
 }
 
+/* Nobody may be looking at the table of what is shared. */
+static int load_snapshots(struct fs *fs)
+{
+	rwlock_wrlock(&fs->gate);
+	int r = snaps_load(fs);
+	rwlock_wrunlock(&fs->gate);
+	return r;
+}
+
 static int end(struct fs *fs, const struct replica_view_info *info, uint64_t fence)
 {
 	int r = check_view(fs, info);
@@ -430,6 +440,8 @@ static int end(struct fs *fs, const struct replica_view_info *info, uint64_t fen
 		r = become(fs, info);
 	if (r == 0)
 		r = policies_load(fs);
+	if (r == 0)
+		r = load_snapshots(fs);
 	if (r == 0 && fs->resync->kept)
 		r = diverged_sync(fs->resync->kept, true);
 	if (r == 0)

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "fs/core/index.h"
 #include "fs/core/replica/resync.h"
+#include "fs/core/snap/snap.h"
 
 /* ---- a leaf ---- */
 
@@ -317,6 +318,8 @@ int resync_put_row(struct fs *fs, const struct row *r, const struct leaf_data *d
 		return put_leaf(fs, r, d, blocks);
 	case TABLE_INODE:
 		return put_inode(fs, r);
+	case TABLE_SNAP:
+		return snap_put_row(fs, row_ino(r->key), r->value);
 	default:
 		return put_plain(fs, r);
 	}

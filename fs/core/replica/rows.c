@@ -12,6 +12,7 @@
 
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 
 #define LEAF_MAX     (FILE_SIZE_MAX / (LEAF_SLOTS * BLOCK_SIZE))
@@ -170,6 +171,8 @@ static bool key_ok(struct slice key)
 		return false;
 	if (row_table(key) == TABLE_OBJECT) /* any number: they are not counted up */
 		return key.len == 9 && row_ino(key) != 0;
+	if (row_table(key) == TABLE_SNAP) /* from 0 on */
+		return key.len == 9 && row_ino(key) < SNAP_TOP_MAX;
 	if (!number_ok(row_ino(key)))
 		return false;
 	switch (row_table(key)) {
@@ -229,6 +232,8 @@ static bool value_ok(struct slice key, struct slice value)
 		return object_row_decode(row_ino(key), value, &object) == 0;
 	case TABLE_EXTENT:
 		return leaf_row_decode(value, &leaf) == 0;
+	case TABLE_SNAP:
+		return snap_row_check(value) == 0;
 	case TABLE_HISTORY:
 		return value.len == sizeof(le64);
 	case TABLE_INODE:
@@ -267,6 +272,7 @@ static bool is_logical(uint8_t table)
 	case TABLE_ORPHAN:
 	case TABLE_POLICY:
 	case TABLE_OBJECT:
+	case TABLE_SNAP:
 	case TABLE_XATTR:
 		return true;
 	default:

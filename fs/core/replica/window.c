@@ -252,6 +252,7 @@ static int apply_next(struct replica *rep, struct journal_batch *b) REQUIRES(rep
 	struct fs *fs = rep->fs;
 	uint64_t seq = atomic_load(&fs->applied_seq) + 1, promised = 0;
 	bool tried = false;
+	struct record snap;
 	int r = wait_memory(fs);
 
 	if (r == 0)
@@ -260,6 +261,13 @@ static int apply_next(struct replica *rep, struct journal_batch *b) REQUIRES(rep
 		r = replica_check(fs, &b->view, seq, b->info.epoch, &promised);
 	if (r < 0)
 		return r;
+	/* A snapshot that is made or dropped changes what is shared, which nobody may be looking at. */
+	if (replica_batch_is_snap(&b->view, &snap)) {
+		rwlock_wrlock(&fs->gate);
+		r = apply_locked(rep, b, promised);
+		rwlock_wrunlock(&fs->gate);
+		return r;
+	}
 	do {
 		rwlock_rdlock(&fs->gate);
 		r = apply_locked(rep, b, promised);

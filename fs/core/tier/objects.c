@@ -16,9 +16,11 @@
 
 #include "base/log.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 
-#define ROW_VERSION 1
+#define ROW_VERSION         1
+#define ROW_VERSION_SNAPPED 2
 /* Rows read in one go by those who walk the table. */
 #define WALK_ROWS 64u
 
@@ -52,12 +54,16 @@ void objects_close(struct fs *fs)
 int object_row_decode(uint64_t object, struct slice value, struct object_row *ret)
 {
 	static const uint8_t zero[sizeof(((struct object_value *)0)->zero)];
+	struct object_value_2 whole = {0};
 	struct object_value v;
 
-	if (value.len != sizeof(v))
+	if (value.len != sizeof(v) && value.len != sizeof(whole))
 		return -EUCLEAN;
-	memcpy(&v, value.p, sizeof(v));
-	if (v.version != ROW_VERSION || memcmp(v.zero, zero, sizeof(zero)) != 0 || object == 0 || le32_get(v.store) == 0)
+	memcpy(&whole, value.p, value.len);
+	v = whole.v;
+	uint8_t version = value.len == sizeof(v) ? ROW_VERSION : ROW_VERSION_SNAPPED;
+	if (v.version != version || (version == ROW_VERSION_SNAPPED && le64_get(whole.moved_seq) == 0) ||
+	    memcmp(v.zero, zero, sizeof(zero)) != 0 || object == 0 || le32_get(v.store) == 0)
 		return -EUCLEAN;
 	*ret = (struct object_row){
 	    .object = object,
@@ -67,6 +73,7 @@ int object_row_decode(uint64_t object, struct slice value, struct object_row *re
 	    .bytes = le64_get(v.bytes),
 	    .born_ns = (int64_t)le64_get(v.born_ns),
 	    .moved_ns = (int64_t)le64_get(v.moved_ns),
+	    .moved_seq = le64_get(whole.moved_seq),
 	};
 	if (ret->bytes > UINT32_MAX || ret->born_ns < 1 || ret->moved_ns < 0)
 		return -EUCLEAN;
@@ -79,7 +86,7 @@ int object_row_decode(uint64_t object, struct slice value, struct object_row *re
 int objects_get(struct fs *fs, uint64_t object, struct object_row *ret)
 {
 	struct index_key k = key_ino(TABLE_OBJECT, object);
-	struct object_value v;
+	struct object_value_2 v;
 	size_t len;
 	int r = kv_get(fs->kv, key_slice(&k), &v, sizeof(v), &len);
 
@@ -91,8 +98,9 @@ int objects_get(struct fs *fs, uint64_t object, struct object_row *ret)
 static int put_row(struct fs *fs, const struct object_row *o)
 {
 	struct index_key k = key_ino(TABLE_OBJECT, o->object);
+	struct object_value_2 whole = {.moved_seq = le64_make(o->moved_seq)};
 	struct object_value v = {
-	    .version = ROW_VERSION,
+	    .version = o->moved_seq ? ROW_VERSION_SNAPPED : ROW_VERSION,
 	    .store = le32_make(o->store),
 	    .n_blocks = le32_make(o->n_blocks),
 	    .n_live = le32_make(o->n_live),
@@ -103,7 +111,8 @@ static int put_row(struct fs *fs, const struct object_row *o)
 	struct kv_batch *b = index_batch();
 
 	memcpy(v.sealed, o->sealed, sizeof(v.sealed));
-	kv_batch_put(b, key_slice(&k), (struct slice){&v, sizeof(v)});
+	whole.v = v;
+	kv_batch_put(b, key_slice(&k), (struct slice){&whole, o->moved_seq ? sizeof(whole) : sizeof(v)});
 	return kv_write(fs->kv, b);
 }
 
@@ -129,8 +138,9 @@ static int find(struct fs *fs, uint64_t object, struct object_row *ret)
 
 /* ---- what records do ---- */
 
-static int take_from(struct fs *fs, uint64_t object, uint32_t n, int64_t time_ns)
+static int take_from(struct fs *fs, uint64_t object, uint32_t n, const struct applied *applied)
 {
+	int64_t time_ns = applied->time_ns;
 	struct object_row o;
 
 	mutex_lock(&fs->objects->lock);
@@ -138,10 +148,21 @@ static int take_from(struct fs *fs, uint64_t object, uint32_t n, int64_t time_ns
 	if (r == 1) {
 		o.n_live -= n < o.n_live ? n : o.n_live;
 		o.moved_ns = o.moved_ns > time_of(time_ns) ? o.moved_ns : time_of(time_ns);
+		if (snaps_any(fs))
+			o.moved_seq = max_u64(o.moved_seq, applied->seq);
 		r = put_row(fs, &o);
 	}
 	mutex_unlock(&fs->objects->lock);
 	return r;
+}
+
+/*
+ * What a snapshot refers to of an object was live when it was made: the object has lost something since, in a later batch.  So a
+ * dead object is in no snapshot that is newer than its last change; whether it is in an older one nobody has counted.
+ */
+bool objects_needed(struct fs *fs, const struct object_row *o)
+{
+	return o->n_live > 0 || (o->moved_seq && snaps_reach(fs, o->moved_seq));
 }
 
 static uint32_t count_tiered(const struct leaf *l)
@@ -149,14 +170,14 @@ static uint32_t count_tiered(const struct leaf *l)
 	return (uint32_t)__builtin_popcount(leaf_tiered(l));
 }
 
-int objects_moved(struct fs *fs, const struct leaf *old, const struct leaf *new, int64_t time_ns)
+int objects_moved(struct fs *fs, const struct leaf *old, const struct leaf *new, const struct applied *applied)
 {
 	uint32_t had = old->object.id ? count_tiered(old) : 0;
 
 	if (!had)
 		return 0;
 	uint32_t has = new->object.id == old->object.id ? count_tiered(new) : 0;
-	return has < had ? take_from(fs, old->object.id, had - has, time_ns) : 0;
+	return has < had ? take_from(fs, old->object.id, had - has, applied) : 0;
 }
 
 /* The same of each record that names the object, but for the time. */
@@ -198,7 +219,7 @@ int objects_forgotten(struct fs *fs, uint64_t object)
 
 	mutex_lock(&fs->objects->lock);
 	int r = objects_get(fs, object, &o);
-	if (r == 0 && o.n_live == 0) {
+	if (r == 0 && !objects_needed(fs, &o)) {
 		struct kv_batch *b = index_batch();
 
 		kv_batch_delete(b, key_slice(&k));

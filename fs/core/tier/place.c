@@ -175,7 +175,8 @@ static void drop_superseded(struct fs *fs, struct leaf *l, uint16_t mask)
 }
 
 /* One place; *n_placed slots more are tiered in its object. */
-static int apply_place(struct fs *fs, const struct record *r, const struct record_place *p, uint32_t *n_placed)
+static int apply_place(struct fs *fs, const struct record *r, const struct record_place *p, const struct applied *applied,
+		       uint32_t *n_placed)
 {
 	struct leaf old, new;
 	int e = extent_get(fs, r->ino, p->leaf, &old);
@@ -193,7 +194,7 @@ static int apply_place(struct fs *fs, const struct record *r, const struct recor
 	/* As a local change: what the file holds and needs stays as it was. */
 	e = extent_put(fs, NULL, r->ino, p->leaf, &old, &new, NULL);
 	if (e == 0)
-		e = objects_moved(fs, &old, &new, r->time_ns);
+		e = objects_moved(fs, &old, &new, applied);
 	*n_placed += (uint32_t)(__builtin_popcount(mask) - (old.object.id == new.object.id ? __builtin_popcount(tiered) : 0));
 	return e;
 }
@@ -203,13 +204,12 @@ int tier_apply(struct fs *fs, const struct record *r, struct applied *applied)
 	uint32_t n_placed = 0;
 	int e = 0;
 
-	(void)applied;
 	if (r->tier.change == TIER_FORGET)
 		return objects_forgotten(fs, r->tier.object);
 	for (uint32_t i = 0; i < r->tier.n_places && e == 0; i++) {
 		const struct record_place p = record_place_at(r, i);
 
-		e = apply_place(fs, r, &p, &n_placed);
+		e = apply_place(fs, r, &p, applied, &n_placed);
 	}
 	return e < 0 ? e : objects_placed(fs, r, n_placed);
 }
@@ -354,7 +354,7 @@ static int forget_locked(struct fs *fs, uint64_t object)
 
 	if (r < 0)
 		return r;
-	if (o.n_live)
+	if (objects_needed(fs, &o))
 		return -EBUSY;
 	stamp(fs, &o, TIER_FORGET, FS_ROOT_INO, &rec);
 	return fs_log(fs, &rec, 1, 0);

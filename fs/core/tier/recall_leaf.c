@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/recall_impl.h"
 
 /* Files of at most as many leaves lie beside others like them in their object. */
@@ -61,16 +62,20 @@ static int find_stores(struct fs *fs, struct frame_ref *f, uint32_t n)
 int frames_of(struct fs *fs, uint64_t ino, uint64_t leaf, uint64_t n, bool cold, struct frame_ref *ret, uint32_t *ret_n,
 	      uint64_t *ret_end)
 {
-	struct inode *in;
+	struct inode *in, kept;
 	uint32_t found = 0;
-	int r = icache_rdlock_get(fs->icache, ino, &in);
+	bool snapshot = snap_is_ino(ino);
+	int r = snapshot ? snap_inode(fs, ino, &kept) : icache_rdlock_get(fs->icache, ino, &in);
 
 	if (r < 0)
 		return r;
+	if (snapshot)
+		in = &kept;
 	uint64_t n_leaves = S_ISREG(in->mode) ? div_round_up(in->size, FRAME_BYTES) : 0;
 	uint64_t end = n < n_leaves && leaf < n_leaves - n ? leaf + n : n_leaves;
 	r = frames_locked(fs, in, leaf, end, cold, ret, &found, n_leaves);
-	icache_rdunlock(fs->icache, ino);
+	if (!snapshot)
+		icache_rdunlock(fs->icache, ino);
 	if (r == 0)
 		r = find_stores(fs, ret, found);
 	if (r < 0)

@@ -59,9 +59,10 @@ static void skip(struct ageing *a, uint64_t object)
 		s->n_skipped++;
 }
 
-static bool is_dead(const struct object_row *o)
+/* And in no snapshot. */
+static bool is_dead(struct fs *fs, const struct object_row *o)
 {
-	return o->n_live == 0 && o->dead_ns;
+	return !objects_needed(fs, o) && o->dead_ns;
 }
 
 static int consider(void *ctx, const struct object_row *o)
@@ -69,7 +70,7 @@ static int consider(void *ctx, const struct object_row *o)
 	struct search *s = ctx;
 	int64_t age_ns;
 
-	if (s->dead ? !is_dead(o) : o->n_live == 0 || o->n_live >= HALF(o->n_blocks) || is_skipped(s->a, o->object))
+	if (s->dead ? !is_dead(s->a->fs, o) : o->n_live == 0 || o->n_live >= HALF(o->n_blocks) || is_skipped(s->a, o->object))
 		return 0;
 	if (__builtin_sub_overflow(s->now_ns, s->dead ? o->dead_ns : o->born_ns, &age_ns) ||
 	    age_ns < (s->dead || s->a->eager || s->a->repack.hurried ? 0 : MIN_AGE_NS) || ageing_is_writing(s->a->fs, o->object))
@@ -324,7 +325,7 @@ static void finish_removals(struct ageing *a)
 	int r = 0;
 
 	for (size_t i = 0; i < k->n_removals && r == 0 && !ageing_stopping(a); i++) {
-		if (objects_get(a->fs, k->removal[i], &o) < 0 || !is_dead(&o) || ageing_is_writing(a->fs, o.object))
+		if (objects_get(a->fs, k->removal[i], &o) < 0 || !is_dead(a->fs, &o) || ageing_is_writing(a->fs, o.object))
 			continue;
 		const struct tier_store *store = store_of(a, o.store);
 		if (!store)

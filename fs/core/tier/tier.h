@@ -33,6 +33,7 @@ struct object_row {
 	uint64_t bytes;             /* in the store */
 	int64_t born_ns, dead_ns;   /* times of records; dead_ns: when n_live became 0; 0: it is not */
 	int64_t moved_ns;           /* of the newest record that took from it; 0: none did */
+	uint64_t moved_seq;         /* its batch, where there was a snapshot then; 0: there was none */
 	uint8_t sealed[PACK_SEALED_BYTES];
 };
 MUST_CHECK int objects_open(struct fs *fs); /* before records are applied */
@@ -46,7 +47,9 @@ MUST_CHECK int objects_get(struct fs *fs, uint64_t object, struct object_row *re
  */
 MUST_CHECK int objects_each(struct fs *fs, uint64_t object, int (*fn)(void *ctx, const struct object_row *o), void *ctx);
 /* The difference that one leaf's change makes; called by extent_put() for logged changes only. */
-MUST_CHECK int objects_moved(struct fs *fs, const struct leaf *old, const struct leaf *new, int64_t time_ns);
+MUST_CHECK int objects_moved(struct fs *fs, const struct leaf *old, const struct leaf *new, const struct applied *applied);
+/* Something live is in it, or something in a snapshot may be: it stays in its store. */
+bool objects_needed(struct fs *fs, const struct object_row *o);
 /* A TIER record named the object: makes the row when there is none yet, and `n` slots more are live. */
 MUST_CHECK int objects_placed(struct fs *fs, const struct record *r, uint32_t n);
 /* The row goes, unless something is live. */

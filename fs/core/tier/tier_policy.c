@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/ageing_impl.h"
 #include "tier/values.h"
 
@@ -133,6 +134,11 @@ int tier_policy_get(struct fs *fs, uint64_t ino, struct tier_policy *ret)
 int recall_mode_get(struct fs *fs, uint64_t ino, enum recall_mode *ret)
 {
 	char value[FS_POLICY_MAX + 1];
+
+	if (snap_is_ino(ino)) { /* nothing of a snapshot gets a home again */
+		*ret = RECALL_STREAM;
+		return 0;
+	}
 	int r = fs_get_policy(fs, ino, "recall", true, value);
 
 	*ret = RECALL_CACHE;

@@ -1,0 +1,60 @@
+/* snap_impl.h: what the files of fs/core/snap share. */
+#pragma once
+
+#include "fs/core/snap/snap.h"
+
+/* One that this node holds; it stays in the table until its deadlist is empty. */
+struct held {
+	uint32_t top;
+	uint64_t gen;
+	bool dropping;        /* changes under the gate, exclusive, and `lock` */
+	/* guarded by snaps.lock */
+	uint32_t users;       /* who reads it */
+	struct kv *kv;        /* open, or NULL */
+	uint64_t used;        /* by the clock of snaps */
+	bool broken;          /* said already that it cannot be opened */
+	uint64_t only_blocks; /* that nothing else has, when counted */
+	bool counted;
+};
+struct snap {
+	uint64_t gen, seq;
+	int64_t time_ns;
+	uint32_t uid;
+	char name[RECORD_NAME_MAX + 1];
+};
+struct snaps {
+	struct mutex lock;
+	struct cond idle;  /* a held one has no users any more */
+	/* changed under the gate, exclusive, and `lock`: either is enough to read */
+	struct snap *snap; /* by gen */
+	size_t n, cap;
+	struct held **held; /* by top; those being dropped too */
+	size_t n_held, cap_held;
+	/* guarded by lock */
+	uint64_t clock;
+	uint32_t n_open;
+	uint32_t *gone;    /* tops whose directories go when a line is durable */
+	size_t n_gone, cap_gone, n_gone_line;
+	/* not guarded */
+	_Atomic uint32_t line; /* births below are shared: top of the newest held one + 1; 0: none is */
+	_Atomic uint32_t below; /* the same of the one before */
+	_Atomic size_t n_snaps;
+	_Atomic uint64_t oldest_seq;
+	uint64_t prepared;  /* top + 1 of the snapshot made ready for the record about to be applied; 0: none */
+	struct mutex making;   /* one create, delete or step at a time; before ckpt_lock */
+};
+
+struct snap *snaps_find_name(struct snaps *s, struct slice name); /* gate or lock held */
+struct snap *snaps_find_gen(struct snaps *s, uint64_t gen);
+struct held *snaps_find_top(struct snaps *s, uint64_t top);
+struct held *snaps_find_held(struct snaps *s, uint64_t gen); /* not being dropped */
+/* The newest one below `top` that is not being dropped; NULL. */
+struct held *snaps_held_before(struct snaps *s, uint32_t top);
+void snaps_set_line(struct snaps *s); /* after any change of `held` */
+/* Takes it out of the table, and its directory goes with the next checkpoint. */
+MUST_CHECK int snaps_forget_held(struct fs *fs, struct held *h);
+/* open.c; lock is held */
+void held_close_locked(struct snaps *s, struct held *h) REQUIRES(s->lock);
+/* Of one that is not in use: whether its index is that of the state before batch `seq`. */
+bool snap_is_whole(struct fs *fs, uint64_t top, uint64_t seq);
+#define K_ENTRY_BYTES 17u
