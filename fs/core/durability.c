@@ -283,6 +283,8 @@ void fs_sync_async(struct fs *fs, uint64_t ino, struct journal_waiter *w)
 {
 	int r = sync_error(fs);
 
+	if (fs_is_snap(ino)) /* what is durable for good needs no level */
+		ino = FS_ROOT_INO;
 	if (r < 0 || fs->config.read_only)
 		w->done(w, r);
 	else if (!fs_has_policies(fs))

@@ -272,8 +272,18 @@ struct fs_snap {
 };
 MUST_CHECK int fs_snap_create(struct fs *fs, const struct fs_cred *cred, const char *name);
 MUST_CHECK int fs_snap_delete(struct fs *fs, const struct fs_cred *cred, const char *name);
+/* The same, durable on this node only: the caller goes on with fs_sync_async(). */
+MUST_CHECK int fs_snap_create_here(struct fs *fs, const struct fs_cred *cred, const char *name);
+MUST_CHECK int fs_snap_delete_here(struct fs *fs, const struct fs_cred *cred, const char *name);
+/* A time that moves whenever a snapshot comes or goes. */
+int64_t fs_snap_changed_ns(struct fs *fs);
 /* In the order they were made, no lock held; `count`: only_bytes, which may take a walk of the deadlists. */
 MUST_CHECK int fs_snap_each(struct fs *fs, bool count, int (*fn)(void *ctx, const struct fs_snap *s), void *ctx);
+/*
+ * The same as JSON, those from number `gen` on, as many as fit into 60,000 bytes: {"snapshots": [{"name", "gen", "seq", "time_ns",
+ * "held", "only_bytes"}], "next": GEN}, "next" only when there are more.  A name that is not UTF-8 is "name_hex" instead.
+ */
+MUST_CHECK int fs_snap_list_json(struct fs *fs, uint64_t gen, struct buf *out);
 /* -ENOENT also when this node does not hold it. */
 MUST_CHECK int fs_snap_root(struct fs *fs, const char *name, uint64_t *ret_ino);
 bool fs_is_snap(uint64_t ino); /* a number of an inode in a snapshot */

@@ -201,6 +201,8 @@ static const struct control *control_find(const char *name, const char **ret_res
 	const struct control *c = find_in(controls, ARRAY_SIZE(controls), control_name(name), ret_rest);
 
 	if (!c)
+		c = find_in(snap_controls, n_snap_controls, control_name(name), ret_rest);
+	if (!c)
 		c = find_in(tier_controls, n_tier_controls, control_name(name), ret_rest);
 	return c ? c : find_in(usage_controls, n_usage_controls, control_name(name), ret_rest);
 }

@@ -31,6 +31,9 @@ struct control {
 /* Sets the policy `key` of s->ino. */
 void control_set_policy(const struct setting *s, const char *key, struct journal_waiter *w);
 
+/* control_snap.c */
+extern const struct control snap_controls[];
+extern const size_t n_snap_controls;
 /* control_tier.c */
 extern const struct control tier_controls[];
 extern const size_t n_tier_controls;

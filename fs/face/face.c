@@ -14,6 +14,7 @@
  * and attributes that never expire.  Such a mount is taken away without tries: what the kernel holds dirty is refused with EROFS,
  * and the caller mounts anew.
  */
+#include "fs/face/snapshots.h"
 #include "fs/face/virtual.h"
 
 #include <errno.h>
@@ -115,6 +116,8 @@ int face_mount(struct fs *fs, const struct face_options *o, struct face **ret_fa
 		r = find_mountpoint(o->mountpoint, &f->mountpoint);
 	if (r == 0)
 		r = virtual_texts_new(&f->texts);
+	if (r == 0)
+		r = spoiled_new(&f->spoiled);
 	if (r == 0)
 		r = session_open(f, o);
 	if (r < 0) {
@@ -298,6 +301,7 @@ struct face *face_close(struct face *f)
 	if (f->event_fd >= 0)
 		close(f->event_fd);
 	virtual_texts_free(f->texts);
+	spoiled_free(f->spoiled);
 	free(f->workers);
 	free(f->mountpoint);
 	free(f);

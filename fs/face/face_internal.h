@@ -70,6 +70,7 @@ struct face {
 	struct notifier *notifier; /* of a follower's mount */
 	struct deferrals *deferrals;
 	struct virtual_texts *texts; /* virtual.h */
+	struct spoiled *spoiled;     /* snapshots.h */
 	atomic_uint n_running;
 	atomic_int error;      /* first failure of the connection, -errno */
 	atomic_bool connected; /* INIT was answered */

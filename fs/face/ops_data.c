@@ -8,7 +8,7 @@
  * A follower's mount answers OPEN, so that opening for writing says EROFS as a read-only mount does.  So does that of a leader
  * which does not know whether another one took the lead that it was offered.
  */
-#include "fs/face/face_internal.h"
+#include "fs/face/snapshots.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		(void)fuse_reply_err(req, ENOSYS);
 		return;
 	}
-	if ((fi->flags & O_ACCMODE) != O_RDONLY && !fs_takes_changes(f->fs)) {
+	if ((fi->flags & O_ACCMODE) != O_RDONLY && (fs_is_snap(ino) || !fs_takes_changes(f->fs))) {
 		reply_err(req, -EROFS);
 		return;
 	}
@@ -102,6 +102,11 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t 
 	const struct face *f = request_face(req);
 	int r = 0;
 
+	if (fs_is_snap(ino)) {
+		spoiled_add(f->spoiled, ino);
+		reply_err(req, -EROFS);
+		return;
+	}
 	if (write_kills_privs())
 		r = attr_kill_privs(f->fs, &cred, ino);
 	if (r == 0)

@@ -7,6 +7,7 @@
  * A reply that fails found the request gone (the connection ended): nothing is left to tell, only references to return.
  */
 #include "fs/face/face_internal.h"
+#include "fs/face/snapshots.h"
 
 #include <errno.h>
 #include <string.h>
@@ -60,11 +61,18 @@ void attr_to_stat(const struct fs_attr *a, struct stat *ret)
 	ret->st_ctim = ns_to_timespec(a->ctime_ns);
 }
 
-/* generation stays 0: inode numbers are never used twice, so they need no help over NFS. */
+/*
+ * generation stays 0: inode numbers are never used twice, so they need no help over NFS.  But a file of a snapshot that the
+ * kernel has spoiled in its cache is another one from then on.
+ */
 void attr_to_entry(const struct face *f, const struct fs_attr *a, struct fuse_entry_param *ret)
 {
 	*ret = (struct fuse_entry_param){.ino = a->ino, .attr_timeout = face_timeout_s(f), .entry_timeout = face_timeout_s(f)};
 	attr_to_stat(a, &ret->attr);
+	if (!fs_is_snap(a->ino))
+		return;
+	ret->entry_timeout = SNAPSHOT_ENTRY_TIMEOUT_S;
+	ret->generation = spoiled_generation(f->spoiled, a->ino);
 }
 
 /* An inode with the reference that the filesystem counted for the kernel; given back when the kernel did not take it. */

@@ -8,7 +8,8 @@
  *     a subtree:        `tree` serves everything below, as a table of FUSE operations of its own.
  *
  * Numbers.  Bit 63 marks a node of this directory; inodes of a volume stay below 2^62 (records of a leader with more are refused, and
- * counting there from 1 takes longer than the hardware lasts).  Bits 56 to 62 are the row (0: the directory itself), the rest belongs to
+ * counting there from 1 takes longer than the hardware lasts).  With bit 62 besides it is an inode in a snapshot, which the volume
+ * serves like its own (fs/core/snap/snap.h).  Without, bits 56 to 61 are the row (0: the directory itself), the rest belongs to
  * the row.  A subtree's own directory is 0 there.
  *
  * Fresh contents.  The kernel of a leader's mount sends no OPEN and, as it owns sizes there, believes the size of a regular file only
@@ -54,11 +55,11 @@ struct virtual_row {
 	void (*forget)(struct face *f, uint64_t ino, uint64_t n);
 };
 extern const struct virtual_row virtual_rows[]; /* row 0 is nobody's */
-extern const size_t n_virtual_rows;             /* 128 at most */
+extern const size_t n_virtual_rows;             /* 64 at most */
 
 static inline bool virtual_is(uint64_t ino)
 {
-	return ino & VIRTUAL_BIT;
+	return ino >> 62 == VIRTUAL_BIT >> 62;
 }
 static inline uint64_t virtual_ino(unsigned row, uint64_t own)
 {

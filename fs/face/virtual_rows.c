@@ -1,4 +1,5 @@
 /* virtual_rows.c: what .clawfs has, as one table; virtual.h says what a row is. */
+#include "fs/face/snapshots.h"
 #include "fs/face/virtual.h"
 
 #include <sys/stat.h>
@@ -13,6 +14,7 @@ static int make_status(struct face *f, struct buf *out)
 /* Everyone who reaches the mount may read the attribute clawfs.status, and so these files. */
 const struct virtual_row virtual_rows[] = {
     {VIRTUAL_NAME, S_IFDIR | 0555},
+    {"snapshots", S_IFDIR | 0755, .tree = &snapshots_ops},
     {"status", S_IFREG | 0444, .make = make_status},
 };
 const size_t n_virtual_rows = ARRAY_SIZE(virtual_rows);

@@ -153,7 +153,7 @@ static int create_locked(struct fs *fs, const struct fs_cred *cred, const char *
 	return r;
 }
 
-int fs_snap_create(struct fs *fs, const struct fs_cred *cred, const char *name)
+int fs_snap_create_here(struct fs *fs, const struct fs_cred *cred, const char *name)
 {
 	int r = check_name(name);
 
@@ -165,6 +165,13 @@ int fs_snap_create(struct fs *fs, const struct fs_cred *cred, const char *name)
 	mutex_lock(&fs->snaps->making);
 	r = create_locked(fs, cred, name);
 	mutex_unlock(&fs->snaps->making);
+	return r;
+}
+
+int fs_snap_create(struct fs *fs, const struct fs_cred *cred, const char *name)
+{
+	int r = fs_snap_create_here(fs, cred, name);
+
 	return r < 0 ? r : fs_sync(fs);
 }
 
@@ -202,7 +209,7 @@ static int delete_gated(struct fs *fs, const struct fs_cred *cred, const char *n
 	return log_alone(fs, &rec);
 }
 
-int fs_snap_delete(struct fs *fs, const struct fs_cred *cred, const char *name)
+int fs_snap_delete_here(struct fs *fs, const struct fs_cred *cred, const char *name)
 {
 	int r = check_name(name);
 
@@ -220,7 +227,14 @@ int fs_snap_delete(struct fs *fs, const struct fs_cred *cred, const char *name)
 		return r;
 	if (fs->services_started)
 		service_wake(&fs->snapper);
-	return fs_sync(fs);
+	return 0;
+}
+
+int fs_snap_delete(struct fs *fs, const struct fs_cred *cred, const char *name)
+{
+	int r = fs_snap_delete_here(fs, cred, name);
+
+	return r < 0 ? r : fs_sync(fs);
 }
 
 /* ---- directories ---- */

@@ -27,14 +27,13 @@
 
 #define SNAPS_MAX 1024u
 
-/* ---- numbers of inodes in snapshots, as the kernel sees them: bit 63, the top, the inode's own number ---- */
+/* ---- numbers of inodes in snapshots, as the kernel sees them: bits 63 and 62, the top, the inode's own number ---- */
 
-#define SNAP_INO_BIT   (UINT64_C(1) << 63)
+#define SNAP_INO_BIT   (UINT64_C(3) << 62)
 #define SNAP_INO_BITS  40u
 #define SNAP_INO_MASK  ((UINT64_C(1) << SNAP_INO_BITS) - 1)
-/* Tops are below: all ones are left for nodes that are in no tree at all. */
-#define SNAP_TOP_MAX   ((UINT64_C(1) << (63 - SNAP_INO_BITS)) - 1)
-static inline bool snap_is_ino(uint64_t ino) { return ino & SNAP_INO_BIT; }
+#define SNAP_TOP_MAX   ((UINT64_C(1) << (62 - SNAP_INO_BITS)) - 1) /* tops are below */
+static inline bool snap_is_ino(uint64_t ino) { return ino >= SNAP_INO_BIT; }
 static inline uint64_t snap_ino(uint64_t top, uint64_t ino) { return SNAP_INO_BIT | top << SNAP_INO_BITS | ino; }
 static inline uint64_t snap_ino_top(uint64_t ino) { return (ino & ~SNAP_INO_BIT) >> SNAP_INO_BITS; }
 static inline uint64_t snap_ino_own(uint64_t ino) { return ino & SNAP_INO_MASK; }

@@ -40,6 +40,7 @@ struct snaps {
 	_Atomic uint32_t below; /* the same of the one before */
 	_Atomic size_t n_snaps;
 	_Atomic uint64_t oldest_seq;
+	_Atomic int64_t changed_ns;
 	uint64_t prepared;  /* top + 1 of the snapshot made ready for the record about to be applied; 0: none */
 	struct mutex making;   /* one create, delete or step at a time; before ckpt_lock */
 };
@@ -50,7 +51,7 @@ struct held *snaps_find_top(struct snaps *s, uint64_t top);
 struct held *snaps_find_held(struct snaps *s, uint64_t gen); /* not being dropped */
 /* The newest one below `top` that is not being dropped; NULL. */
 struct held *snaps_held_before(struct snaps *s, uint32_t top);
-void snaps_set_line(struct snaps *s); /* after any change of `held` */
+void snaps_set_line(struct fs *fs); /* after any change of `held` */
 /* Takes it out of the table, and its directory goes with the next checkpoint. */
 MUST_CHECK int snaps_forget_held(struct fs *fs, struct held *h);
 /* open.c; lock is held */

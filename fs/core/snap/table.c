@@ -101,17 +101,26 @@ struct held *snaps_held_before(struct snaps *s, uint32_t top)
 	return NULL;
 }
 
-void snaps_set_line(struct snaps *s)
+void snaps_set_line(struct fs *fs)
 {
+	struct snaps *s = fs->snaps;
 	const struct held *newest = snaps_held_before(s, UINT32_MAX), *next = newest ? snaps_held_before(s, newest->top) : NULL;
 	uint64_t oldest = UINT64_MAX;
 
 	for (size_t i = 0; i < s->n; i++)
 		oldest = min_u64(oldest, s->snap[i].seq);
+	int64_t now = clock_real_ns(fs->clock), was = atomic_load(&s->changed_ns);
+
+	atomic_store(&s->changed_ns, now > was ? now : was + 1);
 	atomic_store(&s->line, newest ? newest->top + 1 : 0);
 	atomic_store(&s->below, next ? next->top + 1 : 0);
 	atomic_store(&s->n_snaps, s->n);
 	atomic_store(&s->oldest_seq, oldest);
+}
+
+int64_t fs_snap_changed_ns(struct fs *fs)
+{
+	return atomic_load(&fs->snaps->changed_ns);
 }
 
 bool snap_shares(struct fs *fs, uint32_t birth)
@@ -375,7 +384,7 @@ static int apply_snap(struct fs *fs, const struct record *r, uint64_t seq)
 		e = kv_write(fs->kv, b);
 	}
 	raise_u64(&fs->snapshot_generation, top + 1);
-	snaps_set_line(s);
+	snaps_set_line(fs);
 	return e;
 }
 
@@ -395,7 +404,7 @@ static int apply_drop(struct fs *fs, const struct record *r)
 	mutex_lock(&s->lock);
 	remove_snap(s, snap);
 	mutex_unlock(&s->lock);
-	snaps_set_line(s);
+	snaps_set_line(fs);
 	return 0;
 }
 
@@ -435,7 +444,7 @@ int snap_put_row(struct fs *fs, uint64_t gen, struct slice value)
 		return e;
 	if (h)
 		e = drop_held(fs, h);
-	snaps_set_line(s);
+	snaps_set_line(fs);
 	if (e < 0 || !value.p)
 		return e < 0 ? e : delete_snap(fs, gen);
 	struct snap snap;
@@ -523,6 +532,6 @@ int snaps_load(struct fs *fs)
 			r = -EUCLEAN;
 	if (r == -EUCLEAN)
 		log_error("the index's table of snapshots contradicts itself: run clawfs fsck, or restore from a replica");
-	snaps_set_line(s);
+	snaps_set_line(fs);
 	return r;
 }
