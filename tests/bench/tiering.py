@@ -7,15 +7,19 @@
 
   out, in    a file aged out, and read cold from end to end, in MiB/s; curl uploads and downloads the same file as one object
   stream     the same read where what is fetched is not kept (clawfs.recall=stream)
-  small      files of 10 KiB aged out, and all of them recalled, in files/s; rclone (and s3cmd, --s3cmd) copy them to and from a bucket
+  small      files of 10 KiB aged out, and all of them recalled, in files/s; rclone copies them to and from a bucket
 
-Client, server and filesystem share this machine's processors.  Sides alternate; medians count.  --json FILE keeps all samples.
+Client, server and filesystem share this machine's processors.  Sides alternate; medians count.  Beside the rates stand seconds of
+processor time, of the client (curl, rclone, or the daemon and who asks it) and of the server, for the whole of the file or of the
+files: they say where time goes, and hardly depend on what else the machine does.  --json FILE keeps all samples.
 Exit status: 0 done, 1 something failed, 2 usage.
 """
 
 import argparse
 import json
+import mmap
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -84,26 +88,77 @@ class Mount:
         subprocess.run(["umount", "-l", self.mnt], stderr=subprocess.DEVNULL)
 
 
-def timed(work, *args):
-    began = time.monotonic()
-    work(*args)
-    return time.monotonic() - began
+def forget(path):
+    """Out of the page cache with it."""
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+class Cost:
+    """Seconds that some work took: of the clock, and of processors, by whom it was done."""
+
+    def __init__(self, daemons, servers_):
+        self.daemons, self.servers, self.before = daemons, servers_, None
+
+    @staticmethod
+    def of_processes(pids):
+        ticks = 0
+        for pid in pids:
+            with open("/proc/%d/stat" % pid) as f:
+                fields = f.read().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def now(self):
+        own, children = os.times(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        client = own.user + own.system + children.ru_utime + children.ru_stime + self.of_processes(self.daemons)
+        return time.monotonic(), client, self.of_processes(self.servers)
+
+    def of(self, work, *args):
+        before = self.now()
+        work(*args)
+        return [b - a for a, b in zip(before, self.now())]
 
 
 class Bench:
-    def __init__(self, args, work, server, mount):
-        self.args, self.work, self.server, self.mount = args, work, server, mount
+    def __init__(self, args, work):
+        self.args, self.work = args, work
+        self.server = self.mount = None
         self.samples = {}
-        server.client.make_bucket("plain")
         self.big = os.path.join(work, "big")
         # Bytes that do not compress, as archives and media are.
         with open(self.big, "wb") as f:
             for _ in range(args.mib):
                 f.write(os.urandom(MIB))
 
-    def keep(self, row, side, value):
-        self.samples.setdefault(row, {}).setdefault(side, []).append(value)
-        say("%s %s: %.1f" % (row, side, value))
+    def run_group(self, group, order):
+        """Each side has a server of its own: one keeps what was removed for hours, and the more it holds the slower it is."""
+        mode = b"stream" if group == "stream" else b"cache"
+        for side in order:
+            work = tempfile.mkdtemp(dir=self.work)
+            with servers.RadosGW() as self.server:
+                self.server.client.make_bucket("plain")
+                try:
+                    if side == "clawfs":
+                        self.mount = Mount(self.args.clawfs, work, self.server)
+                        self.small_clawfs() if group == "small" else self.big_clawfs(mode)
+                    else:
+                        self.small_rclone(work) if group == "small" else self.big_curl(mode)
+                finally:
+                    if self.mount:
+                        self.mount.close()
+                    self.mount = None
+                    shutil.rmtree(work, ignore_errors=True)
+
+    def measure(self, row, side, units, work, *args):
+        """One sample: units a second, and seconds of processor time."""
+        wall, client, server = Cost([self.mount.process.pid] if side == "clawfs" else [], self.server.pids()).of(work, *args)
+        self.keep(row, side, units / wall, client, server)
+
+    def keep(self, row, side, rate, client, server):
+        self.samples.setdefault(row, {}).setdefault(side, []).append({"rate": rate, "client_s": client, "server_s": server})
+        say("%s %s: %.1f, processor seconds: client %.2f, server %.2f" % (row, side, rate, client, server))
 
     def curl(self, *args):
         s = self.server
@@ -122,7 +177,7 @@ class Bench:
                 pass
 
     def fresh(self, mode):
-        """A copy of the large file on the mount, settled; removed objects do not matter: the server has memory enough for one."""
+        """A copy of the large file on the mount, settled."""
         path = os.path.join(self.mount.mnt, "big")
         shutil.copyfile(self.big, path)
         os.setxattr(path, "clawfs.recall", mode)
@@ -132,60 +187,76 @@ class Bench:
         self.mount.settle()
         return path
 
-    def big_rows(self, mode):
-        drop_caches()
-        with open(self.big, "rb") as f:  # both sides read what is in memory
+    def warm_up(self):
+        """What both sides find: the large file in memory, and free memory that was used lately.
+
+        A virtual machine that gives free memory back to its host pays for the first touch of each page as much as for hashing it.
+        """
+        with open(self.big, "rb") as f:
             while f.read(MIB):
                 pass
-        row_in = "in" if mode == b"cache" else "stream"
-        self.keep("out", "curl", self.args.mib / timed(self.curl_put))
-        self.keep(row_in, "curl", self.args.mib / timed(self.curl_get))
-        self.server.client.request("DELETE", "/plain/big")
+        with mmap.mmap(-1, 3 * self.args.mib * MIB) as m:
+            for at in range(0, len(m), mmap.PAGESIZE):
+                m[at] = 1
+
+    def big_curl(self, mode):
+        self.warm_up()
+        self.measure("out", "curl", self.args.mib, self.curl_put)
+        self.measure("stream" if mode == b"stream" else "in", "curl", self.args.mib, self.curl_get)
+
+    def big_clawfs(self, mode):
         path = self.fresh(mode)
-        self.keep("out", "clawfs", self.args.mib / timed(self.mount.tier, "evict", path))
-        drop_caches()
-        self.keep(row_in, "clawfs", self.args.mib / timed(self.read, path))
-        os.unlink(path)
-        self.mount.settle()
-        self.empty_store()
+        self.warm_up()
+        self.measure("out", "clawfs", self.args.mib, self.mount.tier, "evict", path)
+        forget(path)
+        self.measure("stream" if mode == b"stream" else "in", "clawfs", self.args.mib, self.read, path)
 
-    def empty_store(self):
-        """The grace time is not waited for: memory of the server would fill."""
-        os.setxattr(self.mount.mnt, "clawfs.tier.scan", b"1")
+    def read_all(self, top):
+        for i in range(self.args.files):
+            self.read(os.path.join(top, "%05d" % i))
 
-    def small_row(self):
-        n = self.args.files
-        top, plain, back = (os.path.join(self.mount.mnt, "small"), os.path.join(self.work, "small"), os.path.join(self.work, "back"))
-        for d in (top, plain):
-            os.makedirs(d)
-            for i in range(n):
-                with open(os.path.join(d, "%05d" % i), "wb") as f:
-                    f.write(os.urandom(10240))
+    def make_small(self, top):
+        os.makedirs(top)
+        for i in range(self.args.files):
+            with open(os.path.join(top, "%05d" % i), "wb") as f:
+                f.write(os.urandom(10240))
+
+    def small_clawfs(self):
+        n, top = self.args.files, os.path.join(self.mount.mnt, "small")
+        self.make_small(top)
         self.mount.settle()
-        self.keep("small out", "clawfs", n / timed(self.mount.tier, "evict", top))
+        self.warm_up()
+        self.measure("small out", "clawfs", n, self.mount.tier, "evict", top)
         drop_caches()
-        self.keep("small in", "clawfs", n / timed(self.mount.tier, "recall", top))
+        self.measure("small in", "clawfs", n, self.mount.tier, "recall", top)
         self.mount.tier("evict", top)
         drop_caches()
-        self.keep("small read", "clawfs", n / timed(lambda: [self.read(os.path.join(top, "%05d" % i)) for i in range(n)]))
+        self.measure("small read", "clawfs", n, self.read_all, top)
+        self.mount.tier("recall", top)
+        drop_caches()
+        self.measure("small hot", "clawfs", n, self.read_all, top)
+
+    def small_rclone(self, work):
+        n, plain, back = self.args.files, os.path.join(work, "small"), os.path.join(work, "back")
+        self.make_small(plain)
+        self.warm_up()
         remote = ":s3,provider=Ceph,endpoint='%s',access_key_id=%s,secret_access_key=%s:plain/small" % (
             self.server.endpoint, self.server.access_key, self.server.secret_key)
         rclone = ("rclone", "--config", "/dev/null", "--transfers", "16", "--checkers", "16", "copy")
-        self.keep("small out", "rclone", n / timed(run, *rclone, plain, remote))
-        took = timed(run, *rclone, remote, back)
-        self.keep("small in", "rclone", n / took)
-        self.keep("small read", "rclone", n / took)
-        for d in (top, plain, back):
-            shutil.rmtree(d)
+        self.measure("small out", "rclone", n, run, *rclone, plain, remote)
+        self.measure("small in", "rclone", n, run, *rclone, remote, back)
+        for row in ("small read", "small hot"):
+            self.samples.setdefault(row, {}).setdefault("rclone", []).append(self.samples["small in"]["rclone"][-1])
 
     def report(self):
-        print("%-12s %12s %12s %8s  %s" % ("row", "clawfs", "other", "ratio", "other"))
+        print("%-12s %10s %10s %7s  %-8s %-24s %s" % ("row", "clawfs", "other", "ratio", "other", "processor s, clawfs", "other"))
         for row, sides in self.samples.items():
-            ours = statistics.median(sides["clawfs"])
-            for side, values in sides.items():
-                if side != "clawfs":
-                    theirs = statistics.median(values)
-                    print("%-12s %12.1f %12.1f %8.2f  %s" % (row, ours, theirs, ours / theirs, side))
+            middle = {side: {k: statistics.median(s[k] for s in samples) for k in samples[0]} for side, samples in sides.items()}
+            ours = middle.pop("clawfs")
+            for side, theirs in middle.items():
+                print("%-12s %10.1f %10.1f %7.2f  %-8s %-24s %s" % (
+                    row, ours["rate"], theirs["rate"], ours["rate"] / theirs["rate"], side,
+                    *("client %.2f server %.2f" % (m["client_s"], m["server_s"]) for m in (ours, theirs))))
 
 
 def main():
@@ -200,24 +271,15 @@ def main():
     args = p.parse_args()
     work = tempfile.mkdtemp(prefix="clawfs-bench-", dir=args.dir)
     try:
-        with servers.RadosGW() as server:
-            mount = Mount(args.clawfs, work, server)
-            try:
-                bench = Bench(args, work, server, mount)
-                rows = args.rows.split(",")
-                for _ in range(args.runs):
-                    if "in" in rows or "out" in rows:
-                        bench.big_rows(b"cache")
-                    if "stream" in rows:
-                        bench.big_rows(b"stream")
-                    if "small" in rows:
-                        bench.small_row()
-                bench.report()
-                if args.json:
-                    with open(args.json, "w") as f:
-                        json.dump(bench.samples, f, indent=1)
-            finally:
-                mount.close()
+        bench = Bench(args, work)
+        groups = [g for g in ("in", "stream", "small") if g in args.rows.split(",") or (g == "in" and "out" in args.rows.split(","))]
+        for i in range(args.runs):
+            for group in groups:
+                bench.run_group(group, ("clawfs", "other") if i % 2 else ("other", "clawfs"))
+        bench.report()
+        if args.json:
+            with open(args.json, "w") as f:
+                json.dump(bench.samples, f, indent=1)
     except (RuntimeError, OSError) as e:
         say("failed: %s" % e)
         return 1

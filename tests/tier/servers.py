@@ -131,9 +131,17 @@ class RadosGW(_Server):
             variables.update(S3_TLS_PORT=str(port + 1), S3_TLS_CERT=certificate, S3_TLS_KEY=key)
         self._run("start", port, port + 2, **variables)
 
+    def pids(self):
+        """Of all its daemons."""
+        run = os.path.join(self.dir, "state", "run")
+        return [self._pid(name) for name in sorted(os.listdir(run)) if name.endswith(".pid")]
+
+    def _pid(self, name):
+        with open(os.path.join(self.dir, "state", "run", name)) as f:
+            return int(f.read())
+
     def _pids(self):
-        with open(os.path.join(self.dir, "state", "run", "osd.0.pid")) as f:
-            return [int(f.read())]
+        return [self._pid("osd.0.pid")]
 
 
 class Swift(_Server):
