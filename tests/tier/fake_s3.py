@@ -29,7 +29,8 @@ Verbs are PUT, GET, HEAD, DELETE and LIST.  Faults, each for the next `times` re
     endless         a listing whose next page is the same one
 
 What it is as a whole: clock_offset (seconds its clock is ahead), capacity (bytes; full_answer says how it refuses more),
-conditions ("yes", "no": 501 as Swift, "ignored"), md5_etags, page_size.  other_keys: {access key: secret key} of more users.
+conditions ("yes", "no": 501 as Swift, "ignored"), md5_etags, page_size, unsigned ("yes": over plain HTTP a body need not be in the
+signature by its SHA-256; else one of REFUSE_UNSIGNED).  other_keys: {access key: secret key} of more users.
 
 hook(verb, key, when), if set, is called in the middle of each request: "before" it is carried out and "after" it was, before the
 answer.  When it returns true the connection ends there.
@@ -62,7 +63,14 @@ import xml.sax.saxutils
 import sigv4
 
 Object = collections.namedtuple("Object", "data etag modified storage_class")
-SETTINGS = ("clock_offset", "capacity", "full_answer", "conditions", "md5_etags", "page_size", "secret_key", "access_key")
+SETTINGS = ("clock_offset", "capacity", "full_answer", "conditions", "md5_etags", "page_size", "secret_key", "access_key",
+            "unsigned")
+
+
+REFUSE_UNSIGNED = {"no": (400, "InvalidRequest", "the payload must be signed over plain HTTP"),
+                   "unknown": (400, "XAmzContentSHA256Mismatch", "The provided x-amz-content-sha256 does not match"),
+                   "hashed": (403, "SignatureDoesNotMatch", "The signature does not match"),
+                   "denied": (403, "AccessDenied", "denied by the bucket's policy")}
 
 
 class Refusal(Exception):
@@ -194,7 +202,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if payload != "UNSIGNED-PAYLOAD" and payload != hashlib.sha256(body).hexdigest():
             raise Refusal(400, "XAmzContentSHA256Mismatch", "The provided x-amz-content-sha256 does not match")
         if payload == "UNSIGNED-PAYLOAD" and not store.tls:
-            raise Refusal(400, "InvalidRequest", "the payload must be signed over plain HTTP")
+            if store.unsigned != "yes":
+                raise Refusal(*REFUSE_UNSIGNED[store.unsigned])
+            if body and "content-md5" not in names:
+                raise Refusal(400, "InvalidRequest", "nothing in the signature covers the body")
 
     # ---- what is done: (status, body, headers)
 
@@ -379,7 +390,7 @@ class FakeS3:
         self.clock_offset, self.capacity, self.conditions, self.md5_etags, self.page_size = 0, None, "yes", True, 1000
         self.full_answer = (403, "QuotaExceeded", "no room")
         self.requests, self.faults, self.connections, self.open = [], [], 0, set()
-        self.other_keys, self.hook = {}, None
+        self.other_keys, self.hook, self.unsigned = {}, None, "yes"
         self.lock = threading.RLock()
         self.closing = threading.Event()
         self.tls = None

@@ -259,6 +259,28 @@ class FakeTest(StoreTest):
         self.server.set(md5_etags=False)
         self.assertFalse(self.check(t.put("e", b"x"))["verified"])
 
+    def test_a_store_that_insists_on_the_sha256_of_a_body_gets_it(self):
+        statuses = lambda: [r["status"] for r in self.server.requests]
+        for how, (status, _, _) in fake_s3.REFUSE_UNSIGNED.items():
+            with self.subTest(how=how):
+                self.server.set(unsigned=how)
+                self.server.requests.clear()
+                t = self.tool(self.server)
+                self.assertTrue(self.check(t.put("a-" + how, b"x" * 70000))["verified"])
+                self.assertEqual(statuses(), [status, 200])
+                # And it is not asked again.
+                self.assertTrue(self.check(t.put("b-" + how, b"y" * 70000))["verified"])
+                self.assertEqual(statuses(), [status, 200, 200])
+                self.server.fault("corrupt_upload", verb="PUT")
+                self.check(t.put("c-" + how, b"z" * 70000), "EBADMSG")
+                self.assertNotIn("pre/c-" + how, self.objects)
+        # One that took a body with its MD5 and refuses the next one means something else.
+        self.server.set(unsigned="yes")
+        t = self.open()
+        self.server.set(unsigned="denied")
+        self.check(t.put("d", b"x"), "EACCES")
+        self.assertEqual(statuses(), [403])
+
     def test_ranges_are_what_was_asked_for(self):
         t = self.open()
         data = os.urandom(3 * MIB)

@@ -158,6 +158,17 @@ bool s3_answer_skew(const struct s3_answer *a, int64_t real_ns, int64_t used_ns,
 	return true;
 }
 
+bool s3_answer_wants_sha256(const struct s3_answer *a)
+{
+	/* A store that insists says so in words of its own; a bucket's policy may deny it; one that does not know it hashes. */
+	static const char *const codes[] = {"XAmzContentSHA256Mismatch", "SignatureDoesNotMatch", "AccessDenied"};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(codes); i++)
+		if (strcmp(a->error.code, codes[i]) == 0)
+			return true;
+	return a->http.status == 400 && s3_answer_error(a, false) == -EPROTO;
+}
+
 static bool take_number(const char **text, uint64_t *ret)
 {
 	char *end;

@@ -23,6 +23,9 @@ int64_t s3_answer_retry_after(const struct s3_answer *a, int64_t real_ns);
 /* The store's clock less ours, when it refused a request for the time it carried; false when that was not the reason. */
 MUST_CHECK bool s3_answer_skew(const struct s3_answer *a, int64_t real_ns, int64_t used_ns, int64_t *ret_skew_ns);
 
+/* Whether a put that was refused may pass with the body's SHA-256 in its signature instead of its MD5. */
+bool s3_answer_wants_sha256(const struct s3_answer *a);
+
 /* "bytes 0-9/100": -EPROTO. */
 struct s3_range {
 	uint64_t from, to, size; /* to: the last byte; size 0: unknown */

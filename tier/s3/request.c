@@ -111,7 +111,7 @@ static int make_lines(const struct s3_request *q, const char *authorization, str
 
 static int make_attempt(struct s3_store *s, const struct s3_request *q, struct attempt *a)
 {
-	const char *payload = !q->body ? SIGV4_EMPTY_PAYLOAD : s->tls ? SIGV4_UNSIGNED_PAYLOAD : q->content_sha256;
+	const char *payload = !q->body ? SIGV4_EMPTY_PAYLOAD : q->content_sha256 ? q->content_sha256 : SIGV4_UNSIGNED_PAYLOAD;
 	CLEANUP_BUF struct buf authorization = {0};
 
 	a->request = q;

@@ -16,6 +16,9 @@
 #include "tier/s3/credentials.h"
 #include "tier/s3/sigv4.h"
 
+/* What the signature of a put has of its body, over plain HTTP.  Which, the store's first answer says. */
+enum s3_bodies { S3_BODIES_UNKNOWN, S3_BODIES_MD5, S3_BODIES_SHA256 };
+
 struct s3_store {
 	struct object_store base;
 	struct store_definition definition;
@@ -24,6 +27,7 @@ struct s3_store {
 	struct credential_source *source;
 	struct sigv4_signer signer;
 	_Atomic int64_t skew_ns; /* the store's clock less ours, when it was found to matter */
+	_Atomic enum s3_bodies bodies;
 	bool tls;
 	char origin[420]; /* "https://host:port" */
 	char host[400];   /* "host:port" as the Host header has it */
@@ -40,7 +44,8 @@ struct s3_request {
 	bool create;       /* a put: only when there is none */
 	const struct iovec *body;
 	int n_body;
-	const char *content_md5, *content_sha256; /* of the body; base64, hex; NULL: not said, empty */
+	const char *content_md5;    /* of the body, base64; NULL: not said */
+	const char *content_sha256; /* of the body, hex; NULL: its hash is no part of the signature */
 	uint64_t expected;                        /* bytes of the answer */
 	int (*sink)(void *ctx, const struct http_response *r, const uint8_t *p, size_t len); /* of a success only */
 	void *ctx;

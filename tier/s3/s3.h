@@ -2,8 +2,8 @@
  * s3.h: an object store that speaks the protocol of Amazon S3: Amazon's, Ceph's, Swift's and many others.
  *
  * What is used of it: single PUT (with Content-MD5, and If-None-Match: * for OBJECT_CREATE), GET with Range, HEAD, DELETE,
- * ListObjectsV2.  Requests are signed with Signature Version 4; the hash of a body is part of the signature over plain HTTP, and
- * left to TLS otherwise.  Nothing asks a store for checksums of its own (x-amz-checksum-*): many do not know them.
+ * ListObjectsV2.  Requests are signed with Signature Version 4; over plain HTTP the signature covers a hash of the body, its MD5 or,
+ * where the store insists, its SHA-256; over TLS that is left to TLS.  Nothing asks a store for checksums of its own (x-amz-checksum-*): many do not know them.
  *
  * put(): call->verified is set when the store answered with the MD5 of what we sent as its ETag.  That is so of unencrypted
  * single-part objects nearly everywhere, and never of ones that Amazon encrypts with a key of its own (SSE-KMS): read those back.
