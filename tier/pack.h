@@ -90,8 +90,13 @@ struct pack_frame {
 	uint32_t len; /* in the object, header included */
 };
 /*
+ * What the header of a frame says, which is checked by itself and not authenticated: good for making room.  As pack_read_frame(), and
+ * -ENODATA, with *ret set, when only the header is there.
+ */
+MUST_CHECK int pack_look_frame(uint32_t offset, const uint8_t *p, size_t len, struct pack_frame *ret);
+/*
  * The frame at `offset` of the object, whose bytes from there on are [p, p + len), `len` may go beyond the frame: its blocks into
- * `blocks` (PACK_LEAF_BYTES of room), verified.  -ENODATA: len ends before the frame does (ret->len is set when its header is
+ * `blocks` (room for those of its mask, at most PACK_LEAF_BYTES), verified.  -ENODATA: len ends before the frame does (ret->len is set when its header is
  * there and has a good checksum, else 0; it is at most PACK_FRAME_MAX_BYTES).  After another error ret is as it was, and blocks
  * hold nothing of use.
  */

@@ -185,6 +185,17 @@ static int look(uint32_t offset, const uint8_t *p, size_t len, struct pack_frame
 	return r == 0 && ret_f->len > len ? -ENODATA : r;
 }
 
+int pack_look_frame(uint32_t offset, const uint8_t *p, size_t len, struct pack_frame *ret)
+{
+	struct pack_frame_header h;
+	struct pack_frame f;
+	int r = look(offset, p, len, &h, &f);
+
+	if (r == 0 || r == -ENODATA)
+		*ret = f;
+	return r;
+}
+
 int pack_read_frame(const struct pack_key *key, uint32_t offset, const uint8_t *p, size_t len, struct pack_frame *ret,
 		    uint8_t *blocks)
 {

@@ -111,7 +111,6 @@ const uint8_t *cold_frame(struct cold *c, const struct leaf_object *at, uint16_t
 
 static int recall_leaf(struct cold *c, struct fs *fs, uint64_t ino, uint64_t leaf)
 {
-	CLEANUP_FREE uint8_t *packed = test_alloc(LEAF_BYTES);
 	struct leaf l;
 	size_t n = 0;
 
@@ -123,11 +122,14 @@ static int recall_leaf(struct cold *c, struct fs *fs, uint64_t ino, uint64_t lea
 	const struct frame *f = find(c, &l.object);
 	if (!f)
 		return -ENOENT;
+	uint8_t *blocks = recalled_room(f->mask);
+	if (!blocks)
+		return -ENOMEM;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
 		if (f->mask >> i & 1)
-			memcpy(packed + n++ * BLOCK_SIZE, f->blocks + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+			memcpy(blocks + n++ * BLOCK_SIZE, f->blocks + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
 	const struct pack_frame pf = {.ino = f->ino, .leaf = f->leaf, .mask = f->mask, .len = f->len};
-	return recalled_put(fs, &l.object, &pf, packed, 0, TELL_NOTHING);
+	return recalled_put(fs, &l.object, &pf, blocks, 0, TELL_NOTHING);
 }
 
 int cold_recall(struct cold *c, struct fs *fs)

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "base/crc32c.h"
 #include "fs/core/tier/tier.h"
@@ -19,10 +20,11 @@ struct keep {
 	struct fs *fs;
 	struct keep_leaf *leaf;
 	uint32_t n, n_blocks;
-	uint8_t *room;    /* the blocks of all masks one after the other, aligned */
-	pointer_t *home;  /* of each of them */
-	struct run *runs; /* RUNS_MAX */
+	const uint8_t **from; /* the blocks of all masks one after the other, where they are */
+	pointer_t *home;      /* of each of them */
+	struct run *runs;     /* RUNS_MAX */
 	struct arena_write *writes;
+	struct iovec *iov;
 };
 
 static bool same_frame(const struct leaf *l, const struct leaf_object *at)
@@ -33,7 +35,7 @@ static bool same_frame(const struct leaf *l, const struct leaf_object *at)
 /* Narrows the mask to what is cold now, and compares data with what the slots want. */
 static int plan_leaf(struct keep *k, struct keep_leaf *v)
 {
-	uint8_t *to = k->room + (size_t)k->n_blocks * BLOCK_SIZE;
+	const uint8_t **from = k->from + k->n_blocks, *block = v->blocks;
 	struct leaf l;
 
 	icache_rdlock(k->fs->icache, v->ino);
@@ -43,14 +45,14 @@ static int plan_leaf(struct keep *k, struct keep_leaf *v)
 		return r;
 	if (!same_frame(&l, &v->at))
 		return -ESTALE;
-	v->mask &= leaf_cold(&l);
+	v->mask &= leaf_cold(&l) & v->has;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
-		if (!(v->mask >> i & 1))
-			continue;
-		memcpy(to, v->blocks + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
-		if (crc32c(0, to, BLOCK_SIZE) != l.slot[i].crc)
-			return -EBADMSG;
-		to += BLOCK_SIZE;
+		if (v->mask >> i & 1) {
+			if (crc32c(0, block, BLOCK_SIZE) != l.slot[i].crc)
+				return -EBADMSG;
+			*from++ = block;
+		}
+		block += (v->has >> i & 1) * (size_t)BLOCK_SIZE;
 	}
 	return 0;
 }
@@ -68,21 +70,48 @@ static void plan(struct keep *k)
 	}
 }
 
+/* One after the other on disk, from wherever they are: one write. */
+static int write_together(struct keep *k)
+{
+	int n = 0;
+
+	for (uint32_t i = 0; i < k->n_blocks; i++) {
+		if (i > 0 && k->from[i] == k->from[i - 1] + BLOCK_SIZE)
+			k->iov[n - 1].iov_len += BLOCK_SIZE;
+		else
+			k->iov[n++] = (struct iovec){(void *)(uintptr_t)k->from[i], BLOCK_SIZE};
+	}
+	return arena_writev(k->fs->arena, k->home[0], k->iov, n);
+}
+
+/* Where space is scattered: pieces that lie together on both sides. */
+static int write_pieces(struct keep *k)
+{
+	struct arena_write *last = NULL;
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < k->n_blocks; i++) {
+		if (last && k->from[i] == k->from[i - 1] + BLOCK_SIZE && k->home[i] == pointer_add(k->home[i - 1], 1)) {
+			last->n_blocks++;
+			continue;
+		}
+		last = &k->writes[n++];
+		*last = (struct arena_write){.at = k->home[i], .n_blocks = 1, .p = k->from[i]};
+	}
+	return arena_write_many(k->fs->arena, k->writes, n);
+}
+
 static int write_blocks(struct keep *k)
 {
-	const uint8_t *from = k->room;
 	uint32_t n_runs, at = 0;
 	int r = arena_alloc(k->fs->arena, k->n_blocks, 0, false, k->runs, RUNS_MAX, &n_runs);
 
 	if (r < 0)
 		return r;
-	for (uint32_t i = 0; i < n_runs; i++) {
-		k->writes[i] = (struct arena_write){.at = k->runs[i].start, .n_blocks = k->runs[i].n_blocks, .p = from};
-		from += (size_t)k->runs[i].n_blocks * BLOCK_SIZE;
+	for (uint32_t i = 0; i < n_runs; i++)
 		for (uint32_t b = 0; b < k->runs[i].n_blocks; b++)
 			k->home[at++] = pointer_add(k->runs[i].start, b);
-	}
-	r = arena_write_many(k->fs->arena, k->writes, n_runs);
+	r = n_runs == 1 ? write_together(k) : write_pieces(k);
 	if (r == 0)
 		return 0;
 	for (uint32_t i = 0; i < n_runs; i++)
@@ -157,20 +186,19 @@ static int keep_gated(struct keep *k)
 static int keep_prepare(struct keep *k)
 {
 	size_t blocks = (size_t)k->n * LEAF_SLOTS;
-	void *room = NULL;
 
-	if (posix_memalign(&room, DISK_BLOCK, blocks * BLOCK_SIZE))
-		return -ENOMEM;
-	k->room = room;
+	k->from = malloc(blocks * sizeof(*k->from));
+	k->iov = malloc(blocks * sizeof(*k->iov));
 	k->home = malloc(blocks * sizeof(*k->home));
 	k->runs = malloc(RUNS_MAX * sizeof(*k->runs));
 	k->writes = malloc(RUNS_MAX * sizeof(*k->writes));
-	return k->home && k->runs && k->writes ? 0 : -ENOMEM;
+	return k->from && k->iov && k->home && k->runs && k->writes ? 0 : -ENOMEM;
 }
 
 static void keep_end(struct keep *k)
 {
-	free(k->room);
+	free(k->from);
+	free(k->iov);
 	free(k->home);
 	free(k->runs);
 	free(k->writes);
@@ -195,8 +223,14 @@ int tier_keep_leaves(struct fs *fs, struct keep_leaf *v, uint32_t n)
 
 int tier_keep_leaf(struct fs *fs, uint64_t ino, uint64_t leaf, const struct leaf_object *at, uint16_t mask, const uint8_t *blocks)
 {
-	struct keep_leaf v = {.ino = ino, .leaf = leaf, .at = *at, .mask = mask, .blocks = blocks};
-	int r = tier_keep_leaves(fs, &v, 1);
+	struct keep_leaf v = {.ino = ino, .leaf = leaf, .at = *at, .mask = mask, .has = UINT16_MAX};
+	void *room;
 
+	if (posix_memalign(&room, DISK_BLOCK, LEAF_SLOTS * BLOCK_SIZE))
+		return -ENOMEM;
+	memcpy(room, blocks, LEAF_SLOTS * BLOCK_SIZE);
+	v.blocks = room;
+	int r = tier_keep_leaves(fs, &v, 1);
+	free(room);
 	return r < 0 ? r : v.result;
 }

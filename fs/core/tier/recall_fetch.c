@@ -22,7 +22,6 @@ struct range {
 	struct fetch *f;
 	struct object_key_entry e;
 	uint8_t *p;
-	uint8_t *blocks; /* of one frame */
 	uint64_t reserved;
 	uint64_t beside; /* bytes of blocks that came along */
 	char message[OBJECT_MESSAGE_MAX];
@@ -118,16 +117,15 @@ static int get(struct range *g)
 	if (recalled_reserve(g->rc->fs, g->f->len))
 		g->reserved = g->f->len;
 	g->p = malloc(g->f->len);
-	g->blocks = malloc(FRAME_BYTES);
-	if (!g->p || !g->blocks)
+	if (!g->p)
 		return -ENOMEM;
 	return rate_take(g->rc, g->f->len) ? get_range(g) : -ECANCELED;
 }
 
 /* ---- taking it apart ---- */
 
-int frames_walk(const struct pack_key *key, uint32_t off, const uint8_t *p, size_t len, uint32_t *at, uint8_t *blocks,
-		frame_walk_fn *fn, void *ctx)
+int frames_walk(const struct pack_key *key, uint32_t off, const uint8_t *p, size_t len, uint32_t *at, frame_walk_fn *fn,
+		void *ctx)
 {
 	struct pack_frame f;
 	int r = 0;
@@ -135,12 +133,12 @@ int frames_walk(const struct pack_key *key, uint32_t off, const uint8_t *p, size
 	while (r == 0 && *at >= off && *at - off < len) {
 		const uint8_t *from = p + (*at - off);
 		size_t left = len - (*at - off);
-		int e = pack_read_frame(key, *at, from, min_u64(left, PACK_FRAME_HEADER_BYTES), &f, blocks);
+		int e = pack_look_frame(*at, from, left, &f);
 
-		if (e != -ENODATA || !f.len) /* where the next one begins is not known */
-			return left < PACK_FRAME_HEADER_BYTES ? 0 : -EUCLEAN;
-		if (f.len > left)
+		if (e == -ENODATA)
 			return 0;
+		if (e < 0) /* where the next one begins is not known */
+			return -EUCLEAN;
 		r = fn(ctx, key, from, left, *at, f.len);
 		*at += f.len;
 	}
@@ -152,21 +150,37 @@ static bool is_same(const struct pack_frame *f, const struct frame_ref *want)
 	return f->ino == want->ino && f->leaf == want->leaf && f->len == want->at.len && (want->mask & ~f->mask) == 0;
 }
 
+/* A frame, verified, in memory that can be kept as it is; as pack_read_frame(). */
+static int read_frame(const struct pack_key *key, uint32_t offset, const uint8_t *p, size_t len, struct pack_frame *ret,
+		      uint8_t **ret_blocks)
+{
+	int r = pack_look_frame(offset, p, len, ret);
+	uint8_t *blocks = r == 0 ? recalled_room(ret->mask) : NULL;
+
+	if (r == 0)
+		r = blocks ? pack_read_frame(key, offset, p, len, ret, blocks) : -ENOMEM;
+	if (r < 0)
+		free(blocks);
+	else
+		*ret_blocks = blocks;
+	return r;
+}
+
 /* The frame that `want` is of, verified and in memory, pinned once. */
 static int put_wanted(struct range *g, const struct frame_ref *want, enum recalled_tell tell)
 {
 	struct fetch *f = g->f;
 	struct pack_frame frame;
 	uint32_t offset = want->at.offset;
+	uint8_t *blocks = NULL;
 
 	if (offset < f->off || offset - f->off >= f->len)
 		return -EBADMSG;
-	int r = pack_read_frame(&g->e.key, offset, g->p + (offset - f->off), f->len - (offset - f->off), &frame, g->blocks);
-	if (r == 0 && !is_same(&frame, want))
-		r = -EBADMSG;
-	if (r == -ENODATA || r == -EUCLEAN || r == -EOPNOTSUPP)
-		r = -EBADMSG;
-	return r < 0 ? r : recalled_put(g->rc->fs, &want->at, &frame, g->blocks, 1, tell);
+	int r = read_frame(&g->e.key, offset, g->p + (offset - f->off), f->len - (offset - f->off), &frame, &blocks);
+	if (r == 0 && is_same(&frame, want))
+		return recalled_put(g->rc->fs, &want->at, &frame, blocks, 1, tell);
+	free(blocks);
+	return r == 0 || r == -ENODATA || r == -EUCLEAN || r == -EOPNOTSUPP ? -EBADMSG : r;
 }
 
 /* Whoever ages, repacks or copies reads what it will not need here again. */
@@ -236,15 +250,22 @@ static int put_beside(void *ctx, const struct pack_key *key, const uint8_t *p, s
 	struct leaf_object at = {.id = g->f->object, .offset = offset, .len = frame_len};
 	enum recall_mode mode;
 	struct pack_frame f;
+	uint8_t *blocks;
 
 	if (recalled_has(rc->fs, at.id, offset))
 		return 0;
-	if (pack_read_frame(key, offset, p, len, &f, g->blocks) < 0)
+	if (read_frame(key, offset, p, len, &f, &blocks) < 0)
 		return 0; /* whoever needs it will be told */
-	if (recall_mode_get(rc->fs, f.ino, &mode) < 0 || mode == RECALL_DENY)
+	if (recall_mode_get(rc->fs, f.ino, &mode) < 0 || mode == RECALL_DENY) {
+		free(blocks);
 		return 0; /* not by this way either */
+	}
 	g->beside += (unsigned)__builtin_popcount(f.mask) * (uint64_t)BLOCK_SIZE;
-	if (g->beside > rc->memory_bytes / 8 || recalled_put(rc->fs, &at, &f, g->blocks, 0, TELL_BESIDE) < 0)
+	if (g->beside > rc->memory_bytes / 8) {
+		free(blocks);
+		return 1;
+	}
+	if (recalled_put(rc->fs, &at, &f, blocks, 0, TELL_BESIDE) < 0)
 		return 1;
 	mutex_lock(&rc->lock);
 	rc->window_put++;
@@ -263,12 +284,11 @@ void fetch_run(struct recall *rc, struct fetch *f)
 		while (deliver_one(&g))
 			;
 		if (f->window)
-			frames_walk(&g.e.key, f->off, g.p, f->len, &at, g.blocks, put_beside, &g);
+			frames_walk(&g.e.key, f->off, g.p, f->len, &at, put_beside, &g);
 	} else {
 		fetch_failed(rc, f, r, g.message);
 	}
 	free(g.p);
-	free(g.blocks);
 	if (g.reserved)
 		recalled_unreserve(rc->fs, g.reserved);
 	object_key_wipe(&g.e);

@@ -242,8 +242,8 @@ void fetch_run(struct recall *rc, struct fetch *f) EXCLUDES(rc->lock);
  */
 typedef int frame_walk_fn(void *ctx, const struct pack_key *key, const uint8_t *p, size_t len, uint32_t offset,
 			  uint32_t frame_len);
-int frames_walk(const struct pack_key *key, uint32_t off, const uint8_t *p, size_t len, uint32_t *at, uint8_t *blocks,
-		frame_walk_fn *fn, void *ctx);
+int frames_walk(const struct pack_key *key, uint32_t off, const uint8_t *p, size_t len, uint32_t *at, frame_walk_fn *fn,
+		void *ctx);
 
 /* ---- recall_failed.c ---- */
 

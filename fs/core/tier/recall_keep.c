@@ -76,21 +76,25 @@ static int keep_leaves(struct fs *fs, struct keep_leaf *v, uint32_t n)
 	return r == -E2BIG ? 0 : r;
 }
 
-/* Data of frames in memory gets homes; `room` is for all of them.  -ENOSPC, -EROFS; what changed meanwhile is left alone. */
-static int keep_frames(struct fs *fs, const struct keep_job *k, uint32_t n, uint8_t *room, uint64_t *kept)
+/* Data of frames that are in memory gets homes.  -ENOSPC, -EROFS; what changed meanwhile is left alone. */
+static int keep_frames(struct fs *fs, const struct keep_job *k, uint32_t n, uint64_t *kept)
 {
 	struct keep_leaf v[RUN_LEAVES];
 	uint32_t n_leaves = 0;
 	int r;
 
 	for (uint32_t i = 0; i < n; i++) {
-		uint8_t *blocks = room + n_leaves * FRAME_BYTES;
+		struct keep_leaf *to = &v[n_leaves];
 
-		if (!k[i].dropped && recalled_copy(fs, &k[i].at, k[i].mask, blocks))
-			v[n_leaves++] = (struct keep_leaf){
-			    .ino = k[i].ino, .leaf = k[i].leaf, .at = k[i].at, .mask = k[i].mask, .blocks = blocks};
+		if (k[i].dropped)
+			continue;
+		*to = (struct keep_leaf){.ino = k[i].ino, .leaf = k[i].leaf, .at = k[i].at, .mask = k[i].mask};
+		to->blocks = recalled_borrow(fs, k[i].at.id, k[i].at.offset, &to->has);
+		n_leaves += to->blocks != NULL;
 	}
 	r = n_leaves ? keep_leaves(fs, v, n_leaves) : 0;
+	for (uint32_t i = 0; i < n_leaves; i++)
+		recalled_unpin(fs, v[i].at.id, v[i].at.offset);
 	for (uint32_t i = 0; r == 0 && i < n_leaves; i++) {
 		if (v[i].result == 0)
 			*kept += (unsigned)__builtin_popcount(v[i].mask);
@@ -103,17 +107,16 @@ static int keep_frames(struct fs *fs, const struct keep_job *k, uint32_t n, uint
 /* Of a file that is only looked at nothing is kept. */
 static uint64_t keep_jobs(struct fs *fs, struct keep_job *k, uint32_t n)
 {
-	CLEANUP_FREE uint8_t *room = can_write(fs) && has_space(fs, true) ? malloc(n * FRAME_BYTES) : NULL;
 	uint64_t kept = 0;
 
-	if (!room)
+	if (!can_write(fs) || !has_space(fs, true))
 		return 0;
 	for (uint32_t i = 0; i < n; i++) {
 		enum recall_mode mode;
 
 		k[i].dropped |= recall_mode_get(fs, k[i].ino, &mode) < 0 || mode != RECALL_CACHE;
 	}
-	int r = keep_frames(fs, k, n, room, &kept);
+	int r = keep_frames(fs, k, n, &kept);
 	if (r < 0 && r != -EBADMSG && r != -ENOMEM && r != -ENOSPC && r != -EROFS) /* bad data: said by who read it */
 		log_debug("recalled data is not kept: error %d", -r);
 	return kept;
@@ -221,7 +224,7 @@ static int part_begin(struct fs *fs, uint64_t ino, uint64_t leaf, struct part *p
 }
 
 /* Those of its frames that [from, from + n) names. */
-static int part_keep(struct fs *fs, const struct part *p, uint32_t from, uint32_t n, uint8_t *room, uint64_t *kept)
+static int part_keep(struct fs *fs, const struct part *p, uint32_t from, uint32_t n, uint64_t *kept)
 {
 	struct keep_job k[RUN_LEAVES];
 
@@ -230,11 +233,11 @@ static int part_keep(struct fs *fs, const struct part *p, uint32_t from, uint32_
 
 		k[i] = (struct keep_job){.at = f->at, .ino = f->ino, .leaf = f->leaf, .mask = f->mask};
 	}
-	return has_space(fs, false) ? keep_frames(fs, k, n, room, kept) : -ENOSPC;
+	return has_space(fs, false) ? keep_frames(fs, k, n, kept) : -ENOSPC;
 }
 
 /* Waits for it, and keeps it unless an error came before. */
-static int part_end(struct fs *fs, struct part *p, int error, uint8_t *room, uint64_t *kept)
+static int part_end(struct fs *fs, struct part *p, int error, uint64_t *kept)
 {
 	if (!p->begun)
 		return error;
@@ -242,36 +245,35 @@ static int part_end(struct fs *fs, struct part *p, int error, uint8_t *room, uin
 	int r = sleeper_wait(&p->sleeper);
 	r = error < 0 ? error : r;
 	for (uint32_t i = 0; r == 0 && i < p->n; i += RUN_LEAVES)
-		r = part_keep(fs, p, i, (uint32_t)min_u64(RUN_LEAVES, p->n - i), room, kept);
+		r = part_keep(fs, p, i, (uint32_t)min_u64(RUN_LEAVES, p->n - i), kept);
 	recall_let_go(fs, &p->sleeper.waiter);
 	return r;
 }
 
 /* While one part is given homes the next is on its way. */
-static int recall_parts(struct fs *fs, uint64_t ino, struct part p[2], uint8_t *room, uint64_t *kept)
+static int recall_parts(struct fs *fs, uint64_t ino, struct part p[2], uint64_t *kept)
 {
 	int r = part_begin(fs, ino, 0, &p[0]);
 
 	for (unsigned i = 0; r == 0 && p[i].n > 0; i = !i) {
 		r = part_begin(fs, ino, p[i].next, &p[!i]);
-		r = part_end(fs, &p[i], r, room, kept);
+		r = part_end(fs, &p[i], r, kept);
 	}
 	for (unsigned i = 0; i < 2; i++)
-		r = part_end(fs, &p[i], r, room, kept);
+		r = part_end(fs, &p[i], r, kept);
 	return r;
 }
 
 int recall_file(struct fs *fs, uint64_t ino, uint64_t *ret_blocks)
 {
 	CLEANUP_FREE struct part *p = calloc(2, sizeof(*p));
-	CLEANUP_FREE uint8_t *room = malloc(RUN_LEAVES * FRAME_BYTES);
 	uint64_t kept = 0;
 
-	if (!p || !room)
+	if (!p)
 		return -ENOMEM;
 	if (!can_write(fs))
 		return -EROFS;
-	int r = recall_parts(fs, ino, p, room, &kept);
+	int r = recall_parts(fs, ino, p, &kept);
 	mutex_lock(&fs->recall->lock);
 	fs->recall->status.blocks_kept += kept;
 	mutex_unlock(&fs->recall->lock);
@@ -309,12 +311,11 @@ struct batch {
 	struct keep_job job[RUN_LEAVES];
 	uint32_t n, first; /* files from `first` on have leaves in it */
 	uint64_t kept;
-	uint8_t *room;
 };
 
 static void batch_flush(struct fs *fs, struct batch *b, struct head *head, uint32_t end, int *result)
 {
-	int r = b->n == 0 ? 0 : has_space(fs, false) ? keep_frames(fs, b->job, b->n, b->room, &b->kept) : -ENOSPC;
+	int r = b->n == 0 ? 0 : has_space(fs, false) ? keep_frames(fs, b->job, b->n, &b->kept) : -ENOSPC;
 
 	for (uint32_t i = b->first; i < end; i++) {
 		if (!head[i].begun)
@@ -342,13 +343,12 @@ static void batch_add(struct fs *fs, struct batch *b, struct head *head, uint32_
 void recall_files(struct fs *fs, const uint64_t *ino, uint32_t n, int *ret_result)
 {
 	CLEANUP_FREE struct head *head = calloc(n, sizeof(*head));
-	CLEANUP_FREE uint8_t *room = malloc(RUN_LEAVES * FRAME_BYTES);
-	struct batch b = {.room = room};
+	struct batch b = {0};
 	uint64_t kept;
 
-	if (!head || !room || !can_write(fs)) {
+	if (!head || !can_write(fs)) {
 		for (uint32_t i = 0; i < n; i++)
-			ret_result[i] = head && room ? -EROFS : -ENOMEM;
+			ret_result[i] = head ? -EROFS : -ENOMEM;
 		return;
 	}
 	for (uint32_t i = 0; i < n; i++)

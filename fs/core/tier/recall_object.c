@@ -61,7 +61,7 @@ static int read_all(struct reading *g, const struct tier_store *s)
 			return r;
 		uint32_t begin = (uint32_t)(at - kept);
 		at += len;
-		r = frames_walk(&g->e.key, begin, g->p, kept + len, &next, g->blocks, show, g);
+		r = frames_walk(&g->e.key, begin, g->p, kept + len, &next, show, g);
 		if (r == 0) {
 			kept = (size_t)(at - next);
 			if (kept > PACK_FRAME_MAX_BYTES)

@@ -22,7 +22,7 @@ struct entry {
 	enum recalled_tell tell;
 	unsigned pins;
 	uint32_t bytes;
-	uint8_t blocks[];
+	uint8_t *blocks; /* owned */
 };
 struct recalled {
 	struct mutex lock;
@@ -71,6 +71,12 @@ static void use(struct recalled *rd, struct entry *e) REQUIRES(rd->lock)
 	list_put(rd, e);
 }
 
+static void entry_free(struct entry *e)
+{
+	free(e->blocks);
+	free(e);
+}
+
 static void drop(struct recalled *rd, struct entry *e) REQUIRES(rd->lock)
 {
 	struct entry **at = bucket_of(rd, e->object, e->offset);
@@ -82,7 +88,7 @@ static void drop(struct recalled *rd, struct entry *e) REQUIRES(rd->lock)
 	rd->status.frames--;
 	rd->status.bytes -= e->bytes;
 	atomic_fetch_sub(&rd->n, 1);
-	free(e);
+	entry_free(e);
 }
 
 static void pin(struct recalled *rd, struct entry *e, unsigned n) REQUIRES(rd->lock)
@@ -119,11 +125,21 @@ static void make_room(struct recalled *rd, uint64_t bytes) REQUIRES(rd->lock)
 
 /* ---- in ---- */
 
-static struct entry *entry_new(const struct leaf_object *at, const struct pack_frame *f, const uint8_t *blocks,
-			       enum recalled_tell tell)
+static size_t bytes_of(uint16_t mask)
 {
-	size_t len = (unsigned)__builtin_popcount(f->mask) * (size_t)BLOCK_SIZE;
-	struct entry *e = malloc(sizeof(*e) + len);
+	return (unsigned)__builtin_popcount(mask) * (size_t)BLOCK_SIZE;
+}
+
+uint8_t *recalled_room(uint16_t mask)
+{
+	void *p;
+
+	return posix_memalign(&p, DISK_BLOCK, bytes_of(mask)) == 0 ? p : NULL;
+}
+
+static struct entry *entry_new(const struct leaf_object *at, const struct pack_frame *f, uint8_t *blocks, enum recalled_tell tell)
+{
+	struct entry *e = malloc(sizeof(*e));
 
 	if (!e)
 		return NULL;
@@ -135,9 +151,9 @@ static struct entry *entry_new(const struct leaf_object *at, const struct pack_f
 	    .leaf = f->leaf,
 	    .mask = f->mask,
 	    .tell = tell,
-	    .bytes = (uint32_t)(sizeof(*e) + len),
+	    .bytes = (uint32_t)(sizeof(*e) + bytes_of(f->mask)),
+	    .blocks = blocks,
 	};
-	memcpy(e->blocks, blocks, len);
 	return e;
 }
 
@@ -162,19 +178,21 @@ static int insert(struct recalled *rd, struct entry *e, unsigned pins) REQUIRES(
 	return 0;
 }
 
-int recalled_put(struct fs *fs, const struct leaf_object *at, const struct pack_frame *f, const uint8_t *blocks, unsigned pins,
+int recalled_put(struct fs *fs, const struct leaf_object *at, const struct pack_frame *f, uint8_t *blocks, unsigned pins,
 		 enum recalled_tell tell)
 {
 	struct recalled *rd = fs->recalled;
 	struct entry *e = entry_new(at, f, blocks, tell);
 
-	if (!e)
+	if (!e) {
+		free(blocks);
 		return -ENOMEM;
+	}
 	mutex_lock(&rd->lock);
 	int r = insert(rd, e, pins);
 	mutex_unlock(&rd->lock);
 	if (r < 0)
-		free(e);
+		entry_free(e);
 	return r == -EEXIST ? 0 : r;
 }
 
@@ -193,8 +211,7 @@ static void copy_out(const struct entry *e, uint16_t mask, uint8_t *to)
 	}
 }
 
-/* `reader`: to be counted, and told of. */
-static bool get(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint8_t *blocks, bool reader)
+bool recalled_get(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint8_t *blocks)
 {
 	struct recalled *rd = fs->recalled;
 
@@ -206,12 +223,10 @@ static bool get(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint
 		mutex_unlock(&rd->lock);
 		return false;
 	}
-	enum recalled_tell tell = reader ? e->tell : TELL_NOTHING;
-	if (reader) {
-		e->tell = TELL_NOTHING;
-		rd->status.blocks_served += (unsigned)__builtin_popcount(mask);
-		use(rd, e);
-	}
+	enum recalled_tell tell = e->tell;
+	e->tell = TELL_NOTHING;
+	rd->status.blocks_served += (unsigned)__builtin_popcount(mask);
+	use(rd, e);
 	pin(rd, e, 1);
 	mutex_unlock(&rd->lock);
 	copy_out(e, mask, blocks);
@@ -226,14 +241,17 @@ static bool get(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint
 	return true;
 }
 
-bool recalled_get(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint8_t *blocks)
+const uint8_t *recalled_borrow(struct fs *fs, uint64_t object, uint32_t offset, uint16_t *ret_mask)
 {
-	return get(fs, at, mask, blocks, true);
-}
+	struct recalled *rd = fs->recalled;
 
-bool recalled_copy(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint8_t *blocks)
-{
-	return get(fs, at, mask, blocks, false);
+	mutex_lock(&rd->lock);
+	struct entry *e = find(rd, object, offset);
+	if (e)
+		pin(rd, e, 1);
+	mutex_unlock(&rd->lock);
+	*ret_mask = e ? e->mask : 0;
+	return e ? e->blocks : NULL;
 }
 
 /* ---- pins and room ---- */

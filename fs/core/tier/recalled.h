@@ -6,7 +6,7 @@
  * its mask are kept.  Memory is bounded: frames and buffers in flight count alike, and room is made by dropping the frame used
  * longest ago that is not pinned.
  *
- * Threads: any; one lock of its own, last in the order.  Ownership: blocks are copied in and out.
+ * Threads: any; one lock of its own, last in the order.  Ownership: blocks are taken over as they come, and copied out to readers.
  */
 #pragma once
 
@@ -20,15 +20,17 @@ enum recalled_tell {
 	TELL_READ,   /* recall_served() is called once, with no lock of recalled.c held, when recalled_get() first finds it */
 	TELL_BESIDE, /* the same; nobody had asked for it: it came along with others */
 };
+/* Room for the blocks of a mask, aligned as the disk wants it; for recalled_put(), or free().  NULL: no memory. */
+uint8_t *recalled_room(uint16_t mask);
 /*
- * A frame that was verified; `blocks`: those of f->mask, in order, as pack_read_frame() gives them.  `pins`: as often
- * recalled_unpin() must be called before it may be dropped; one that is there already stays, and is pinned as often again.  0
+ * A frame that was verified; `blocks`: those of f->mask, in order, as pack_read_frame() gives them, in memory of recalled_room() that
+ * is the caller's no more, whatever comes of it.  `pins`: as often recalled_unpin() must be called before it may be dropped; one that is there already stays, and is pinned as often again.  0
  * pins: -ENOSPC when there is no room for it; with pins the bound is exceeded rather than the frame refused.  -ENOMEM.
  */
-MUST_CHECK int recalled_put(struct fs *fs, const struct leaf_object *at, const struct pack_frame *f, const uint8_t *blocks,
-			    unsigned pins, enum recalled_tell tell);
-/* As recalled_get(), for one who is no reader. */
-bool recalled_copy(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint8_t *blocks);
+MUST_CHECK int recalled_put(struct fs *fs, const struct leaf_object *at, const struct pack_frame *f, uint8_t *blocks, unsigned pins,
+			    enum recalled_tell tell);
+/* Pins a frame and lends its blocks, those of *ret_mask, in order, until recalled_unpin(); NULL: it is not there. */
+const uint8_t *recalled_borrow(struct fs *fs, uint64_t object, uint32_t offset, uint16_t *ret_mask);
 /* Pins a frame that is there; false: it is not.  *ret_beside (may be NULL): nobody had asked for it before; it is TELL_READ from
  * now on. */
 bool recalled_pin(struct fs *fs, uint64_t object, uint32_t offset, bool *ret_beside);

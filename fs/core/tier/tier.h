@@ -115,7 +115,8 @@ struct keep_leaf {
 	uint64_t ino, leaf;
 	struct leaf_object at;
 	uint16_t mask;         /* in: slots; out: those that were cold */
-	const uint8_t *blocks; /* borrowed */
+	uint16_t has;          /* the blocks that are there, those of `mask` and perhaps others: one after the other, */
+	const uint8_t *blocks; /* aligned to DISK_BLOCK; borrowed */
 	int result;            /* set when the call returns 0: as tier_keep_leaf() says of it */
 };
 /* -ENOSPC, -E2BIG (space is too scattered), -ENOMEM, -EROFS: none is kept. */
