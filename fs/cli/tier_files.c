@@ -1,9 +1,9 @@
 /*
  * tier_files.c: the verbs about cold files: show, evict, recall, pin, unpin, for a file or all files below a directory.
  *
- * The walk is here and the work is in the daemon: each file is named to it by an attribute.  Both ways files are only queued, so
- * that small ones travel together.  Evicting waits once at the end; recalling walks a second time, waiting for what is still
- * cold.
+ * The walk is here and the work is in the daemon, to which files are named by their inode numbers, many at a time, so that small
+ * ones travel together.  When it does not take such a list its files are named one by one, and those that it refuses are told of.
+ * Evicting waits once at the end, recalling for each list.
  */
 #include "fs/cli/cli.h"
 
@@ -18,13 +18,23 @@
 #include <sys/xattr.h>
 
 #define PROGRESS_NS NSEC_PER_SEC
+#define LIST_FILES  1024u
+#define LIST_BYTES  (256 * MIB) /* of files, so that there is progress to tell of */
 
+/* Files on their way to the daemon. */
+struct list {
+	const char *attribute; /* of the root, that takes their numbers */
+	uint64_t ino[LIST_FILES], bytes;
+	char *path[LIST_FILES]; /* owned */
+	unsigned n;
+};
 struct walk {
 	uint64_t n, n_failed;
 	int64_t told_ns;
 	const char *doing;
 	const char *root;                             /* of the mount */
 	int (*one)(struct walk *w, const char *path); /* 0, or -errno: counted and said */
+	struct list *list;                            /* NULL: each file is named by itself */
 	uint64_t data, tiered, cold;                  /* bytes: of show */
 };
 
@@ -66,6 +76,50 @@ static void visit(struct walk *w, const char *path)
 	tell_progress(w);
 }
 
+static int send_list(const struct walk *w)
+{
+	CLEANUP_BUF struct buf text = {0};
+
+	for (unsigned i = 0; i < w->list->n; i++)
+		buf_printf(&text, "%s%" PRIu64, i ? " " : "", w->list->ino[i]);
+	return text.failed ? -ENOMEM : attribute_set(w->root, w->list->attribute, (const char *)text.p);
+}
+
+/* What is refused as a whole may be taken but for one. */
+static void list_done(struct walk *w)
+{
+	struct list *l = w->list;
+	int r = l && l->n ? send_list(w) : 0;
+
+	for (unsigned i = 0; l && i < l->n; i++) {
+		if (r < 0)
+			visit(w, l->path[i]);
+		free(l->path[i]);
+	}
+	if (!l)
+		return;
+	w->n += r < 0 ? 0 : l->n;
+	l->n = 0;
+	l->bytes = 0;
+	tell_progress(w);
+}
+
+static void list_add(struct walk *w, const FTSENT *e)
+{
+	struct list *l = w->list;
+	char *path = strdup(e->fts_path);
+
+	if (!path) {
+		visit(w, e->fts_path);
+		return;
+	}
+	l->ino[l->n] = e->fts_statp->st_ino;
+	l->path[l->n++] = path;
+	l->bytes += (uint64_t)e->fts_statp->st_size;
+	if (l->n == LIST_FILES || l->bytes >= LIST_BYTES)
+		list_done(w);
+}
+
 /* Every regular file at or below `path`, within its filesystem. */
 static int walk_files(const char *path, struct walk *w)
 {
@@ -77,7 +131,7 @@ static int walk_files(const char *path, struct walk *w)
 		return -errno;
 	while ((e = fts_read(fts))) {
 		if (e->fts_info == FTS_F && S_ISREG(e->fts_statp->st_mode))
-			visit(w, e->fts_path);
+			w->list ? list_add(w, e) : visit(w, e->fts_path);
 		else if (e->fts_info == FTS_ERR || e->fts_info == FTS_DNR || e->fts_info == FTS_NS) {
 			complain("%s: %s", e->fts_path, strerror(e->fts_errno));
 			w->n_failed++;
@@ -85,6 +139,7 @@ static int walk_files(const char *path, struct walk *w)
 	}
 	int r = errno ? -errno : 0;
 	fts_close(fts);
+	list_done(w);
 	return r;
 }
 
@@ -121,22 +176,10 @@ static int usage_of(const char *path, struct usage *ret)
 		   : -EPROTO;
 }
 
-/* One that finds the queue full is waited for, in its turn. */
-static int recall_later(struct walk *w, const char *path)
+static int recall_one(struct walk *w, const char *path)
 {
-	int r = set_command(path, "clawfs.tier.recall", "queue");
-
 	(void)w;
-	return r == -EAGAIN ? set_command(path, "clawfs.tier.recall", "1") : r;
-}
-
-static int recall_rest(struct walk *w, const char *path)
-{
-	struct usage u;
-	int r = usage_of(path, &u);
-
-	(void)w;
-	return r == 0 && u.cold > 0 ? set_command(path, "clawfs.tier.recall", "1") : r;
+	return set_command(path, "clawfs.tier.recall", "1");
 }
 
 /* The root of the mount that `path` is on: the highest directory of the same device. */
@@ -187,7 +230,8 @@ static int finish(const struct walk *w, int r, const char *path)
 int verb_tier_evict(const struct args *a)
 {
 	char root[PATH_MAX], message[256];
-	struct walk w = {.one = evict_one, .doing = "evicting", .root = root};
+	struct list list = {.attribute = "tier.evict-inodes"};
+	struct walk w = {.one = evict_one, .doing = "evicting", .root = root, .list = &list};
 	int r = mountpoint_of(a->operand[0], root);
 
 	if (r == 0)
@@ -207,13 +251,14 @@ int verb_tier_evict(const struct args *a)
 
 int verb_tier_recall(const struct args *a)
 {
-	struct walk later = {.one = recall_later, .doing = "asking for"}, rest = {.one = recall_rest, .doing = "recalling"};
-	int r = walk_files(a->operand[0], &later);
+	char root[PATH_MAX];
+	struct list list = {.attribute = "tier.recall-inodes"};
+	struct walk w = {.one = recall_one, .doing = "recalling", .root = root, .list = &list};
+	int r = mountpoint_of(a->operand[0], root);
 
-	if (r == 0 && !later.n_failed)
-		r = walk_files(a->operand[0], &rest);
-	rest.n_failed += later.n_failed;
-	return finish(&rest, r, a->operand[0]);
+	if (r == 0)
+		r = walk_files(a->operand[0], &w);
+	return finish(&w, r, a->operand[0]);
 }
 
 int verb_tier_pin(const struct args *a)

@@ -3,9 +3,10 @@
  *
  *     clawfs.tier, clawfs.recall, clawfs.tier.pin      policies: of a file or directory, inherited
  *     clawfs.tier.state, clawfs.tier.usage             of a file: hot, mixed, cold, recalling, pinned; bytes
- *     clawfs.tier.evict, clawfs.tier.recall            set on a file: it goes out soon; it is local when setxattr returns, or
- * soon ("queue") clawfs.tier.flush, clawfs.tier.scan              set on the root: waits until what was evicted is out; looks for
- * cold files clawfs.tier.store.NAME                           of the root: the definition of a store; setting it adds the store
+ *     clawfs.tier.evict, clawfs.tier.recall            set on a file: it goes out soon; it is local when setxattr returns
+ *     clawfs.tier.evict-inodes, -recall-inodes         the same of many files: set on the root to their inode numbers
+ *     clawfs.tier.flush, clawfs.tier.scan              set on the root: waits for what was evicted; looks for cold files
+ *     clawfs.tier.store.NAME                           of the root: the definition of a store; setting it adds the store
  *     clawfs.tier.store-remove, -test, -gc             set on the root to "NAME" ("NAME dry" of gc)
  *     clawfs.tier.result.KIND                          of the root: what the last add, remove, test or gc had to say
  *
@@ -105,6 +106,60 @@ static void set_recalled(const struct setting *s, struct journal_waiter *w)
 		fs_tier_recall(s->fs, s->ino, w);
 }
 
+/* Decimal numbers with a blank between them: how many, -EINVAL. */
+static int parse_inodes(struct slice text, uint64_t *ret)
+{
+	const char *p = text.p, *end = p + text.len;
+	int n = 0;
+
+	while (p < end) {
+		uint64_t ino = 0;
+		const char *first = p;
+
+		for (; p < end && *p >= '0' && *p <= '9'; p++)
+			if (__builtin_mul_overflow(ino, 10, &ino) || __builtin_add_overflow(ino, (uint64_t)(*p - '0'), &ino))
+				return -EINVAL;
+		if (p == first || ino == 0 || (p < end && (*p++ != ' ' || p == end)))
+			return -EINVAL;
+		ret[n++] = ino;
+	}
+	return n;
+}
+
+/* The numbers in a setting's value, to be freed: each but the last takes two bytes of it at least. */
+static int take_inodes(const struct setting *s, uint64_t **ret)
+{
+	uint64_t *ino = malloc((s->value.len / 2 + 1) * sizeof(*ino));
+	int n = ino ? parse_inodes(s->value, ino) : -ENOMEM;
+
+	if (n < 0)
+		free(ino);
+	else
+		*ret = ino;
+	return n;
+}
+
+static void set_evict_inodes(const struct setting *s, struct journal_waiter *w)
+{
+	CLEANUP_FREE uint64_t *ino = NULL;
+	int n = take_inodes(s, &ino), r = n < 0 ? n : 0;
+
+	for (int i = 0; i < n && r == 0; i++)
+		r = fs_tier_evict(s->fs, ino[i]);
+	w->done(w, r);
+}
+
+static void set_recall_inodes(const struct setting *s, struct journal_waiter *w)
+{
+	CLEANUP_FREE uint64_t *ino = NULL;
+	int n = take_inodes(s, &ino);
+
+	if (n < 0)
+		w->done(w, n);
+	else
+		fs_tier_recall_many(s->fs, ino, (uint32_t)n, w);
+}
+
 static void set_flush(const struct setting *s, struct journal_waiter *w)
 {
 	fs_tier_flush(s->fs, w);
@@ -167,9 +222,11 @@ const struct control tier_controls[] = {
     {"recall", SCOPE_ANY, get_recall, set_recall, remove_recall},
     {"tier", SCOPE_ANY, get_tier, set_tier, remove_tier},
     {"tier.evict", SCOPE_ANY, .set = set_evict},
+    {"tier.evict-inodes", SCOPE_ROOT, .set = set_evict_inodes},
     {"tier.flush", SCOPE_ROOT, .set = set_flush},
     {"tier.pin", SCOPE_ANY, get_pin, set_pin, remove_pin},
     {"tier.recall", SCOPE_ANY, .set = set_recalled},
+    {"tier.recall-inodes", SCOPE_ROOT, .set = set_recall_inodes},
     {"tier.result.", SCOPE_ROOT, get_result},
     {"tier.scan", SCOPE_ROOT, .set = set_scan},
     {"tier.state", SCOPE_ANY, get_state},

@@ -12,6 +12,7 @@
 #include "fs/core/tier/tier.h"
 
 #define QUEUE_MAX  65536u /* recalls of single files are jobs too */
+#define TOGETHER   64u    /* of which so many are done together */
 #define RESULT_MAX 60000u /* an xattr has room for 64 KiB */
 
 struct job {
@@ -19,6 +20,8 @@ struct job {
 	struct fs_cred cred;
 	struct journal_waiter *waiter; /* borrowed; may be NULL */
 	uint64_t ino;                  /* a recall; else 0 */
+	uint64_t *inos;                /* a recall of many, owned; else NULL */
+	uint32_t n_inos;
 	enum tier_job_kind kind;
 	char arg[];
 };
@@ -88,17 +91,36 @@ static int run(struct tier_jobs *j, const struct job *job)
 	return r;
 }
 
+static void job_free(struct job *job)
+{
+	free(job->inos);
+	free(job);
+}
+
 static void finish(struct job *job, int r)
 {
 	answer(job->waiter, r);
-	free(job);
+	job_free(job);
+}
+
+static int run_list(struct fs *fs, const struct job *job)
+{
+	CLEANUP_FREE int *result = malloc(job->n_inos * sizeof(*result));
+	int r = 0;
+
+	if (!result)
+		return -ENOMEM;
+	recall_files(fs, job->inos, job->n_inos, result);
+	for (uint32_t i = 0; i < job->n_inos && r == 0; i++)
+		r = result[i];
+	return r;
 }
 
 /* Recalls of files that were asked for one after the other are done together. */
 static void run_recalls(struct tier_jobs *j, struct job **job, uint32_t n)
 {
-	uint64_t ino[RECALL_FILES_MAX];
-	int result[RECALL_FILES_MAX];
+	uint64_t ino[TOGETHER];
+	int result[TOGETHER];
 
 	for (uint32_t i = 0; i < n; i++)
 		ino[i] = job[i]->ino;
@@ -112,7 +134,7 @@ static uint32_t take_some(struct tier_jobs *j, struct job **ret) REQUIRES(j->loc
 {
 	uint32_t n = 0;
 
-	while (n < RECALL_FILES_MAX && j->first && (n == 0 || (ret[0]->ino && j->first->ino)))
+	while (n < TOGETHER && j->first && (n == 0 || (ret[0]->ino && j->first->ino)))
 		ret[n++] = take(j);
 	return n;
 }
@@ -120,7 +142,7 @@ static uint32_t take_some(struct tier_jobs *j, struct job **ret) REQUIRES(j->loc
 static void *jobs_main(void *arg)
 {
 	struct tier_jobs *j = arg;
-	struct job *job[RECALL_FILES_MAX];
+	struct job *job[TOGETHER];
 
 	pthread_setname_np(pthread_self(), "tier-jobs");
 	mutex_lock(&j->lock);
@@ -134,6 +156,8 @@ static void *jobs_main(void *arg)
 		mutex_unlock(&j->lock);
 		if (job[0]->ino)
 			run_recalls(j, job, n);
+		else if (job[0]->inos)
+			finish(job[0], run_list(j->fs, job[0]));
 		else
 			finish(job[0], run(j, job[0]));
 		mutex_lock(&j->lock);
@@ -171,7 +195,7 @@ static int submit(struct fs *fs, struct job *job)
 	int r = push(j, job);
 	mutex_unlock(&j->lock);
 	if (r < 0)
-		free(job);
+		job_free(job);
 	return r;
 }
 
@@ -224,6 +248,24 @@ int fs_tier_recall_queue(struct fs *fs, uint64_t ino)
 	return ask_recall(fs, ino, NULL);
 }
 
+void fs_tier_recall_many(struct fs *fs, const uint64_t *ino, uint32_t n, struct journal_waiter *w)
+{
+	struct job *job = job_new("", w);
+	uint64_t *copy = job && n ? malloc(n * sizeof(*copy)) : NULL;
+	int r = -ENOMEM;
+
+	if (copy) {
+		memcpy(copy, ino, n * sizeof(*copy));
+		job->inos = copy;
+		job->n_inos = n;
+		r = submit(fs, job);
+	} else {
+		free(job);
+	}
+	if (r < 0)
+		answer(w, n ? r : 0);
+}
+
 int fs_tier_result(struct fs *fs, enum tier_job_kind kind, struct buf *out)
 {
 	struct tier_jobs *j = fs->tier_jobs;
@@ -253,8 +295,7 @@ void jobs_close(struct fs *fs)
 		pthread_join(j->thread, NULL);
 	mutex_lock(&j->lock); /* nobody else is left; for the analysis */
 	while ((job = take(j))) {
-		answer(job->waiter, -ESHUTDOWN);
-		free(job);
+		finish(job, -ESHUTDOWN);
 	}
 	for (size_t i = 0; i < TIER_JOB_KINDS; i++)
 		buf_free(&j->result[i]);

@@ -14,8 +14,10 @@
 
 #define SHARE        20u /* of the space: a twentieth is for those who write */
 #define RUN_LEAVES   16u /* of one file, in one go: homes lie in order */
+#define RUN_BYTES    (RUN_LEAVES * FRAME_BYTES)
 #define KEEPERS      2u
 #define SMALL_LEAVES 16u                  /* of a file that is recalled together with others */
+#define HEADS        512u                 /* so many of them are asked for ahead of the one that gets its homes */
 #define GATHER_NS    (NSEC_PER_SEC / 100) /* the first waits as long for others to go with it */
 
 /* ---- space ---- */
@@ -55,7 +57,7 @@ void recall_served(struct fs *fs, const struct leaf_object *at, uint64_t ino, ui
 		rc->keep_bytes += bytes;
 		if (rc->n_keep == 1)
 			rc->keep_since_ns = clock_mono_ns(fs->clock);
-		if (rc->n_keep % RUN_LEAVES <= 1)
+		if (rc->n_keep % KEEP_LEAVES_MAX <= 1 || rc->keep_bytes / RUN_BYTES != (rc->keep_bytes - bytes) / RUN_BYTES)
 			threads_wake(rc);
 	}
 	mutex_unlock(&rc->lock);
@@ -79,7 +81,7 @@ static int keep_leaves(struct fs *fs, struct keep_leaf *v, uint32_t n)
 /* Data of frames that are in memory gets homes.  -ENOSPC, -EROFS; what changed meanwhile is left alone. */
 static int keep_frames(struct fs *fs, const struct keep_job *k, uint32_t n, uint64_t *kept)
 {
-	struct keep_leaf v[RUN_LEAVES];
+	struct keep_leaf v[KEEP_LEAVES_MAX];
 	uint32_t n_leaves = 0;
 	int r;
 
@@ -122,12 +124,20 @@ static uint64_t keep_jobs(struct fs *fs, struct keep_job *k, uint32_t n)
 	return kept;
 }
 
+static uint64_t bytes_of(uint16_t mask)
+{
+	return (unsigned)__builtin_popcount(mask) * (uint64_t)BLOCK_SIZE;
+}
+
+/* At most KEEP_LEAVES_MAX. */
 static uint32_t take_jobs(struct recall *rc, struct keep_job *ret) REQUIRES(rc->lock)
 {
+	uint64_t bytes = 0;
 	uint32_t n = 0;
 
-	while (n < RUN_LEAVES && rc->n_keep > 0) {
+	while (n < KEEP_LEAVES_MAX && rc->n_keep > 0 && bytes < RUN_BYTES) {
 		ret[n++] = rc->keep[rc->keep_first];
+		bytes += bytes_of(ret[n - 1].mask);
 		rc->keep_first = (rc->keep_first + 1) % KEEP_JOBS;
 		rc->n_keep--;
 	}
@@ -137,7 +147,7 @@ static uint32_t take_jobs(struct recall *rc, struct keep_job *ret) REQUIRES(rc->
 static void give_back(struct recall *rc, const struct keep_job *k, uint32_t n) REQUIRES(rc->lock)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		rc->keep_bytes -= (unsigned)__builtin_popcount(k[i].mask) * (uint64_t)BLOCK_SIZE;
+		rc->keep_bytes -= bytes_of(k[i].mask);
 		recalled_unpin(rc->fs, k[i].at.id, k[i].at.offset);
 	}
 }
@@ -148,7 +158,7 @@ bool keep_is_due(const struct recall *rc, int64_t now_ns, int64_t *ret_wait_ns)
 
 	if (!rc->n_keep || rc->n_keepers >= KEEPERS)
 		return false;
-	if (rc->n_keep >= RUN_LEAVES || left_ns <= 0)
+	if (rc->n_keep >= KEEP_LEAVES_MAX || rc->keep_bytes >= RUN_BYTES || left_ns <= 0)
 		return true;
 	if (left_ns < *ret_wait_ns)
 		*ret_wait_ns = left_ns;
@@ -157,7 +167,7 @@ bool keep_is_due(const struct recall *rc, int64_t now_ns, int64_t *ret_wait_ns)
 
 void keep_run(struct recall *rc)
 {
-	struct keep_job k[RUN_LEAVES];
+	struct keep_job k[KEEP_LEAVES_MAX];
 	uint32_t n = take_jobs(rc, k);
 
 	rc->n_keepers++;
@@ -184,7 +194,7 @@ void recall_drop_keeps(struct fs *fs, uint64_t ino)
 
 void keep_drop_all(struct recall *rc)
 {
-	struct keep_job k[RUN_LEAVES];
+	struct keep_job k[KEEP_LEAVES_MAX];
 	uint32_t n;
 
 	while ((n = take_jobs(rc, k)) > 0)
@@ -289,16 +299,18 @@ struct head {
 	struct recall_sleeper sleeper;
 	struct frame_ref frame[SMALL_LEAVES];
 	uint32_t n;
-	bool begun, more;
+	bool begun;
 };
 
+/* 1: there is more of the file than that, and it is left alone. */
 static int head_begin(struct fs *fs, uint64_t ino, struct head *h)
 {
 	uint64_t end;
 	int r = frames_of(fs, ino, 0, SMALL_LEAVES, true, h->frame, &h->n, &end);
 
-	h->more = r == 0 && end > SMALL_LEAVES;
-	h->begun = r == 0 && h->n > 0 && !h->more;
+	if (r == 0 && end > SMALL_LEAVES)
+		r = 1;
+	h->begun = r == 0 && h->n > 0;
 	if (!h->begun)
 		return r;
 	sleeper_init(&h->sleeper);
@@ -306,44 +318,70 @@ static int head_begin(struct fs *fs, uint64_t ino, struct head *h)
 	return 0;
 }
 
-/* Leaves of several files that are given homes together, and whose they are. */
+/* Files [first, next) were asked for; of those up to the one that is looked at the leaves are given homes together. */
 struct batch {
-	struct keep_job job[RUN_LEAVES];
-	uint32_t n, first; /* files from `first` on have leaves in it */
-	uint64_t kept;
+	struct head *head; /* HEADS: file i has that of i modulo HEADS */
+	struct keep_job job[KEEP_LEAVES_MAX];
+	uint32_t n, first, next;
+	uint64_t bytes, kept;
 };
 
-static void batch_flush(struct fs *fs, struct batch *b, struct head *head, uint32_t end, int *result)
+static void batch_flush(struct fs *fs, struct batch *b, uint32_t end, int *result)
 {
 	int r = b->n == 0 ? 0 : has_space(fs, false) ? keep_frames(fs, b->job, b->n, &b->kept) : -ENOSPC;
 
-	for (uint32_t i = b->first; i < end; i++) {
-		if (!head[i].begun)
+	for (; b->first < end; b->first++) {
+		struct head *h = &b->head[b->first % HEADS];
+
+		if (!h->begun)
 			continue;
-		head[i].begun = false;
-		result[i] = result[i] < 0 ? result[i] : r;
-		recall_let_go(fs, &head[i].sleeper.waiter);
+		h->begun = false;
+		result[b->first] = result[b->first] < 0 ? result[b->first] : r;
+		recall_let_go(fs, &h->sleeper.waiter);
 	}
 	b->n = 0;
-	b->first = end;
+	b->bytes = 0;
 }
 
-static void batch_add(struct fs *fs, struct batch *b, struct head *head, uint32_t i, int *result)
+/*
+ * What the batch holds is little beside what requests may have pinned, and goes before more is waited for: it keeps no file from
+ * being admitted.
+ */
+static void batch_add(struct fs *fs, struct batch *b, uint32_t i, int *result)
 {
-	if (b->n + head[i].n > RUN_LEAVES)
-		batch_flush(fs, b, head, i, result);
-	result[i] = sleeper_wait(&head[i].sleeper);
-	for (uint32_t j = 0; result[i] == 0 && j < head[i].n; j++) {
-		const struct frame_ref *f = &head[i].frame[j];
+	struct head *h = &b->head[i % HEADS];
+	uint64_t bytes = 0;
+
+	for (uint32_t j = 0; j < h->n; j++)
+		bytes += bytes_of(h->frame[j].mask);
+	if (b->n + h->n > KEEP_LEAVES_MAX || b->bytes + bytes > RUN_BYTES)
+		batch_flush(fs, b, i, result);
+	result[i] = sleeper_wait(&h->sleeper);
+	for (uint32_t j = 0; result[i] == 0 && j < h->n; j++) {
+		const struct frame_ref *f = &h->frame[j];
 
 		b->job[b->n++] = (struct keep_job){.at = f->at, .ino = f->ino, .leaf = f->leaf, .mask = f->mask};
 	}
+	b->bytes += bytes;
+}
+
+static void recall_heads(struct fs *fs, struct batch *b, const uint64_t *ino, uint32_t n, int *result)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		for (; b->next < n && b->next < b->first + HEADS; b->next++)
+			result[b->next] = head_begin(fs, ino[b->next], &b->head[b->next % HEADS]);
+		if (b->head[i % HEADS].begun)
+			batch_add(fs, b, i, result);
+		if (i + 1 - b->first >= HEADS / 2)
+			batch_flush(fs, b, i + 1, result);
+	}
+	batch_flush(fs, b, n, result);
 }
 
 void recall_files(struct fs *fs, const uint64_t *ino, uint32_t n, int *ret_result)
 {
-	CLEANUP_FREE struct head *head = calloc(n, sizeof(*head));
-	struct batch b = {0};
+	CLEANUP_FREE struct head *head = calloc(HEADS, sizeof(*head));
+	struct batch b = {.head = head};
 	uint64_t kept;
 
 	if (!head || !can_write(fs)) {
@@ -351,16 +389,11 @@ void recall_files(struct fs *fs, const uint64_t *ino, uint32_t n, int *ret_resul
 			ret_result[i] = head ? -EROFS : -ENOMEM;
 		return;
 	}
-	for (uint32_t i = 0; i < n; i++)
-		ret_result[i] = head_begin(fs, ino[i], &head[i]);
-	for (uint32_t i = 0; i < n; i++)
-		if (head[i].begun)
-			batch_add(fs, &b, head, i, ret_result);
-	batch_flush(fs, &b, head, n, ret_result);
+	recall_heads(fs, &b, ino, n, ret_result);
 	mutex_lock(&fs->recall->lock);
 	fs->recall->status.blocks_kept += b.kept;
 	mutex_unlock(&fs->recall->lock);
 	for (uint32_t i = 0; i < n; i++)
-		if (ret_result[i] == 0 && head[i].more)
+		if (ret_result[i] == 1)
 			ret_result[i] = recall_file(fs, ino[i], &kept);
 }

@@ -110,7 +110,7 @@ MUST_CHECK int tier_drop_homes(struct fs *fs, uint64_t ino, uint64_t leaf, uint6
 MUST_CHECK int tier_keep_leaf(struct fs *fs, uint64_t ino, uint64_t leaf, const struct leaf_object *at, uint16_t mask,
 			      const uint8_t *blocks);
 /* The same of many leaves in one go. */
-#define KEEP_LEAVES_MAX 32u
+#define KEEP_LEAVES_MAX 64u
 struct keep_leaf {
 	uint64_t ino, leaf;
 	struct leaf_object at;
@@ -155,8 +155,7 @@ typedef int recall_frame_fn(void *ctx, const struct pack_frame *f, uint32_t offs
 MUST_CHECK int recall_object(struct fs *fs, uint64_t object, recall_frame_fn *fn, void *ctx);
 /* Data of the file becomes local for good, whatever its policy: *ret_blocks kept. */
 MUST_CHECK int recall_file(struct fs *fs, uint64_t ino, uint64_t *ret_blocks);
-/* The same of several, whose frames travel together; ret_result[i] for each. */
-#define RECALL_FILES_MAX 64u
+/* The same of several, whose frames travel together, in their order; ret_result[i] for each. */
 void recall_files(struct fs *fs, const uint64_t *ino, uint32_t n, int *ret_result);
 /* What was read of the file and waits for a home gets none: the file is to go out. */
 void recall_drop_keeps(struct fs *fs, uint64_t ino);

@@ -25,6 +25,8 @@ void fs_tier_job(struct fs *fs, const struct fs_cred *cred, enum tier_job_kind k
 void fs_tier_recall(struct fs *fs, uint64_t ino, struct journal_waiter *w);
 /* The same, and nobody waits: after those asked for before.  -EAGAIN: the queue is full. */
 MUST_CHECK int fs_tier_recall_queue(struct fs *fs, uint64_t ino);
+/* Data of all of them becomes local; answered when it is, with the first error there was.  Small files travel together. */
+void fs_tier_recall_many(struct fs *fs, const uint64_t *ino, uint32_t n, struct journal_waiter *w);
 /* The file goes out as soon as may be; see ageing_evict(). */
 MUST_CHECK int fs_tier_evict(struct fs *fs, uint64_t ino);
 /* Answered once everything queued so far is out or has failed; `clawfs.status` counts failures. */
