@@ -5,6 +5,7 @@ import glob
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -127,6 +128,55 @@ class Files(ColdTest):
         self.assertLessEqual(len(self.objects()), 4)
         for name, data in want.items():
             self.assertEqual(v.read("d/" + name), data)
+
+    def test_files_of_all_sizes_come_back_together(self):
+        # In little memory: what is asked for ahead does not fit all at once.
+        v = self.tiered("memory=128M")
+        sizes = [self.random.choice((4096, 10240, 65536, 70000, 300000, 1 << 20, (1 << 20) + 1)) for _ in range(200)] + [10240] * 900
+        self.random.shuffle(sizes)
+        for i, size in enumerate(sizes):
+            v.write("%d" % i, self.random.randbytes(size))
+        want = tree(v.mnt)
+        self.evict(v)
+        self.assertEqual({self.state(v, n) for n in want}, {"cold"})
+        cli("tier", "recall", v.mnt, check=EXIT_OK, timeout=120)
+        self.assertEqual({self.state(v, n) for n in want}, {"hot"})
+        shutil.rmtree(self.cold)  # nothing of it is needed any more
+        self.assertEqual(tree(v.mnt), want)
+        v.umount()
+        v.fsck()
+
+    def test_lists_of_inodes(self):
+        v = self.tiered()
+        for name in ("a", "b", "c"):
+            v.write(name, self.random.randbytes(20000))
+        inodes = lambda *names: b" ".join(b"%d" % os.lstat(v.path(n)).st_ino for n in names)
+        for attribute in ("clawfs.tier.evict-inodes", "clawfs.tier.recall-inodes"):
+            for value, error in ((b" ", errno.EINVAL), (b"x", errno.EINVAL), (b"1x", errno.EINVAL), (b"0", errno.EINVAL),
+                                 (inodes("a") + b" ", errno.EINVAL), (b" " + inodes("a"), errno.EINVAL), (b"-1", errno.EINVAL),
+                                 (inodes("a") + b"  " + inodes("b"), errno.EINVAL), (b"18446744073709551616", errno.EINVAL),
+                                 (b"18446744073709551615", errno.ENOENT)):
+                with self.assertRaises(OSError, msg=(attribute, value)) as e:
+                    os.setxattr(v.mnt, attribute, value)
+                self.assertEqual(e.exception.errno, error, (attribute, value))
+            with self.assertRaises(OSError) as e:
+                os.setxattr(v.path("a"), attribute, inodes("a"))
+            self.assertEqual(e.exception.errno, errno.EOPNOTSUPP)
+        with self.assertRaises(OSError) as e:
+            os.setxattr(v.mnt, "clawfs.tier.evict-inodes", inodes("."))
+        self.assertEqual(e.exception.errno, errno.EINVAL)
+        self.assertEqual([self.state(v, n) for n in "abc"], ["hot"] * 3)
+        os.setxattr(v.mnt, "clawfs.tier.evict-inodes", inodes("a", "b"))
+        os.setxattr(v.mnt, "clawfs.tier.flush", b"1")
+        self.assertEqual([self.state(v, n) for n in "abc"], ["cold", "cold", "hot"])
+        os.setxattr(v.mnt, "clawfs.tier.recall-inodes", inodes("b", "c", "b"))
+        self.assertEqual([self.state(v, n) for n in "abc"], ["cold", "hot", "hot"])
+        # One that may not go out is told of by its name, and the others go.
+        cli("tier", "pin", v.path("c"), check=EXIT_OK)
+        r = self.evict(v, check=EXIT_FAILURE)
+        self.assertIn("/c: pinned", r.stderr)
+        self.assertNotIn("/b:", r.stderr)
+        self.assertEqual([self.state(v, n) for n in "abc"], ["cold", "cold", "pinned"])
 
     def test_writing_to_a_cold_file_fetches_only_what_it_must(self):
         v = self.tiered()
@@ -332,6 +382,8 @@ class Policies(ColdTest):
                 "    try:\n        os.setxattr(sys.argv[1], n, b'none')\n        sys.exit('%s was allowed' % n)\n"
                 "    except PermissionError: pass\n")
         subprocess.run([sys.executable, "-c", code, v.path("f")], check=True)
+        code = code.replace("'clawfs.tier', 'clawfs.tier.pin', 'clawfs.recall'", "'clawfs.tier.evict-inodes', 'clawfs.tier.recall-inodes'")
+        subprocess.run([sys.executable, "-c", code, v.mnt], check=True)
 
 
 class Stores(ColdTest):
