@@ -539,7 +539,7 @@ void ageing_close(struct fs *fs)
 	cond_destroy(&a->ready);
 	cond_destroy(&a->wake);
 	mutex_destroy(&a->lock);
-	free(a->data);
+	reader_free(a->reader);
 	free(a);
 	fs->ageing = NULL;
 }

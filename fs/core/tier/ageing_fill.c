@@ -22,7 +22,6 @@
 #include "fs/core/tier/ageing_impl.h"
 
 #define HOME_STEP_BLOCKS 4096u
-#define MISSES_MAX       64u /* recalls for one read: each brings what the one before did not */
 
 /* ---- what is to be done with a file ---- */
 
@@ -177,71 +176,7 @@ int fill_add(struct ageing *a, uint32_t store, struct item *it, uint64_t leaf, u
 	return r < 0 ? r : add_to_open(a, it, leaf, mask, blocks);
 }
 
-/* ---- reading a file ---- */
-
-/* The next leaves of a file, and those of them that are to be packed with their data in a->data. */
-struct chunk {
-	uint64_t leaf[FILL_LEAVES];
-	struct leaf l[FILL_LEAVES];
-	bool wanted[FILL_LEAVES];
-	unsigned n;
-};
-
-static int add_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
-{
-	struct chunk *c = ctx;
-
-	c->leaf[c->n] = leaf;
-	c->l[c->n] = *l;
-	c->wanted[c->n] = leaf_data(l) & (uint16_t)~leaf_tiered(l);
-	return ++c->n == FILL_LEAVES;
-}
-
-/* Runs of wanted leaves, each with one read. */
-static int read_wanted(struct ageing *a, uint64_t ino, const struct chunk *c)
-{
-	int r = 0;
-
-	for (unsigned i = 0, run; r == 0 && i < c->n; i += run) {
-		for (run = 0; i + run < c->n && c->wanted[i + run] && c->leaf[i + run] == c->leaf[i] + run; run++)
-			;
-		if (run)
-			r = extent_read(a->fs, ino, c->leaf[i] * LEAF_SLOTS, run * LEAF_SLOTS, a->data + (size_t)i * LEAF_BYTES);
-		else
-			run = 1;
-	}
-	return r;
-}
-
-static int read_chunk(struct ageing *a, uint64_t ino, uint64_t from, struct chunk *c)
-{
-	struct inode *in;
-	int r = icache_rdlock_get(a->fs->icache, ino, &in);
-
-	c->n = 0;
-	if (r < 0)
-		return r;
-	r = in->nlink ? extent_each(a->fs, in, from, add_leaf, c) : -ENOENT;
-	if (r >= 0)
-		r = read_wanted(a, ino, c);
-	icache_rdunlock(a->fs->icache, ino);
-	return r;
-}
-
-/* The same, with what is cold fetched. */
-static int read_all_of_chunk(struct ageing *a, uint64_t ino, uint64_t from, struct chunk *c)
-{
-	int r = read_chunk(a, ino, from, c);
-
-	for (unsigned i = 0; r == -EINPROGRESS && i < MISSES_MAX; i++) {
-		struct tier_miss m = tier_take_miss();
-
-		r = m.n_leaves ? recall_leaves(a->fs, m.ino, m.leaf, m.n_leaves, OBJECT_BACKGROUND) : -EIO;
-		if (r == 0)
-			r = read_chunk(a, ino, from, c);
-	}
-	return r == -EINPROGRESS ? -EIO : r;
-}
+/* ---- a file ---- */
 
 /* The blocks of `mask`, moved together. */
 static void pack_together(uint8_t *blocks, uint16_t mask)
@@ -282,7 +217,7 @@ static int add_chunk(struct ageing *a, struct item *it, const struct chunk *c)
 
 	for (unsigned i = 0; r == 0 && i < c->n; i++) {
 		uint16_t mask = leaf_data(&c->l[i]);
-		uint8_t *blocks = a->data + (size_t)i * LEAF_BYTES;
+		uint8_t *blocks = c->data + (size_t)i * LEAF_BYTES;
 
 		if (!c->wanted[i]) {
 			cover(a, it, c->leaf[i] + 1);
@@ -312,22 +247,38 @@ static int add_to_drops(struct ageing *a, struct item *it)
 	return 0;
 }
 
+/* All of its leaves, in order; *from is behind the last that was dealt with. */
+static int fill_leaves(struct ageing *a, struct item *it, uint64_t *from)
+{
+	struct chunk *c;
+	int r = chunk_first(a->reader, it->ino, &c);
+
+	while (r == 0) {
+		bool more = c->n == FILL_LEAVES && !is_stale(a, it);
+		uint64_t next = c->n ? c->leaf[c->n - 1] + 1 : *from;
+
+		if (more)
+			chunk_ask(a->reader, it->ino, next);
+		r = add_chunk(a, it, c);
+		if (r == 0)
+			*from = next;
+		if (!more)
+			break;
+		int e = chunk_next(a->reader, &c);
+		r = r < 0 ? r : e;
+	}
+	return r;
+}
+
 static int fill_file(struct ageing *a, struct item *it)
 {
-	CLEANUP_FREE struct chunk *c = malloc(sizeof(*c));
 	uint64_t from = 0;
-	int r = c ? tier_watch(a->fs, it->ino) : -ENOMEM;
+	int r = tier_watch(a->fs, it->ino);
 
 	if (r < 0)
 		return r;
 	it->watched = true;
-	do {
-		r = read_all_of_chunk(a, it->ino, from, c);
-		if (r == 0)
-			r = add_chunk(a, it, c);
-		if (r == 0 && c->n)
-			from = c->leaf[c->n - 1] + 1;
-	} while (r == 0 && c->n == FILL_LEAVES && !is_stale(a, it));
+	r = fill_leaves(a, it, &from);
 	if (r == 0 && !cover(a, it, max_u64(from, it->covered)) && from > it->covered)
 		r = add_to_drops(a, it);
 	return r;
@@ -399,15 +350,11 @@ static size_t sort_out(struct ageing *a, struct item **item, size_t n, bool lead
 /* Once there is something to pack. */
 static int prepare(struct ageing *a)
 {
-	void *data;
+	int r = a->reader ? 0 : reader_new(a->fs, a->packer_runs, &a->reader);
 
-	if (!a->data) {
-		if (posix_memalign(&data, DISK_BLOCK, FILL_LEAVES * LEAF_BYTES))
-			return -ENOMEM;
-		a->data = data;
-	}
-	ageing_start_uploaders(a);
-	return 0;
+	if (r == 0)
+		ageing_start_uploaders(a);
+	return r;
 }
 
 void fill_batch(struct ageing *a, struct item **item, size_t n)

@@ -1,6 +1,6 @@
 /*
  * ageing_impl.h: what the files of ageing share: ageing.c (life, rounds, pauses), ageing_items.c (what waits), ageing_fill.c
- * (files into packs), ageing_put.c (packs into stores), ageing_scan.c, ageing_clock.c, repack.c.  Others use tier.h.
+ * (files into packs), ageing_read.c (their data), ageing_put.c (packs into stores), ageing_scan.c, ageing_clock.c, repack.c.  Others use tier.h.
  *
  * One thread, the packer, takes items from the queue, reads files and fills packs; so does whoever calls ageing_step().  A
  * finished pack goes to one of up to four uploaders, or, where memory is short or there are no threads, is seen through by the
@@ -164,7 +164,7 @@ struct ageing {
 	bool eager;                /* a step: waits for nothing */
 	bool high_water;           /* as status.high_water */
 	struct pack *open, *drops; /* being filled */
-	uint8_t *data;             /* FILL_LEAVES of a file, aligned */
+	struct reader *reader;     /* made with the first file */
 	struct scan scan;
 	struct repack_state repack;
 	pthread_t packer, uploader[UPLOADERS];
@@ -219,6 +219,25 @@ void steady_begin(struct ageing *a);
 /* Compares it with the host's clock, and says when that has jumped. */
 void steady_look(struct ageing *a);
 int64_t steady_now(struct ageing *a); /* real time, as far as it is believed: to tell ages with */
+
+/* ageing_read.c; the packer */
+/* Leaves of a file in order, and the data of those of them that are to be packed. */
+struct chunk {
+	uint64_t leaf[FILL_LEAVES];
+	struct leaf l[FILL_LEAVES];
+	bool wanted[FILL_LEAVES];
+	unsigned n;    /* FILL_LEAVES: there may be more */
+	uint8_t *data; /* LEAF_BYTES for each, aligned */
+};
+struct reader;
+/* `threads`: reads while others work, as far as it can have a thread.  -ENOMEM. */
+MUST_CHECK int reader_new(struct fs *fs, bool threads, struct reader **ret);
+struct reader *reader_free(struct reader *rd); /* nothing is asked for; NULL is fine; returns NULL */
+/* The first chunk of a file; borrowed until the second chunk after it is asked for. */
+MUST_CHECK int chunk_first(struct reader *rd, uint64_t ino, struct chunk **ret);
+/* The chunk from a leaf on will be needed: each time chunk_next() must be called afterwards, whatever happened. */
+void chunk_ask(struct reader *rd, uint64_t ino, uint64_t leaf);
+MUST_CHECK int chunk_next(struct reader *rd, struct chunk **ret);
 
 /* ageing_fill.c; the packer */
 /* Files of a batch into packs; takes the references over. */
