@@ -113,6 +113,14 @@ const struct verb verbs[] = {
      "Changes nothing, and may be asked while another release has it mounted.  Exit codes: 0 read-write; 1 read-only\n"
      "(mount -o ro); 4 none: use a newer release; 8 could not check: not a volume, or damaged; 16 wrong usage.",
      verb_upgrade},
+    {"snap create", VERB_SNAP, "NAME MOUNTPOINT", 2, "keep the volume as it is now, under a name",
+     "Costs the same whatever the volume holds; it can be read below MOUNTPOINT/.clawfs/snapshots/NAME, by those who may read the\n"
+     "originals.  Exit codes: 0 made, and durable; 1 not; 16 wrong usage.",
+     verb_snap_create},
+    {"snap delete", VERB_SNAP, "NAME MOUNTPOINT", 2, "delete a snapshot, and free what only it held",
+     "The space comes back in the background.  Exit codes: 0 deleted; 1 not; 16 wrong usage.", verb_snap_delete},
+    {"snap list", VERB_SNAP_LIST, "MOUNTPOINT", 1, "the snapshots, when they were made, and what deleting each would free",
+     "Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_snap_list},
     {"du", VERB_DU, "PATH", 1, "what is below a directory, at once",
      "Bytes of all files, files, directories, and when anything was changed last.  Nothing is walked: the volume keeps these "
      "sums.\n"

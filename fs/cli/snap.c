@@ -1,0 +1,101 @@
+/* snap.c: the verbs about snapshots: create, delete, list; over the attributes clawfs.snap.* of the mount. */
+#include "fs/cli/cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static int failed(const char *what, const char *name, const char *path, int error)
+{
+	switch (error) {
+	case -EEXIST:
+		complain("%s: there is a snapshot %s already", what, name);
+		break;
+	case -ENOENT:
+		complain("%s: there is no snapshot %s; `clawfs snap list %s` shows them", what, name, path);
+		break;
+	case -EMLINK:
+		complain("%s: there are as many snapshots as there can be: delete some", what);
+		break;
+	case -EINVAL:
+	case -ENAMETOOLONG:
+		complain("%s: a snapshot's name has 1 to 255 bytes, none of them / or a control character, and is not . or ..", what);
+		return EXIT_USAGE;
+	default:
+		complain_admin(what, path, error);
+	}
+	return EXIT_FAILED;
+}
+
+int verb_snap_create(const struct args *a)
+{
+	int r = attribute_set(a->operand[1], "snap.create", a->operand[0]);
+
+	return r < 0 ? failed("not made", a->operand[0], a->operand[1], r) : EXIT_OK;
+}
+
+int verb_snap_delete(const struct args *a)
+{
+	int r = attribute_set(a->operand[1], "snap.delete", a->operand[0]);
+
+	return r < 0 ? failed("not deleted", a->operand[0], a->operand[1], r) : EXIT_OK;
+}
+
+/* One page from `from` on is added to `all`; *ret_next: where the next one begins; 0: there is none. */
+static int read_page(const char *path, uint64_t from, json_t *all, uint64_t *ret_next)
+{
+	CLEANUP_BUF struct buf text = {0};
+	char name[64];
+
+	snprintf(name, sizeof(name), "snap.list.%" PRIu64, from);
+	int r = attribute_read(path, name, &text);
+	if (r < 0)
+		return r;
+	json_t *page = json_loads((const char *)text.p, 0, NULL);
+	if (!page)
+		return -EPROTO;
+	r = json_array_extend(all, json_object_get(page, "snapshots")) < 0 ? -EPROTO : 0;
+	uint64_t next = (uint64_t)json_integer_value(json_object_get(page, "next"));
+	*ret_next = next > from ? next : 0;
+	json_decref(page);
+	return r;
+}
+
+static void print_snapshot(const json_t *s)
+{
+	const char *name = json_string_value(json_object_get(s, "name")), *hex = json_string_value(json_object_get(s, "name_hex"));
+	time_t seconds = (time_t)(json_integer_value(json_object_get(s, "time_ns")) / NSEC_PER_SEC);
+	char when[32], only[32] = "not here";
+	struct tm tm;
+
+	localtime_r(&seconds, &tm);
+	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
+	if (json_is_true(json_object_get(s, "held")))
+		size_text((uint64_t)json_integer_value(json_object_get(s, "only_bytes")), only, sizeof(only));
+	printf("%s  %12s  %s%s\n", when, only, name ? "" : "hex ", name ? name : hex ? hex : "?");
+}
+
+int verb_snap_list(const struct args *a)
+{
+	json_t *all = json_array(), *s;
+	uint64_t from = 0;
+	size_t i;
+	int r;
+
+	do
+		r = read_page(a->operand[0], from, all, &from);
+	while (r == 0 && from > 0);
+	if (r < 0) {
+		complain_unreachable(a->operand[0], r);
+		json_decref(all);
+		return EXIT_FAILED;
+	}
+	if (a->json)
+		json_print(all);
+	else
+		json_array_foreach(all, i, s) print_snapshot(s);
+	json_decref(all);
+	return EXIT_OK;
+}
