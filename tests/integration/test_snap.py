@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""Snapshots on a real mount: by name, by attribute and by verb; hundreds at once, as other users, over kill -9, and their space."""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+import stat
+import subprocess
+import time
+
+from clawfs_env import (EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ClusterTest, VolumeTest, cli, main, seed, wait_for)
+
+NOBODY = 65534
+
+
+def error_of(act, *args):
+    """The errno's name, "" for success."""
+    try:
+        act(*args)
+    except OSError as e:
+        return errno.errorcode[e.errno]
+    return ""
+
+
+def tree(top):
+    """Everything below `top` but what .clawfs shows: path -> facts and, of files, the hash of their bytes."""
+    found = {}
+    for at, dirs, files in os.walk(top):
+        for name in dirs + files:
+            path = os.path.join(at, name)
+            st = os.lstat(path)
+            facts = [stat.S_IFMT(st.st_mode), stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_nlink, int(st.st_mtime)]
+            if stat.S_ISREG(st.st_mode):
+                with open(path, "rb") as f:
+                    facts += [st.st_size, hashlib.sha256(f.read()).hexdigest()]
+            elif stat.S_ISLNK(st.st_mode):
+                facts.append(os.readlink(path))
+            if not stat.S_ISLNK(st.st_mode):
+                facts.append(sorted((n, os.getxattr(path, n)) for n in os.listxattr(path)))
+            found[os.path.relpath(path, top)] = facts
+    return found
+
+
+def as_user(uid, *command):
+    return subprocess.run(command, user=uid, group=uid, extra_groups=[], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=60, check=False)
+
+
+def change(rng, top, n):
+    """A few random changes."""
+    for _ in range(n):
+        name = os.path.join(top, "d%d" % rng.randrange(4), "f%d" % rng.randrange(12))
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        what = rng.randrange(6)
+        if what == 0 and os.path.exists(name):
+            os.unlink(name)
+        elif what == 1 and os.path.exists(name):
+            os.truncate(name, rng.randrange(100000))
+        elif what == 2 and os.path.exists(name) and not os.path.exists(name + ".l"):
+            os.link(name, name + ".l")
+        else:
+            with open(name, "r+b" if os.path.exists(name) else "wb") as f:
+                f.seek(rng.randrange(200000))
+                f.write(rng.randbytes(rng.randrange(1, 150000)))
+
+
+class Snapshots(VolumeTest):
+    def made(self, v, name):
+        return v.path(".clawfs", "snapshots", name)
+
+    def used(self, v):
+        st = os.statvfs(v.mnt)
+        return (st.f_blocks - st.f_bfree) * st.f_frsize
+
+    def test_each_snapshot_stays_what_it_was_whatever_comes_after(self):
+        rng = random.Random(seed())
+        v = self.volume()
+        want = {}
+        for i in range(12):
+            change(rng, v.mnt, 20)
+            if len(want) > 4 and rng.random() < 0.5:
+                name = rng.choice(sorted(want))
+                os.rmdir(self.made(v, name))
+                del want[name]
+            os.mkdir(self.made(v, "s%d" % i))
+            want["s%d" % i] = tree(v.mnt)
+            if i % 4 == 1:
+                v.kill9()
+                v.mount()
+            if i % 4 == 3:
+                v.remount()
+            self.assertEqual(sorted(os.listdir(v.path(".clawfs", "snapshots"))), sorted(want))
+            for name, facts in want.items():
+                self.assertEqual(tree(self.made(v, name)), facts, name)
+        v.umount()
+        v.fsck()
+
+    def test_deleting_gives_the_space_back(self):
+        v = self.volume()
+        mib = 1 << 20
+        v.write("big", os.urandom(8 * mib), sync=True)
+        before = self.used(v)
+        os.mkdir(self.made(v, "one"))
+        os.mkdir(self.made(v, "two"))
+        v.write("big", os.urandom(8 * mib), sync=True)
+        os.mkdir(self.made(v, "three"))
+        os.unlink(v.path("big"))
+        os.setxattr(v.mnt, "clawfs.checkpoint", b"1")
+        self.assertGreater(self.used(v), before + 7 * mib)
+        os.rmdir(self.made(v, "one"))  # "two" has the same
+        time.sleep(1)
+        self.assertGreater(self.used(v), before + 7 * mib)
+        facts = {s["name"]: s for s in json.loads(cli("snap", "list", "--json", v.mnt, check=EXIT_OK).stdout)}
+        self.assertEqual(facts["two"]["only_bytes"], 8 * mib)
+        self.assertEqual(facts["three"]["only_bytes"], 8 * mib)
+        os.rmdir(self.made(v, "two"))
+        wait_for("the space of a snapshot", lambda: self.used(v) < before + mib, 20)
+        cli("snap", "delete", "three", v.mnt, check=EXIT_OK)
+        wait_for("the space of the last snapshot", lambda: self.used(v) < before - 7 * mib, 20)
+        wait_for("the directories of the snapshots", lambda: os.listdir(os.path.join(v.store, "snap")) == [], 20)
+        v.umount()
+        v.fsck()
+
+    def test_hundreds_are_there_at_once_with_few_descriptors(self):
+        v = self.volume()
+        n = 300
+        for i in range(n):
+            v.write("f", b"%d\n" % i)
+            os.mkdir(self.made(v, "s%03d" % i))
+        self.assertEqual(len(os.listdir(v.path(".clawfs", "snapshots"))), n)
+        for i in random.Random(seed()).sample(range(n), n):
+            with open(os.path.join(self.made(v, "s%03d" % i), "f"), "rb") as f:
+                self.assertEqual(f.read(), b"%d\n" % i)
+        self.assertLess(len(os.listdir("/proc/%d/fd" % v.pid)), 256)
+        listed = json.loads(cli("snap", "list", "--json", v.mnt, check=EXIT_OK).stdout)
+        self.assertEqual([s["name"] for s in listed], ["s%03d" % i for i in range(n)])
+        v.kill9()
+        v.mount()
+        for i in range(0, n, 3):
+            os.rmdir(self.made(v, "s%03d" % i))
+        for i in range(n):
+            if i % 3 == 0:
+                self.assertEqual(error_of(os.stat, self.made(v, "s%03d" % i)), "ENOENT")
+                continue
+            with open(os.path.join(self.made(v, "s%03d" % i), "f"), "rb") as f:
+                self.assertEqual(f.read(), b"%d\n" % i)
+        v.umount()
+        v.fsck()
+
+    def test_other_users_see_what_they_could_see(self):
+        os.chmod(self.tmp, 0o711)
+        v = self.volume("allow_other")
+        os.chmod(os.path.dirname(v.mnt), 0o711)
+        v.write("open", b"for all\n")
+        v.write("closed", b"for root\n")
+        os.chmod(v.path("closed"), 0o600)
+        os.mkdir(v.path("private"), 0o700)
+        v.write("private/x", b"hidden\n")
+        os.mkdir(self.made(v, "s"))
+        os.chmod(v.path("open"), 0o600)
+        os.chmod(v.path("closed"), 0o644)
+        os.chmod(v.path("private"), 0o755)
+        at = self.made(v, "s")
+        self.assertEqual(as_user(NOBODY, "cat", at + "/open").stdout, "for all\n")
+        self.assertIn("Permission denied", as_user(NOBODY, "cat", at + "/closed").stderr)
+        self.assertIn("Permission denied", as_user(NOBODY, "ls", at + "/private").stderr)
+        self.assertEqual(as_user(NOBODY, "ls", at).stdout.split(), ["closed", "open", "private"])
+        self.assertNotEqual(as_user(NOBODY, "mkdir", self.made(v, "no")).returncode, 0)
+        self.assertNotEqual(as_user(NOBODY, "rmdir", at).returncode, 0)
+        self.assertNotEqual(as_user(NOBODY, "setfattr", "-n", "clawfs.snap.create", "-v", "no", v.mnt).returncode, 0)
+        self.assertEqual(os.listdir(v.path(".clawfs", "snapshots")), ["s"])
+
+    def test_nothing_in_a_snapshot_can_be_changed(self):
+        v = self.volume()
+        os.mkdir(v.path("d"))
+        v.write("d/f", b"as it was\n")
+        os.mkdir(self.made(v, "s"))
+        at = self.made(v, "s")
+        self.assertEqual(error_of(os.mkdir, at + "/new"), "EROFS")
+        self.assertEqual(error_of(os.unlink, at + "/d/f"), "EROFS")
+        self.assertEqual(error_of(os.rmdir, at + "/d"), "EROFS")
+        self.assertEqual(error_of(os.rename, at + "/d/f", at + "/g"), "EROFS")
+        self.assertEqual(error_of(os.truncate, at + "/d/f", 0), "EROFS")
+        self.assertEqual(error_of(os.chmod, at + "/d/f", 0o600), "EROFS")
+        self.assertEqual(error_of(os.link, at + "/d/f", v.path("g")), "EXDEV")
+        self.assertEqual(error_of(os.setxattr, at + "/d/f", "user.x", b"1"), "EROFS")
+        self.assertEqual(error_of(open, at + "/d/new", "w"), "EROFS")
+        fd = os.open(at + "/d/f", os.O_WRONLY | os.O_APPEND)  # the kernel believes it can
+        os.write(fd, b"never\n")
+        self.assertIn(error_of(os.fsync, fd), ("EROFS", "EIO"))
+        error_of(os.close, fd)
+
+        def healed():
+            with open(at + "/d/f", "rb") as f:
+                return f.read() == b"as it was\n"
+        wait_for("the file to look as it is", healed, 5, 0.1)
+        self.assertEqual(v.read("d/f"), b"as it was\n")
+        shutil.copytree(at, v.path("copy"), symlinks=True)
+        self.assertEqual(v.read("copy/d/f"), b"as it was\n")
+
+    def test_names_and_verbs(self):
+        v = self.volume()
+        cli("snap", "create", "a b", v.mnt, check=EXIT_OK)
+        self.assertIn("there is a snapshot", cli("snap", "create", "a b", v.mnt, check=EXIT_FAILURE).stderr)
+        self.assertIn("there is no snapshot", cli("snap", "delete", "b", v.mnt, check=EXIT_FAILURE).stderr)
+        for bad in ("a/b", ".", "..", "a\nb", ""):
+            cli("snap", "create", bad, v.mnt, check=EXIT_USAGE)
+        cli("snap", "create", "x", self.tmp, check=EXIT_FAILURE)
+        os.setxattr(v.mnt, "clawfs.snap.create", b"from an attribute")
+        self.assertEqual(error_of(os.setxattr, v.mnt, "clawfs.snap.create", b"a\0b"), "EINVAL")
+        self.assertEqual(error_of(os.setxattr, v.mnt, "clawfs.snap.create", b"x" * 256), "ENAMETOOLONG")
+        self.assertEqual(error_of(os.mkdir, self.made(v, "x" * 256)), "ENAMETOOLONG")
+        self.assertEqual(error_of(os.mkdir, self.made(v, "a b")), "EEXIST")
+        self.assertEqual(error_of(os.rmdir, self.made(v, "none")), "ENOENT")
+        out = cli("snap", "list", v.mnt, check=EXIT_OK).stdout
+        self.assertIn("  a b\n", out)
+        self.assertIn("  from an attribute\n", out)
+        listed = json.loads(os.getxattr(v.mnt, "clawfs.snap.list"))["snapshots"]
+        self.assertEqual([s["name"] for s in listed], ["a b", "from an attribute"])
+        self.assertLess(abs(listed[0]["time_ns"] / 1e9 - time.time()), 60)
+        self.assertNotIn(".clawfs", os.listdir(v.mnt))
+
+    def test_numbers_are_unique_and_hard_links_are_one(self):
+        v = self.volume()
+        v.write("a", b"x")
+        os.link(v.path("a"), v.path("b"))
+        for name in "st":
+            os.mkdir(self.made(v, name))
+        numbers = [os.stat(os.path.join(top, "a")).st_ino for top in (v.mnt, self.made(v, "s"), self.made(v, "t"))]
+        self.assertEqual(len(set(numbers)), 3)
+        for top in (v.mnt, self.made(v, "s"), self.made(v, "t")):
+            self.assertEqual(os.stat(top + "/a").st_ino, os.stat(top + "/b").st_ino)
+            self.assertEqual(os.stat(top + "/a").st_nlink, 2)
+
+
+class Followers(ClusterTest):
+    def test_a_follower_shows_the_same_snapshots(self):
+        c = self.cluster(2)
+        leader, follower = c.node
+        leader.write("f", b"one")
+        os.mkdir(leader.path(".clawfs", "snapshots", "s"))
+        leader.write("f", b"two")
+        c.settle()
+        with open(follower.path(".clawfs", "snapshots", "s", "f"), "rb") as f:
+            self.assertEqual(f.read(), b"one")
+        self.assertEqual(error_of(os.mkdir, follower.path(".clawfs", "snapshots", "t")), "EROFS")
+        os.rmdir(leader.path(".clawfs", "snapshots", "s"))
+        c.settle()
+        self.assertEqual(os.listdir(follower.path(".clawfs", "snapshots")), [])
+
+
+if __name__ == "__main__":
+    main()
