@@ -60,7 +60,7 @@ enum {
 #define VERB_QUOTA_SET  (UINT64_C(1) << 32)
 #define VERB_QUOTA_SHOW (UINT64_C(1) << 33) /* and list */
 #define VERB_SNAP       (UINT64_C(1) << 34) /* create and delete, which take no options of their own */
-#define VERB_SNAP_LIST  (UINT64_C(1) << 35)
+#define VERB_SNAP_LIST  (UINT64_C(1) << 35) /* and diff */
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
 };
@@ -146,6 +146,7 @@ int verb_wait(const struct args *a);
 int verb_snap_create(const struct args *a);
 int verb_snap_delete(const struct args *a);
 int verb_snap_list(const struct args *a);
+int verb_snap_diff(const struct args *a);
 int verb_tier_add(const struct args *a);
 int verb_tier_list(const struct args *a);
 int verb_tier_test(const struct args *a);

@@ -119,6 +119,10 @@ const struct verb verbs[] = {
      verb_snap_create},
     {"snap delete", VERB_SNAP, "NAME MOUNTPOINT", 2, "delete a snapshot, and free what only it held",
      "The space comes back in the background.  Exit codes: 0 deleted; 1 not; 16 wrong usage.", verb_snap_delete},
+    {"snap diff", VERB_SNAP_LIST, "NAME [NAME] MOUNTPOINT", 3, "what changed since a snapshot, or from one to another",
+     "With one NAME: to the tree as it is now.  Paths that were created, deleted, modified or renamed, by comparing the two indexes.\n"
+     "Exit codes: 0 printed; 1 not; 16 wrong usage.",
+     verb_snap_diff, .n_optional = 1},
     {"snap list", VERB_SNAP_LIST, "MOUNTPOINT", 1, "the snapshots, when they were made, and what deleting each would free",
      "Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_snap_list},
     {"du", VERB_DU, "PATH", 1, "what is below a directory, at once",

@@ -1,4 +1,4 @@
-/* snap.c: the verbs about snapshots: create, delete, list; over the attributes clawfs.snap.* of the mount. */
+/* snap.c: the verbs about snapshots: create, delete, list, diff; over the attributes clawfs.snap.* of the mount. */
 #include "fs/cli/cli.h"
 
 #include <errno.h>
@@ -21,7 +21,8 @@ static int failed(const char *what, const char *name, const char *path, int erro
 		break;
 	case -EINVAL:
 	case -ENAMETOOLONG:
-		complain("%s: a snapshot's name has 1 to 255 bytes, none of them / or a control character, and is not . or ..", what);
+		complain("%s: a snapshot's name has 1 to 255 bytes, none of them / or a control character, and is not . or ..",
+			 what);
 		return EXIT_USAGE;
 	default:
 		complain_admin(what, path, error);
@@ -65,7 +66,8 @@ static int read_page(const char *path, uint64_t from, json_t *all, uint64_t *ret
 
 static void print_snapshot(const json_t *s)
 {
-	const char *name = json_string_value(json_object_get(s, "name")), *hex = json_string_value(json_object_get(s, "name_hex"));
+	const char *name = json_string_value(json_object_get(s, "name")),
+		   *hex = json_string_value(json_object_get(s, "name_hex"));
 	time_t seconds = (time_t)(json_integer_value(json_object_get(s, "time_ns")) / NSEC_PER_SEC);
 	char when[32], only[32] = "not here";
 	struct tm tm;
@@ -77,16 +79,23 @@ static void print_snapshot(const json_t *s)
 	printf("%s  %12s  %s%s\n", when, only, name ? "" : "hex ", name ? name : hex ? hex : "?");
 }
 
-int verb_snap_list(const struct args *a)
+static int read_list(const char *path, json_t *all)
 {
-	json_t *all = json_array(), *s;
 	uint64_t from = 0;
-	size_t i;
 	int r;
 
 	do
-		r = read_page(a->operand[0], from, all, &from);
+		r = read_page(path, from, all, &from);
 	while (r == 0 && from > 0);
+	return r;
+}
+
+int verb_snap_list(const struct args *a)
+{
+	json_t *all = json_array(), *s;
+	size_t i;
+	int r = read_list(a->operand[0], all);
+
 	if (r < 0) {
 		complain_unreachable(a->operand[0], r);
 		json_decref(all);
@@ -98,4 +107,121 @@ int verb_snap_list(const struct args *a)
 		json_array_foreach(all, i, s) print_snapshot(s);
 	json_decref(all);
 	return EXIT_OK;
+}
+
+/* ---- diff ---- */
+
+/* The number of snapshot `name`; -ENOENT. */
+static int number_of(const json_t *all, const char *name, uint64_t *ret)
+{
+	const json_t *s;
+	size_t i;
+
+	json_array_foreach(all, i, s)
+	{
+		const char *text = json_string_value(json_object_get(s, "name"));
+
+		if (!text || strcmp(text, name) != 0)
+			continue;
+		*ret = (uint64_t)json_integer_value(json_object_get(s, "gen"));
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static const char *path_text(const json_t *path)
+{
+	const char *text = json_string_value(path);
+
+	return text ? text : json_string_value(json_object_get(path, "hex"));
+}
+
+static void print_change(const json_t *c)
+{
+	const char *change = json_string_value(json_object_get(c, "change")), *path = path_text(json_object_get(c, "path")),
+		   *from = path_text(json_object_get(c, "from"));
+
+	if (from)
+		printf("%-8s  %s -> %s\n", change ? change : "?", from, path ? path : "?");
+	else
+		printf("%-8s  %s\n", change ? change : "?", path ? path : "?");
+}
+
+/* One page: printed, or with `all` kept. */
+static int diff_page(const char *path, const char *pair, uint64_t from, json_t *all, uint64_t *ret_next)
+{
+	CLEANUP_BUF struct buf text = {0};
+	char name[128];
+	json_t *c;
+	size_t i;
+
+	snprintf(name, sizeof(name), "snap.diff.%s.%" PRIu64, pair, from);
+	int r = attribute_read(path, name, &text);
+	if (r < 0)
+		return r;
+	json_t *page = json_loads((const char *)text.p, 0, NULL);
+	if (!page)
+		return -EPROTO;
+	if (all)
+		json_array_extend(all, json_object_get(page, "changes"));
+	else
+		json_array_foreach(json_object_get(page, "changes"), i, c) print_change(c);
+	uint64_t next = (uint64_t)json_integer_value(json_object_get(page, "next"));
+	*ret_next = next > from ? next : 0;
+	json_decref(page);
+	return 0;
+}
+
+static int diff(const char *path, const char *pair, bool json)
+{
+	json_t *all = json ? json_array() : NULL;
+	uint64_t from = 0;
+	int r;
+
+	do
+		r = diff_page(path, pair, from, all, &from);
+	while (r == 0 && from > 0);
+	if (r == 0 && json)
+		json_print(all);
+	json_decref(all);
+	return r;
+}
+
+/* "7.9" or "7.live". */
+static int pair_of(const struct args *a, const char *path, char *ret, size_t cap)
+{
+	const char *later = a->n_operands > 2 ? a->operand[1] : NULL;
+	json_t *all = json_array();
+	uint64_t from, to;
+	int r = read_list(path, all), e = r;
+
+	if (r == 0)
+		e = number_of(all, a->operand[0], &from);
+	if (r == 0 && e < 0)
+		(void)failed("no difference", a->operand[0], path, e);
+	if (e == 0 && later && (e = number_of(all, later, &to)) < 0)
+		(void)failed("no difference", later, path, e);
+	json_decref(all);
+	if (e == 0 && later)
+		snprintf(ret, cap, "%" PRIu64 ".%" PRIu64, from, to);
+	else if (e == 0)
+		snprintf(ret, cap, "%" PRIu64 ".live", from);
+	if (r < 0)
+		complain_unreachable(path, r);
+	return e;
+}
+
+int verb_snap_diff(const struct args *a)
+{
+	const char *path = a->operand[a->n_operands - 1];
+	char pair[64];
+
+	if (pair_of(a, path, pair, sizeof(pair)) < 0)
+		return EXIT_FAILED;
+	int r = diff(path, pair, a->json);
+	if (r == -ENOENT)
+		complain("this node does not hold both snapshots; `clawfs snap list %s` shows what it has", path);
+	else if (r < 0)
+		complain_unreachable(path, r);
+	return r < 0 ? EXIT_FAILED : EXIT_OK;
 }

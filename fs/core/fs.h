@@ -284,6 +284,12 @@ MUST_CHECK int fs_snap_each(struct fs *fs, bool count, int (*fn)(void *ctx, cons
  * "held", "only_bytes"}], "next": GEN}, "next" only when there are more.  A name that is not UTF-8 is "name_hex" instead.
  */
 MUST_CHECK int fs_snap_list_json(struct fs *fs, uint64_t gen, struct buf *out);
+/*
+ * What changed from one snapshot to another, or (UINT64_MAX) to the live tree, a page of it from inode `ino` on, 0 first:
+ * {"changes": [{"change": "created" | "deleted" | "modified" | "renamed", "path", "from" (of renamed)}], "next": INO}, "next" only when
+ * there may be more.  A path that is not UTF-8 is {"hex": BYTES}.  -ENOENT.
+ */
+MUST_CHECK int fs_snap_diff_json(struct fs *fs, uint64_t from_gen, uint64_t to_gen, uint64_t ino, struct buf *out);
 /* -ENOENT also when this node does not hold it. */
 MUST_CHECK int fs_snap_root(struct fs *fs, const char *name, uint64_t *ret_ino);
 bool fs_is_snap(uint64_t ino); /* a number of an inode in a snapshot */

@@ -5,6 +5,7 @@
  *                                               setxattr(2) returns
  *     clawfs.snap.list                          what there is, as JSON; as much of it as an attribute can hold
  *     clawfs.snap.list.GEN                      the same from that number on
+ *     clawfs.snap.diff.GEN.GEN.INO              what changed from one to the other ("live": the tree as it is), from an inode on
  */
 #include <errno.h>
 #include <string.h>
@@ -23,16 +24,38 @@ static int get_list(struct fs *fs, uint64_t ino, const char *rest, struct buf *o
 	return list_from(fs, 0, out);
 }
 
+/* A number up to `end`, which ends the text or is followed by more; *p moves behind it. */
+static bool take_number(const char **p, char end, uint64_t *ret)
+{
+	const char *from = *p;
+
+	for (*ret = 0; **p >= '0' && **p <= '9'; (*p)++)
+		if (__builtin_mul_overflow(*ret, 10, ret) || __builtin_add_overflow(*ret, (uint64_t)(**p - '0'), ret))
+			return false;
+	return *p > from && **p == end && (end == '\0' || (*p)++);
+}
+
 static int get_list_from(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
-	uint64_t gen = 0;
+	uint64_t gen;
 
 	(void)ino;
-	for (const char *p = rest; *p; p++)
-		if (*p < '0' || *p > '9' || __builtin_mul_overflow(gen, 10, &gen) ||
-		    __builtin_add_overflow(gen, (uint64_t)(*p - '0'), &gen))
-			return -ENODATA;
-	return list_from(fs, gen, out);
+	return take_number(&rest, '\0', &gen) ? list_from(fs, gen, out) : -ENODATA;
+}
+
+static int get_diff(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
+{
+	static const char live[] = "live.";
+	uint64_t a, b = UINT64_MAX, from;
+
+	(void)ino;
+	if (!take_number(&rest, '.', &a))
+		return -ENODATA;
+	if (strncmp(rest, live, strlen(live)) == 0)
+		rest += strlen(live);
+	else if (!take_number(&rest, '.', &b) || b == UINT64_MAX)
+		return -ENODATA;
+	return take_number(&rest, '\0', &from) ? fs_snap_diff_json(fs, a, b, from, out) : -ENODATA;
 }
 
 static void change(const struct setting *s, int (*how)(struct fs *fs, const struct fs_cred *cred, const char *name),
@@ -62,9 +85,8 @@ static void set_delete(const struct setting *s, struct journal_waiter *w)
 }
 
 const struct control snap_controls[] = {
-    {"snap.create", SCOPE_ROOT, .set = set_create},
-    {"snap.delete", SCOPE_ROOT, .set = set_delete},
-    {"snap.list", SCOPE_ROOT, get_list},
+    {"snap.create", SCOPE_ROOT, .set = set_create}, {"snap.delete", SCOPE_ROOT, .set = set_delete},
+    {"snap.diff.", SCOPE_ROOT, get_diff},           {"snap.list", SCOPE_ROOT, get_list},
     {"snap.list.", SCOPE_ROOT, get_list_from},
 };
 const size_t n_snap_controls = ARRAY_SIZE(snap_controls);

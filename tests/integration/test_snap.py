@@ -223,6 +223,71 @@ class Snapshots(VolumeTest):
         self.assertLess(abs(listed[0]["time_ns"] / 1e9 - time.time()), 60)
         self.assertNotIn(".clawfs", os.listdir(v.mnt))
 
+    def differences(self, v, *names):
+        found = json.loads(cli("snap", "diff", "--json", *names, v.mnt, check=EXIT_OK).stdout)
+        return sorted((c["change"], c["path"]) + ((c["from"],) if "from" in c else ()) for c in found)
+
+    def test_diff_names_what_changed(self):
+        v = self.volume()
+        for name in ("same", "written", "grown", "gone", "moved", "moved and written", "moded", "linked", "touched", "named"):
+            v.write(name, name.encode() * 10)
+        os.mkdir(v.path("dir"))
+        v.write("dir/below", b"x")
+        os.mkdir(v.path("old dir"))
+        v.write("same place", b"y" * 100000)
+        os.link(v.path("linked"), v.path("link 1"))
+        cli("snap", "create", "a", v.mnt, check=EXIT_OK)
+        self.assertEqual(self.differences(v, "a"), [])
+        v.write("written", b"W" * 70)
+        with open(v.path("grown"), "ab") as f:
+            f.write(b"more")
+        os.unlink(v.path("gone"))
+        os.rename(v.path("moved"), v.path("dir", "elsewhere"))
+        os.rename(v.path("moved and written"), v.path("dir", "m2"))
+        v.write("dir/m2", b"new")
+        os.chmod(v.path("moded"), 0o600)
+        os.rename(v.path("dir"), v.path("new dir"))
+        os.rmdir(v.path("old dir"))
+        os.mkdir(v.path("made"))
+        v.write("made/inside", b"1")
+        os.setxattr(v.path("touched"), "user.x", b"1")
+        os.link(v.path("linked"), v.path("link 2"))
+        os.unlink(v.path("named"))
+        v.write("named", b"named" * 10)  # another file of the same name
+        with open(v.path("same place"), "r+b") as f:
+            f.seek(50000)
+            f.write(b"z")
+            f.flush()
+            os.fsync(f.fileno())
+        os.utime(v.path("same place"), ns=(os.stat(v.path("same place")).st_atime_ns, os.stat(v.path("written")).st_mtime_ns))
+        cli("snap", "create", "b", v.mnt, check=EXIT_OK)
+        want = sorted([("modified", "/written"), ("modified", "/grown"), ("deleted", "/gone"),
+                       ("renamed", "/new dir/elsewhere", "/moved"), ("renamed", "/new dir/m2", "/moved and written"),
+                       ("modified", "/new dir/m2"), ("modified", "/moded"), ("renamed", "/new dir", "/dir"), ("deleted", "/old dir"),
+                       ("created", "/made"), ("created", "/made/inside"), ("modified", "/touched"), ("created", "/link 2"),
+                       ("deleted", "/named"), ("created", "/named"), ("modified", "/same place")])
+        self.assertEqual(self.differences(v, "a", "b"), want)
+        self.assertEqual(self.differences(v, "a"), want)
+        self.assertEqual(self.differences(v, "b"), [])
+        self.assertEqual(self.differences(v, "a", "a"), [])
+        back = self.differences(v, "b", "a")
+        self.assertIn(("created", "/gone"), back)
+        self.assertIn(("renamed", "/dir", "/new dir"), back)
+        self.assertIn("renamed   /dir -> /new dir\n", cli("snap", "diff", "a", "b", v.mnt, check=EXIT_OK).stdout)
+        cli("snap", "diff", "none", v.mnt, check=EXIT_FAILURE)
+        cli("snap", "diff", "a", "none", v.mnt, check=EXIT_FAILURE)
+        self.assertEqual(error_of(os.getxattr, v.mnt, "clawfs.snap.diff.0.99.0"), "ENOENT")
+        for bad in ("", "0", "0.1", "0.1.", "x.1.0", "0.live", "0.1.0.0", "0.99999999999999999999999.0"):
+            self.assertIn(error_of(os.getxattr, v.mnt, "clawfs.snap.diff." + bad), ("ENODATA", "EINVAL"))
+
+    def test_a_long_difference_comes_in_pages(self):
+        v = self.volume()
+        cli("snap", "create", "a", v.mnt, check=EXIT_OK)
+        names = ["%04d %s" % (i, "x" * 200) for i in range(1000)]
+        for name in names:
+            v.write(name, b"")
+        self.assertEqual(self.differences(v, "a"), [("created", "/" + name) for name in names])
+
     def test_numbers_are_unique_and_hard_links_are_one(self):
         v = self.volume()
         v.write("a", b"x")

@@ -22,6 +22,7 @@
 #include "fs/core/snap/snap_impl.h"
 
 #define HOME_BLOCKS 4096u
+#define TRIES       10u
 
 static int check_name(const char *name)
 {
@@ -153,19 +154,30 @@ static int create_locked(struct fs *fs, const struct fs_cred *cred, const char *
 	return r;
 }
 
+/* Waits while it is not known who leads, also where that begins on the way; refuses where another node does. */
+static int while_leading(struct fs *fs, const struct fs_cred *cred, const char *name,
+			 int (*how)(struct fs *fs, const struct fs_cred *cred, const char *name))
+{
+	unsigned tries = 0;
+	int r;
+
+	do {
+		r = op_begin(fs);
+		if (r < 0)
+			return r;
+		op_end(fs);
+		mutex_lock(&fs->snaps->making);
+		r = how(fs, cred, name);
+		mutex_unlock(&fs->snaps->making);
+	} while (r == -EAGAIN && ++tries < TRIES);
+	return r == -EAGAIN ? -EBUSY : r;
+}
+
 int fs_snap_create_here(struct fs *fs, const struct fs_cred *cred, const char *name)
 {
 	int r = check_name(name);
 
-	if (r == 0)
-		r = op_begin(fs); /* waits while it is not known who leads; refuses where another node does */
-	if (r < 0)
-		return r;
-	op_end(fs);
-	mutex_lock(&fs->snaps->making);
-	r = create_locked(fs, cred, name);
-	mutex_unlock(&fs->snaps->making);
-	return r;
+	return r < 0 ? r : while_leading(fs, cred, name, create_locked);
 }
 
 int fs_snap_create(struct fs *fs, const struct fs_cred *cred, const char *name)
@@ -209,25 +221,21 @@ static int delete_gated(struct fs *fs, const struct fs_cred *cred, const char *n
 	return log_alone(fs, &rec);
 }
 
+static int delete_locked(struct fs *fs, const struct fs_cred *cred, const char *name)
+{
+	rwlock_wrlock(&fs->gate);
+	int r = delete_gated(fs, cred, name);
+	rwlock_wrunlock(&fs->gate);
+	return r;
+}
+
 int fs_snap_delete_here(struct fs *fs, const struct fs_cred *cred, const char *name)
 {
-	int r = check_name(name);
+	int r = check_name(name) < 0 ? -ENOENT : while_leading(fs, cred, name, delete_locked);
 
-	if (r == 0)
-		r = op_begin(fs);
-	if (r < 0)
-		return r == -EINVAL || r == -ENAMETOOLONG ? -ENOENT : r;
-	op_end(fs);
-	mutex_lock(&fs->snaps->making);
-	rwlock_wrlock(&fs->gate);
-	r = delete_gated(fs, cred, name);
-	rwlock_wrunlock(&fs->gate);
-	mutex_unlock(&fs->snaps->making);
-	if (r < 0)
-		return r;
-	if (fs->services_started)
+	if (r == 0 && fs->services_started)
 		service_wake(&fs->snapper);
-	return 0;
+	return r;
 }
 
 int fs_snap_delete(struct fs *fs, const struct fs_cred *cred, const char *name)

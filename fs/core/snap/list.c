@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/core/snap/snap.h"
+#include "fs/core/snap/snap_impl.h"
 
 #define PAGE_BYTES 60000u /* an attribute has 65536 at most */
 
@@ -15,19 +15,29 @@ struct page {
 	json_t *list;
 };
 
+json_t *snap_text_json(const char *text)
+{
+	json_t *s = json_string(text);
+	size_t len = strlen(text);
+
+	if (s)
+		return s;
+	CLEANUP_FREE char *hex = malloc(2 * len + 1);
+	for (size_t i = 0; hex && i < len; i++)
+		snprintf(hex + 2 * i, 3, "%02x", (unsigned char)text[i]);
+	return hex && len ? json_pack("{s:s}", "hex", hex) : NULL;
+}
+
 static void put_name(json_t *o, const char *name)
 {
-	char hex[2 * RECORD_NAME_MAX + 1];
-	json_t *text = json_string(name);
+	json_t *text = snap_text_json(name);
 
-	if (text) {
+	if (json_is_object(text)) {
+		json_object_set(o, "name_hex", json_object_get(text, "hex"));
+		json_decref(text);
+	} else {
 		json_object_set_new(o, "name", text);
-		return;
 	}
-	for (size_t i = 0; i <= strlen(name); i++)
-		snprintf(hex + 2 * i, 3, "%02x", (unsigned char)name[i]);
-	hex[2 * strlen(name)] = '\0';
-	json_object_set_new(o, "name_hex", json_string(hex));
 }
 
 static json_t *snapshot_json(const struct fs_snap *s)

@@ -59,3 +59,5 @@ void held_close_locked(struct snaps *s, struct held *h) REQUIRES(s->lock);
 /* Of one that is not in use: whether its index is that of the state before batch `seq`. */
 bool snap_is_whole(struct fs *fs, uint64_t top, uint64_t seq);
 #define K_ENTRY_BYTES 17u
+/* list.c: as JSON: a string, or {"hex": ...} where it is not UTF-8; NULL: no memory. */
+struct json_t *snap_text_json(const char *text);
