@@ -211,27 +211,25 @@ static void gate_leave(struct fs *fs, struct quota_claim *c) NO_THREAD_SAFETY
 
 int claim_take(struct fs *fs, struct quota_claim *c) NO_THREAD_SAFETY
 {
-	struct usage *u = fs->usage;
-
 	c->held = CLAIM_NONE;
 	c->reserved = false;
 	if (c->n_wants + c->n_moves == 0)
 		return 0;
 	quotas_refresh(fs);
-	if (!atomic_load_explicit(&u->quotas.any, memory_order_relaxed))
+	if (!atomic_load_explicit(&fs->usage->quotas.any, memory_order_relaxed))
 		return 0;
-	rwlock_rdlock(&u->quotas.gate);
+	rwlock_rdlock(&fs->usage->quotas.gate);
 	c->held = CLAIM_SHARED;
-	mutex_lock(&u->lock);
+	mutex_lock(&fs->usage->lock);
 	int r = take_locked(fs, c);
-	mutex_unlock(&u->lock);
+	mutex_unlock(&fs->usage->lock);
 	if (r == -EAGAIN) {
 		gate_leave(fs, c);
-		rwlock_wrlock(&u->quotas.gate);
+		rwlock_wrlock(&fs->usage->quotas.gate);
 		c->held = CLAIM_ALONE;
-		mutex_lock(&u->lock);
+		mutex_lock(&fs->usage->lock);
 		r = take_locked(fs, c);
-		mutex_unlock(&u->lock);
+		mutex_unlock(&fs->usage->lock);
 	}
 	if (r < 0)
 		gate_leave(fs, c);

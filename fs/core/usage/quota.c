@@ -162,17 +162,15 @@ static int refresh_locked(struct fs *fs) REQUIRES(fs->usage->lock)
 
 void quotas_refresh(struct fs *fs)
 {
-	struct usage *u = fs->usage;
-
-	if (atomic_load_explicit(&u->quotas.seen, memory_order_relaxed) == policies_generation(fs))
+	if (atomic_load_explicit(&fs->usage->quotas.seen, memory_order_relaxed) == policies_generation(fs))
 		return;
-	rwlock_wrlock(&u->quotas.gate);
-	mutex_lock(&u->lock);
+	rwlock_wrlock(&fs->usage->quotas.gate);
+	mutex_lock(&fs->usage->lock);
 	int r = refresh_locked(fs);
 	if (r < 0)
 		usage_lost(fs, r);
-	mutex_unlock(&u->lock);
-	rwlock_wrunlock(&u->quotas.gate);
+	mutex_unlock(&fs->usage->lock);
+	rwlock_wrunlock(&fs->usage->quotas.gate);
 }
 
 /* ---- which quotas are above ---- */
@@ -256,24 +254,22 @@ int quota_note(struct fs *fs, uint64_t ino, const struct usage_sum *sum) REQUIRE
 
 int quota_note_move(struct fs *fs, uint64_t ino, uint64_t from, uint64_t to) REQUIRES(fs->usage->lock)
 {
-	struct usage *u = fs->usage;
 	struct usage_sum sum;
 	int32_t old, new;
 
-	if (u->quotas.n == 0)
+	if (fs->usage->quotas.n == 0)
 		return 0;
 	int r = quota_nearest(fs, from, &old);
 	if (r == 0)
 		r = quota_nearest(fs, to, &new);
-	if (r == 0 && old != new) {
-		r = usage_total(fs, ino, &sum);
-		if (r == 0)
-			r = quota_each_above(fs, from, use, -sum.bytes, -sum.files - sum.subdirs - 1);
-		if (r == 0)
-			r = quota_each_above(fs, to, use, sum.bytes, sum.files + sum.subdirs + 1);
-	}
-	if (old != new)
-		u->quotas.generation++; /* what is below has other quotas from now on */
+	if (r < 0 || old == new)
+		return r;
+	r = usage_total(fs, ino, &sum);
+	if (r == 0)
+		r = quota_each_above(fs, from, use, -sum.bytes, -sum.files - sum.subdirs - 1);
+	if (r == 0)
+		r = quota_each_above(fs, to, use, sum.bytes, sum.files + sum.subdirs + 1);
+	fs->usage->quotas.generation++; /* what is below has other quotas from now on */
 	return r;
 }
 
@@ -292,7 +288,6 @@ static void tell(const struct quota *q, fs_quota_fn *fn, void *ctx)
 
 int fs_quotas_above(struct fs *fs, uint64_t ino, fs_quota_fn *fn, void *ctx)
 {
-	struct usage *u = fs->usage;
 	struct inode in;
 	int32_t at = -1;
 	int r = icache_copy(fs->icache, ino, &in);
@@ -302,25 +297,23 @@ int fs_quotas_above(struct fs *fs, uint64_t ino, fs_quota_fn *fn, void *ctx)
 	if (!S_ISDIR(in.mode))
 		ino = in.parent;
 	quotas_refresh(fs);
-	mutex_lock(&u->lock);
-	if (atomic_load(&u->quotas.any))
+	mutex_lock(&fs->usage->lock);
+	if (atomic_load(&fs->usage->quotas.any))
 		r = quota_nearest(fs, ino, &at);
 	while (r == 0 && at >= 0) {
-		tell(&u->quotas.quota[at], fn, ctx);
+		tell(&fs->usage->quotas.quota[at], fn, ctx);
 		r = quota_above(fs, &at);
 	}
-	mutex_unlock(&u->lock);
+	mutex_unlock(&fs->usage->lock);
 	return r == -ENOENT ? 0 : r; /* it was removed meanwhile: nothing is above it */
 }
 
 int fs_quotas_each(struct fs *fs, fs_quota_fn *fn, void *ctx)
 {
-	struct usage *u = fs->usage;
-
 	quotas_refresh(fs);
-	mutex_lock(&u->lock);
-	for (size_t i = 0; i < u->quotas.n && atomic_load(&u->quotas.any); i++)
-		tell(&u->quotas.quota[i], fn, ctx);
-	mutex_unlock(&u->lock);
+	mutex_lock(&fs->usage->lock);
+	for (size_t i = 0; i < fs->usage->quotas.n && atomic_load(&fs->usage->quotas.any); i++)
+		tell(&fs->usage->quotas.quota[i], fn, ctx);
+	mutex_unlock(&fs->usage->lock);
 	return 0;
 }

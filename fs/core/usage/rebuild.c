@@ -1,7 +1,7 @@
 /*
  * rebuild.c: everything counted anew from inodes and names: where there are no totals yet, after a release that knew of none had
  * the volume, and at the end of a resync.  One walk over table I, and one over table C where files have several names; nobody
- * else uses the volume.  About a second a million inodes; memory as ever (table.c).
+ * else uses the volume.  Memory as ever (table.c).
  *
  * Nothing says that the totals are right before the mark does, which a checkpoint writes once all is counted: what a crash
  * leaves of it is thrown away and counted again.
@@ -177,15 +177,14 @@ static int rebuild_names(struct fs *fs, bool all)
 
 static int count_inode(struct fs *fs, const struct inode *in) REQUIRES(fs->usage->lock)
 {
-	struct usage *u = fs->usage;
 	const struct usage_sum file = {.bytes = (int64_t)in->size, .files = 1, .ctime_ns = in->ctime_ns},
 			       dir = {.subdirs = 1, .ctime_ns = INT64_MIN}, self = {.ctime_ns = in->ctime_ns};
 	int r;
 
 	if (!S_ISDIR(in->mode))
-		return usage_note(u, in->parent, &file);
-	r = usage_note(u, in->ino, &self);
-	return r == 0 && in->ino != FS_ROOT_INO ? usage_note(u, in->parent, &dir) : r;
+		return usage_note(fs->usage, in->parent, &file);
+	r = usage_note(fs->usage, in->ino, &self);
+	return r == 0 && in->ino != FS_ROOT_INO ? usage_note(fs->usage, in->parent, &dir) : r;
 }
 
 static int take_inode(struct fs *fs, struct slice key, struct slice value)
@@ -215,23 +214,22 @@ static int write_all(struct fs *fs) REQUIRES(fs->usage->lock)
 
 static int rebuild_totals(struct fs *fs)
 {
-	struct usage *u = fs->usage;
 	int r = delete_table(fs, TABLE_USAGE);
 
-	mutex_lock(&u->lock);
-	usage_drop_all(u);
-	u->counting = true;
-	mutex_unlock(&u->lock);
+	mutex_lock(&fs->usage->lock);
+	usage_drop_all(fs->usage);
+	fs->usage->counting = true;
+	mutex_unlock(&fs->usage->lock);
 	if (r == 0)
 		r = each_row(fs, TABLE_INODE, take_inode);
-	mutex_lock(&u->lock);
+	mutex_lock(&fs->usage->lock);
 	if (r == 0)
 		r = write_all(fs);
-	u->counting = false;
+	fs->usage->counting = false;
 	if (r < 0)
-		usage_drop_all(u);
-	atomic_store(&u->valid, r == 0);
-	mutex_unlock(&u->lock);
+		usage_drop_all(fs->usage);
+	atomic_store(&fs->usage->valid, r == 0);
+	mutex_unlock(&fs->usage->lock);
 	return r;
 }
 

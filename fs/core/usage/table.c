@@ -150,12 +150,11 @@ void usage_mark_dirty(struct usage *u, struct usage_dir *d) REQUIRES(u->lock)
 
 int usage_write(struct fs *fs, size_t max, bool *ret_more) REQUIRES(fs->usage->lock)
 {
-	struct usage *u = fs->usage;
 	struct kv_batch *b = index_batch();
 	struct usage_dir *d;
 	size_t n = 0;
 
-	TAILQ_FOREACH(d, &u->dirty, dirty_link)
+	TAILQ_FOREACH(d, &fs->usage->dirty, dirty_link)
 	{
 		if (n == max)
 			break;
@@ -166,12 +165,12 @@ int usage_write(struct fs *fs, size_t max, bool *ret_more) REQUIRES(fs->usage->l
 	if (r < 0)
 		return r;
 	for (; n > 0; n--) {
-		d = TAILQ_FIRST(&u->dirty);
-		TAILQ_REMOVE(&u->dirty, d, dirty_link);
+		d = TAILQ_FIRST(&fs->usage->dirty);
+		TAILQ_REMOVE(&fs->usage->dirty, d, dirty_link);
 		d->dirty = false;
 		d->stored = true;
 	}
-	*ret_more = !TAILQ_EMPTY(&u->dirty);
+	*ret_more = !TAILQ_EMPTY(&fs->usage->dirty);
 	return 0;
 }
 
@@ -202,7 +201,6 @@ int usage_note(struct usage *u, uint64_t ino, const struct usage_sum *sum) REQUI
 
 int usage_fold_dir(struct fs *fs, struct usage_dir *d) REQUIRES(fs->usage->lock)
 {
-	struct usage *u = fs->usage;
 	struct usage_dir *above = NULL;
 
 	if (!d->is_pending)
@@ -211,28 +209,27 @@ int usage_fold_dir(struct fs *fs, struct usage_dir *d) REQUIRES(fs->usage->lock)
 	if (r < 0)
 		return r;
 	if (d->ino != FS_ROOT_INO) {
-		above = usage_at(u, d->parent);
+		above = usage_at(fs->usage, d->parent);
 		if (!above)
 			return -ENOMEM;
-		note(u, above, &d->pending, true);
+		note(fs->usage, above, &d->pending, true);
 	}
 	usage_sum_add(&d->total, &d->pending);
 	d->pending = (struct usage_sum){.ctime_ns = INT64_MIN};
 	d->is_pending = false;
-	u->n_pending--;
-	TAILQ_REMOVE(&u->pending, d, pending_link);
-	usage_mark_dirty(u, d);
+	fs->usage->n_pending--;
+	TAILQ_REMOVE(&fs->usage->pending, d, pending_link);
+	usage_mark_dirty(fs->usage, d);
 	return 0;
 }
 
 int usage_fold(struct fs *fs, size_t max, bool *ret_more) REQUIRES(fs->usage->lock)
 {
-	struct usage *u = fs->usage;
 	int r = 0;
 
-	while (r == 0 && max-- > 0 && !TAILQ_EMPTY(&u->pending))
-		r = usage_fold_dir(fs, TAILQ_LAST(&u->pending, usage_dirs));
-	*ret_more = !TAILQ_EMPTY(&u->pending);
+	while (r == 0 && max-- > 0 && !TAILQ_EMPTY(&fs->usage->pending))
+		r = usage_fold_dir(fs, TAILQ_LAST(&fs->usage->pending, usage_dirs));
+	*ret_more = !TAILQ_EMPTY(&fs->usage->pending);
 	return r;
 }
 
@@ -247,8 +244,7 @@ int usage_fold_all(struct fs *fs) REQUIRES(fs->usage->lock)
 /* The oldest goes; folding may bring the one above it, which is young then. */
 static int evict(struct fs *fs) REQUIRES(fs->usage->lock)
 {
-	struct usage *u = fs->usage;
-	struct usage_dir *d = TAILQ_FIRST(&u->lru);
+	struct usage_dir *d = TAILQ_FIRST(&fs->usage->lru);
 	struct kv_batch *b;
 	int r = usage_fold_dir(fs, d);
 
@@ -260,16 +256,15 @@ static int evict(struct fs *fs) REQUIRES(fs->usage->lock)
 		r = kv_write(fs->kv, b);
 	}
 	if (r == 0)
-		usage_drop(u, d);
+		usage_drop(fs->usage, d);
 	return r;
 }
 
 int usage_trim(struct fs *fs) REQUIRES(fs->usage->lock)
 {
-	struct usage *u = fs->usage;
 	int r = 0;
 
-	for (unsigned i = 0; r == 0 && u->n > u->limit && i < EVICT_MAX; i++)
+	for (unsigned i = 0; r == 0 && fs->usage->n > fs->usage->limit && i < EVICT_MAX; i++)
 		r = evict(fs);
 	return r == -ENOSPC ? 0 : r; /* the host is full: they stay for now */
 }

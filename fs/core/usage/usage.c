@@ -94,12 +94,10 @@ int usage_begin(struct fs *fs)
 
 void usage_forget(struct fs *fs)
 {
-	struct usage *u = fs->usage;
-
-	mutex_lock(&u->lock);
-	atomic_store(&u->valid, false);
-	usage_drop_all(u);
-	mutex_unlock(&u->lock);
+	mutex_lock(&fs->usage->lock);
+	atomic_store(&fs->usage->valid, false);
+	usage_drop_all(fs->usage);
+	mutex_unlock(&fs->usage->lock);
 }
 
 void usage_lost(struct fs *fs, int error) REQUIRES(fs->usage->lock)
@@ -282,7 +280,6 @@ static bool is_same(const struct usage_seen *b, const struct usage_seen *a)
 
 void usage_after(struct fs *fs, const struct usage_step *s, struct quota_claim *claim)
 {
-	struct usage *u = fs->usage;
 	struct usage_seen after[USAGE_INODES];
 	bool changed = claim && claim->reserved;
 	int r = 0;
@@ -293,10 +290,10 @@ void usage_after(struct fs *fs, const struct usage_step *s, struct quota_claim *
 	}
 	if (!changed)
 		return;
-	mutex_lock(&u->lock);
+	mutex_lock(&fs->usage->lock);
 	if (claim)
 		claim_release(fs, claim);
-	for (uint32_t i = 0; i < s->n && r == 0 && atomic_load(&u->valid); i++) {
+	for (uint32_t i = 0; i < s->n && r == 0 && atomic_load(&fs->usage->valid); i++) {
 		const struct usage_seen *b = &s->before[i], *a = &after[i];
 
 		if (!is_same(b, a))
@@ -306,7 +303,7 @@ void usage_after(struct fs *fs, const struct usage_step *s, struct quota_claim *
 		r = usage_trim(fs);
 	if (r < 0)
 		usage_lost(fs, r);
-	mutex_unlock(&u->lock);
+	mutex_unlock(&fs->usage->lock);
 }
 
 /* ---- checkpoints ---- */
@@ -324,18 +321,17 @@ static int save_slice(struct fs *fs, size_t max, bool *ret_more) REQUIRES(fs->us
 
 int usage_keep(struct fs *fs, bool all)
 {
-	struct usage *u = fs->usage;
 	bool more = true;
 	int r = 0;
 
-	for (unsigned i = 0; r == 0 && more && atomic_load(&u->valid) && (all || i < SLICES_MAX); i++) {
-		mutex_lock(&u->lock);
-		r = atomic_load(&u->valid) ? save_slice(fs, SLICE, &more) : 0;
+	for (unsigned i = 0; r == 0 && more && atomic_load(&fs->usage->valid) && (all || i < SLICES_MAX); i++) {
+		mutex_lock(&fs->usage->lock);
+		r = atomic_load(&fs->usage->valid) ? save_slice(fs, SLICE, &more) : 0;
 		if (r < 0 && r != -ENOSPC) {
 			usage_lost(fs, r);
 			r = 0;
 		}
-		mutex_unlock(&u->lock);
+		mutex_unlock(&fs->usage->lock);
 	}
 	return r;
 }
@@ -368,17 +364,16 @@ int usage_total(struct fs *fs, uint64_t ino, struct usage_sum *ret) REQUIRES(fs-
 /* Most of the folding, so that what is left for one hold of the lock is little. */
 static void fold_ahead(struct fs *fs)
 {
-	struct usage *u = fs->usage;
 	bool more = true;
 	int r = 0;
 
 	for (unsigned i = 0; r == 0 && more && i < SLICES_MAX; i++) {
-		mutex_lock(&u->lock);
-		if (u->n_pending <= SLICE || !atomic_load(&u->valid))
+		mutex_lock(&fs->usage->lock);
+		if (fs->usage->n_pending <= SLICE || !atomic_load(&fs->usage->valid))
 			more = false;
 		else
 			r = usage_fold(fs, SLICE, &more);
-		mutex_unlock(&u->lock);
+		mutex_unlock(&fs->usage->lock);
 	}
 }
 
@@ -389,7 +384,6 @@ static int64_t more_of(int64_t a, int64_t b)
 
 int fs_dir_usage(struct fs *fs, uint64_t ino, struct fs_usage *ret)
 {
-	struct usage *u = fs->usage;
 	struct usage_sum sum;
 	struct inode in;
 	int r = fs_readable(fs);
@@ -398,14 +392,14 @@ int fs_dir_usage(struct fs *fs, uint64_t ino, struct fs_usage *ret)
 		r = icache_copy(fs->icache, ino, &in);
 	if (r < 0)
 		return r;
-	if (!S_ISDIR(in.mode) || in.nlink == 0 || !atomic_load(&u->valid))
+	if (!S_ISDIR(in.mode) || in.nlink == 0 || !atomic_load(&fs->usage->valid))
 		return -ENODATA;
 	fold_ahead(fs);
-	mutex_lock(&u->lock);
-	r = atomic_load(&u->valid) ? usage_total(fs, ino, &sum) : -ENODATA;
+	mutex_lock(&fs->usage->lock);
+	r = atomic_load(&fs->usage->valid) ? usage_total(fs, ino, &sum) : -ENODATA;
 	if (r < 0 && r != -ENODATA && r != -ENOENT) /* -ENOENT: it was removed meanwhile */
 		usage_lost(fs, r);
-	mutex_unlock(&u->lock);
+	mutex_unlock(&fs->usage->lock);
 	if (r < 0)
 		return r == -ENOENT ? -ENODATA : r == -ENODATA ? r : -EIO;
 	*ret = (struct fs_usage){.bytes = (uint64_t)more_of(sum.bytes, 0),
