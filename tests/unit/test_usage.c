@@ -63,6 +63,11 @@ static void recount(uint64_t dir)
 		fail_msg("%s", why);
 }
 
+static int set_quota(uint64_t dir, enum fs_quota_kind kind, const char *value)
+{
+	return fs_set_quota(vol.fs, &root, dir, kind, value);
+}
+
 /* ---- a small tree: BASE/a, BASE/a/c, BASE/b ---- */
 
 enum { BASE, A, B, C, N_DIRS };
@@ -477,6 +482,44 @@ static void a_volume_of_another_release_is_counted_at_its_first_mount(void **sta
 	}
 }
 
+static void a_snapshot_says_what_was_in_it(void **state)
+{
+	struct fs_statfs all, s;
+	struct fs_usage u, live;
+	struct buf text = {0};
+	struct place p;
+	uint64_t snap;
+
+	(void)state;
+	make_some(&p);
+	assert_int_equal(set_quota(p.dir[BASE], QUOTA_BYTES, "5070"), 0);
+	assert_int_equal(fs_snap_create(vol.fs, &root, "then"), 0);
+	assert_int_equal(fs_unlink(vol.fs, &root, p.dir[C], "g"), 0);
+	for (unsigned opened = 0; opened < 2; opened++) {
+		assert_int_equal(fs_snap_root(vol.fs, "then", &snap), 0);
+		uint64_t base = look_up(snap, "base"), b = look_up(base, "b");
+
+		assert_true(base && b);
+		assert_int_equal(fs_dir_usage(vol.fs, base, &u), 0);
+		assert_int_equal(fs_dir_usage(vol.fs, p.dir[BASE], &live), 0);
+		assert_true(u.bytes == 5070 && u.files == 2 && u.subdirs == 3);
+		assert_true(live.bytes == 5000 && live.files == 1 && live.ctime_ns > u.ctime_ns);
+		assert_int_equal(fs_dir_usage(vol.fs, b, &u), 0);
+		assert_true(u.bytes == 5000 && u.files == 1 && u.subdirs == 0);
+		assert_int_equal(fs_dir_usage(vol.fs, look_up(b, "l"), &u), -ENODATA);
+		assert_int_equal(fs_set_quota(vol.fs, &root, base, QUOTA_BYTES, "1"), -EROFS);
+		assert_int_equal(fs_quotas_text(vol.fs, base, &text), 0);
+		fs_statfs(vol.fs, &all);
+		fs_statfs_at(vol.fs, base, &s);
+		assert_memory_equal(&s, &all, sizeof(s));
+		volume_reopen(&vol, false);
+	}
+	assert_int_equal(text.len, 4);
+	assert_memory_equal(text.p, "[][]", 4);
+	buf_free(&text);
+	recount(FS_ROOT_INO);
+}
+
 static void only_directories_have_totals(void **state)
 {
 	struct fs_usage u;
@@ -489,11 +532,6 @@ static void only_directories_have_totals(void **state)
 }
 
 /* ---- quotas ---- */
-
-static int set_quota(uint64_t dir, enum fs_quota_kind kind, const char *value)
-{
-	return fs_set_quota(vol.fs, &root, dir, kind, value);
-}
 
 static void set_limit(uint64_t dir, enum fs_quota_kind kind, uint64_t limit)
 {
@@ -798,6 +836,7 @@ int main(void)
 	    CASE(fsck_finds_every_changed_total_and_the_next_mount_mends_it),
 	    CASE(fsck_finds_missing_names_and_the_next_mount_mends_them),
 	    CASE(a_volume_of_another_release_is_counted_at_its_first_mount),
+	    CASE(a_snapshot_says_what_was_in_it),
 	    CASE(only_directories_have_totals),
 	    CASE(an_operation_fits_exactly_into_what_it_needs),
 	    CASE(what_moves_inside_or_shrinks_is_never_refused),

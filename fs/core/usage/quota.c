@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage_impl.h"
 
 #define KEY_PREFIX "quota."
@@ -290,9 +291,9 @@ int fs_quotas_above(struct fs *fs, uint64_t ino, fs_quota_fn *fn, void *ctx)
 {
 	struct inode in;
 	int32_t at = -1;
-	int r = icache_copy(fs->icache, ino, &in);
+	int r = snap_is_ino(ino) ? 0 : icache_copy(fs->icache, ino, &in);
 
-	if (r < 0)
+	if (r < 0 || snap_is_ino(ino)) /* a snapshot is under no quota */
 		return r;
 	if (!S_ISDIR(in.mode))
 		ino = in.parent;

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "fs/core/core.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
 
 /* ---- setting ---- */
@@ -50,7 +51,7 @@ int fs_set_quota(struct fs *fs, const struct fs_cred *cred, uint64_t ino, enum f
 	struct fs_attr a;
 	char digits[24];
 	uint64_t n;
-	int r = fs_getattr(fs, ino, &a);
+	int r = snap_is_ino(ino) ? -EROFS : fs_getattr(fs, ino, &a);
 
 	if (r == 0 && !S_ISDIR(a.mode))
 		r = -ENOTDIR;

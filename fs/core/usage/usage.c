@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage_impl.h"
 
 #define MEMORY_SHARE 64u /* of memory_bytes, for directories */
@@ -52,13 +53,13 @@ static int usage_new(const struct fs *fs, struct usage **ret) NO_THREAD_SAFETY
 }
 
 /* Whether the totals in the index are those of the anchor beside them. */
-static bool mark_is_right(struct fs *fs, uint64_t applied_seq)
+static bool mark_is_right(struct kv *kv, uint64_t applied_seq)
 {
 	struct index_key k = key_ino(TABLE_USAGE, 0);
 	struct usage_mark_value v;
 	size_t len;
 
-	return kv_get(fs->kv, key_slice(&k), &v, sizeof(v), &len) == 0 && len == sizeof(v) && v.version == 1 &&
+	return kv_get(kv, key_slice(&k), &v, sizeof(v), &len) == 0 && len == sizeof(v) && v.version == 1 &&
 	       le64_get(v.applied_seq) == applied_seq;
 }
 
@@ -67,7 +68,7 @@ int usage_open(struct fs *fs, uint64_t applied_seq)
 	int r = usage_new(fs, &fs->usage);
 
 	if (r == 0)
-		atomic_store(&fs->usage->valid, !fs->super.resyncing && mark_is_right(fs, applied_seq));
+		atomic_store(&fs->usage->valid, !fs->super.resyncing && mark_is_right(fs->kv, applied_seq));
 	return r;
 }
 
@@ -382,12 +383,48 @@ static int64_t more_of(int64_t a, int64_t b)
 	return a > b ? a : b;
 }
 
+static void tell(const struct usage_sum *sum, const struct inode *dir, struct fs_usage *ret)
+{
+	*ret = (struct fs_usage){.bytes = (uint64_t)more_of(sum->bytes, 0),
+				 .files = (uint64_t)more_of(sum->files, 0),
+				 .subdirs = (uint64_t)more_of(sum->subdirs, 0),
+				 .ctime_ns = more_of(sum->ctime_ns, dir->ctime_ns)};
+}
+
+/* As they were: a snapshot is an index at a checkpoint, which has them all. */
+static int snapshot_usage(struct fs *fs, uint64_t ino, struct fs_usage *ret)
+{
+	struct usage_sum sum;
+	struct anchor a;
+	struct inode in;
+	struct held *held;
+	struct kv *kv;
+	uint64_t parent;
+	int r = snap_inode(fs, ino, &in);
+
+	if (r == 0 && !S_ISDIR(in.mode))
+		r = -ENODATA;
+	if (r == 0)
+		r = snap_get(fs, snap_ino_top(ino), &held, &kv);
+	if (r < 0)
+		return r;
+	r = index_get_anchor(kv, &a);
+	if (r == 0)
+		r = mark_is_right(kv, a.applied_seq) ? usage_row_get(kv, snap_ino_own(ino), &sum, &parent) : -ENODATA;
+	snap_put(fs, held);
+	if (r == 0)
+		tell(&sum, &in, ret);
+	return r == -ENOENT ? -ENODATA : r;
+}
+
 int fs_dir_usage(struct fs *fs, uint64_t ino, struct fs_usage *ret)
 {
 	struct usage_sum sum;
 	struct inode in;
 	int r = fs_readable(fs);
 
+	if (r == 0 && snap_is_ino(ino))
+		return snapshot_usage(fs, ino, ret);
 	if (r == 0)
 		r = icache_copy(fs->icache, ino, &in);
 	if (r < 0)
@@ -402,9 +439,6 @@ int fs_dir_usage(struct fs *fs, uint64_t ino, struct fs_usage *ret)
 	mutex_unlock(&fs->usage->lock);
 	if (r < 0)
 		return r == -ENOENT ? -ENODATA : r == -ENODATA ? r : -EIO;
-	*ret = (struct fs_usage){.bytes = (uint64_t)more_of(sum.bytes, 0),
-				 .files = (uint64_t)more_of(sum.files, 0),
-				 .subdirs = (uint64_t)more_of(sum.subdirs, 0),
-				 .ctime_ns = more_of(sum.ctime_ns, in.ctime_ns)};
+	tell(&sum, &in, ret);
 	return 0;
 }
