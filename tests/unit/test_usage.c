@@ -718,8 +718,15 @@ static void what_is_claimed_is_nobody_elses(void **state)
 	}
 }
 
+static void count_quota(void *ctx, const struct fs_quota *q)
+{
+	(void)q;
+	++*(unsigned *)ctx;
+}
+
 static void quotas_outlive_kills_and_removed_directories(void **state)
 {
+	unsigned n_quotas = 0;
 	struct place p;
 	bool more = true;
 
@@ -738,6 +745,8 @@ static void quotas_outlive_kills_and_removed_directories(void **state)
 	remove_below(p.dir[B]);
 	assert_int_equal(fs_rmdir(vol.fs, &root, p.dir[BASE], "b"), 0);
 	assert_int_equal(create(p.dir[BASE], "z"), 0); /* the list is made while the removed one still has its policies */
+	assert_int_equal(fs_quotas_each(vol.fs, count_quota, &n_quotas), 0);
+	assert_int_equal(n_quotas, 1);
 	while (more)
 		assert_int_equal(fs_reap_step(vol.fs, &more), 0);
 	assert_int_equal(create(p.dir[BASE], "z2"), 0);

@@ -118,22 +118,39 @@ static int gather_row(void *ctx, uint64_t ino, struct slice key, const char *val
 	return 0;
 }
 
-/* What each uses; a directory that was removed, and whose policies wait to be, has no quota. */
+/* What it uses, which of one that was there before is known.  -ENOENT: the directory was removed. */
+static int measure_one(struct fs *fs, struct quota *q) REQUIRES(fs->usage->lock)
+{
+	int32_t known = find(&fs->usage->quotas, q->ino);
+	struct usage_sum sum;
+
+	if (known >= 0) {
+		const struct quota *was = &fs->usage->quotas.quota[known];
+
+		q->bytes = was->bytes;
+		q->entries = was->entries;
+		return was->gone ? -ENOENT : 0;
+	}
+	int r = usage_total(fs, q->ino, &sum);
+	if (r == 0) {
+		q->bytes = sum.bytes;
+		q->entries = sum.files + sum.subdirs;
+	}
+	return r;
+}
+
+/* A directory that was removed, and whose policies wait to be, has no quota. */
 static int measure(struct fs *fs, struct gather *g) REQUIRES(fs->usage->lock)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < g->n; i++) {
-		struct usage_sum sum;
-		int r = usage_total(fs, g->quota[i].ino, &sum);
+		int r = measure_one(fs, &g->quota[i]);
 
-		if (r == -ENOENT)
-			continue;
-		if (r < 0)
+		if (r == 0)
+			g->quota[n++] = g->quota[i];
+		else if (r != -ENOENT)
 			return r;
-		g->quota[n] = g->quota[i];
-		g->quota[n].bytes = sum.bytes;
-		g->quota[n++].entries = sum.files + sum.subdirs;
 	}
 	g->n = n;
 	return 0;
@@ -172,6 +189,22 @@ void quotas_refresh(struct fs *fs)
 		usage_lost(fs, r);
 	mutex_unlock(&fs->usage->lock);
 	rwlock_wrunlock(&fs->usage->quotas.gate);
+}
+
+void quotas_forget(struct fs *fs) REQUIRES(fs->usage->lock)
+{
+	fs->usage->quotas.n = 0;
+	fs->usage->quotas.generation++;
+	atomic_store(&fs->usage->quotas.any, false);
+	atomic_store(&fs->usage->quotas.seen, UINT64_MAX);
+}
+
+void quota_gone(struct fs *fs, uint64_t ino) REQUIRES(fs->usage->lock)
+{
+	int32_t at = find(&fs->usage->quotas, ino);
+
+	if (at >= 0)
+		fs->usage->quotas.quota[at].gone = true;
 }
 
 /* ---- which quotas are above ---- */
@@ -314,7 +347,8 @@ int fs_quotas_each(struct fs *fs, fs_quota_fn *fn, void *ctx)
 	quotas_refresh(fs);
 	mutex_lock(&fs->usage->lock);
 	for (size_t i = 0; i < fs->usage->quotas.n && atomic_load(&fs->usage->quotas.any); i++)
-		tell(&fs->usage->quotas.quota[i], fn, ctx);
+		if (!fs->usage->quotas.quota[i].gone)
+			tell(&fs->usage->quotas.quota[i], fn, ctx);
 	mutex_unlock(&fs->usage->lock);
 	return 0;
 }

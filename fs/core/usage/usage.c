@@ -97,6 +97,7 @@ void usage_forget(struct fs *fs)
 {
 	mutex_lock(&fs->usage->lock);
 	atomic_store(&fs->usage->valid, false);
+	quotas_forget(fs);
 	usage_drop_all(fs->usage);
 	mutex_unlock(&fs->usage->lock);
 }
@@ -105,7 +106,7 @@ void usage_lost(struct fs *fs, int error) REQUIRES(fs->usage->lock)
 {
 	if (!atomic_exchange(&fs->usage->valid, false))
 		return;
-	atomic_store(&fs->usage->quotas.any, false);
+	quotas_forget(fs);
 	usage_drop_all(fs->usage);
 	log_error("the totals of directories are lost (%s) and quotas are not enforced until the next mount counts again",
 		  strerror(-error));
@@ -220,6 +221,7 @@ static int dir_died(struct fs *fs, const struct usage_seen *dir) REQUIRES(fs->us
 		r = kv_write(fs->kv, b);
 	}
 	usage_drop(fs->usage, d);
+	quota_gone(fs, dir->ino);
 	return r < 0 ? r : gain(fs, dir->home, &(struct usage_sum){.subdirs = -1, .ctime_ns = INT64_MIN});
 }
 

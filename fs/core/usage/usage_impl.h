@@ -35,6 +35,7 @@ struct quota {
 	int64_t bytes, entries;                 /* in use, exactly */
 	int64_t held_bytes, held_entries;       /* reserved for operations under way */
 	int64_t want_bytes, want_entries;       /* of the operation looked at */
+	bool gone;                              /* the directory was removed */
 };
 struct quotas {
 	struct rwlock gate; /* shared from a claim to the end of its operation; alone: a tree moves between quotas, or quotas change */
@@ -98,6 +99,9 @@ MUST_CHECK int quota_above(struct fs *fs, int32_t *at);
 typedef void quota_fn(struct quota *q, int64_t bytes, int64_t entries);
 /* fn for every quota at or above `dir`. */
 MUST_CHECK int quota_each_above(struct fs *fs, uint64_t dir, quota_fn *fn, int64_t bytes, int64_t entries);
+/* The list is made anew when it is needed.  Directory `ino` was removed. */
+void quotas_forget(struct fs *fs);
+void quota_gone(struct fs *fs, uint64_t ino);
 /* Without usage->lock: the list is that of the policies as they are. */
 void quotas_refresh(struct fs *fs);
 
