@@ -12,12 +12,14 @@
 
 #include <errno.h>
 #include <linux/falloc.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fs/core/core.h"
 #include "fs/core/index.h"
-#include "fs/core/usage/usage.h"
+#include "fs/core/usage/usage_impl.h"
 #include "tests/lib/recount.h"
 #include "tests/unit/volume.h"
 
@@ -345,6 +347,56 @@ static void longer_sequences_count_over_a_kill(void **state)
 	assert_true(fsck_is_clean());
 }
 
+/* The tree that an operation is tried on; there is a file in each directory, and one with two names. */
+static void make_full(struct place *p, const char *name)
+{
+	place_make(p, FS_ROOT_INO, name);
+	assert_int_equal(create(p->dir[C], "g"), 0);
+	assert_int_equal(resize(p->dir[C], "g", 900), 0);
+	assert_int_equal(create(p->dir[A], "f"), 0);
+	assert_int_equal(resize(p->dir[A], "f", 5000), 0);
+}
+
+static void *checkpoint(void *fs)
+{
+	return (void *)(intptr_t)fs_checkpoint(fs);
+}
+
+/* Nothing waits to be folded or written: what a checkpoint does before it takes the gate is done. */
+static bool all_is_written(void) NO_THREAD_SAFETY
+{
+	struct usage *u = vol.fs->usage;
+
+	mutex_lock(&u->lock);
+	bool done = u->n_pending == 0 && TAILQ_EMPTY(&u->dirty);
+	mutex_unlock(&u->lock);
+	return done;
+}
+
+/* Most totals are written before the gate is taken.  What happens between that and the gate is in the index all the same. */
+static void a_checkpoint_has_what_happens_before_it_takes_the_gate(void **state) NO_THREAD_SAFETY
+{
+	pthread_t thread;
+	struct place p;
+	void *r;
+
+	(void)state;
+	make_full(&p, "base");
+	mutex_lock(&vol.fs->maint); /* it waits for this in between */
+	assert_int_equal(pthread_create(&thread, NULL, checkpoint, vol.fs), 0);
+	while (!all_is_written())
+		usleep(1000);
+	assert_int_equal(resize(p.dir[A], "f", 777), 0);
+	assert_int_equal(move(p.dir[A], "c", p.dir[B], "c", 0), 0);
+	assert_int_equal(create(p.dir[B], "late"), 0);
+	mutex_unlock(&vol.fs->maint);
+	pthread_join(thread, &r);
+	assert_null(r);
+	volume_reopen(&vol, true);
+	recount(FS_ROOT_INO);
+	assert_true(fsck_is_clean());
+}
+
 /* ---- fsck and what it finds ---- */
 
 static void tell_line(void *ctx, const char *line)
@@ -539,16 +591,6 @@ static void set_limit(uint64_t dir, enum fs_quota_kind kind, uint64_t limit)
 
 	snprintf(text, sizeof(text), "%llu", (unsigned long long)limit);
 	assert_int_equal(set_quota(dir, kind, text), 0);
-}
-
-/* The tree that an operation is tried on; there is a file in each directory, and one with two names. */
-static void make_full(struct place *p, const char *name)
-{
-	place_make(p, FS_ROOT_INO, name);
-	assert_int_equal(create(p->dir[C], "g"), 0);
-	assert_int_equal(resize(p->dir[C], "g", 900), 0);
-	assert_int_equal(create(p->dir[A], "f"), 0);
-	assert_int_equal(resize(p->dir[A], "f", 5000), 0);
 }
 
 struct four {
@@ -842,6 +884,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    CASE(every_short_sequence_counts_what_a_walk_counts),
 	    CASE(longer_sequences_count_over_a_kill),
+	    CASE(a_checkpoint_has_what_happens_before_it_takes_the_gate),
 	    CASE(fsck_finds_every_changed_total_and_the_next_mount_mends_it),
 	    CASE(fsck_finds_missing_names_and_the_next_mount_mends_them),
 	    CASE(a_volume_of_another_release_is_counted_at_its_first_mount),
