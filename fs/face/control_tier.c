@@ -106,7 +106,7 @@ static void set_recalled(const struct setting *s, struct journal_waiter *w)
 		fs_tier_recall(s->fs, s->ino, w);
 }
 
-/* Decimal numbers with a blank between them: how many, -EINVAL. */
+/* Decimal numbers with a blank between them: how many, -EINVAL; -EROFS: one of a snapshot, which nothing changes. */
 static int parse_inodes(struct slice text, uint64_t *ret)
 {
 	const char *p = text.p, *end = p + text.len;
@@ -121,6 +121,8 @@ static int parse_inodes(struct slice text, uint64_t *ret)
 				return -EINVAL;
 		if (p == first || ino == 0 || (p < end && (*p++ != ' ' || p == end)))
 			return -EINVAL;
+		if (fs_is_snap(ino))
+			return -EROFS;
 		ret[n++] = ino;
 	}
 	return n;

@@ -155,7 +155,7 @@ class Files(ColdTest):
             for value, error in ((b" ", errno.EINVAL), (b"x", errno.EINVAL), (b"1x", errno.EINVAL), (b"0", errno.EINVAL),
                                  (inodes("a") + b" ", errno.EINVAL), (b" " + inodes("a"), errno.EINVAL), (b"-1", errno.EINVAL),
                                  (inodes("a") + b"  " + inodes("b"), errno.EINVAL), (b"18446744073709551616", errno.EINVAL),
-                                 (b"18446744073709551615", errno.ENOENT)):
+                                 (b"18446744073709551615", errno.EROFS), (b"%d" % (1 << 40), errno.ENOENT)):
                 with self.assertRaises(OSError, msg=(attribute, value)) as e:
                     os.setxattr(v.mnt, attribute, value)
                 self.assertEqual(e.exception.errno, error, (attribute, value))
