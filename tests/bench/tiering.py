@@ -7,7 +7,8 @@
 
   out, in    a file aged out, and read cold from end to end, in MiB/s; curl uploads and downloads the same file as one object
   stream     the same read where what is fetched is not kept (clawfs.recall=stream)
-  small      files of 10 KiB aged out, and all of them recalled, in files/s; rclone copies them to and from a bucket
+  small      files of 10 KiB aged out, all of them recalled, and read one after the other, cold ("read") and local ("hot": the most
+             that this way of reading gives), in files/s; rclone copies them to and from a bucket
 
 Client, server and filesystem share this machine's processors.  Sides alternate; medians count.  Beside the rates stand seconds of
 processor time, of the client (curl, rclone, or the daemon and who asks it) and of the server, for the whole of the file or of the

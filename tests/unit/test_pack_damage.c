@@ -297,15 +297,27 @@ static void every_length_that_is_too_short_is_told(void **state)
 		}
 		for (unsigned i = 0; i < FRAMES; i++)
 			for (size_t len = 0; len < s.at[i].len; len++) {
-				struct pack_frame f = {.len = 99};
+				struct pack_frame f = {.len = 99}, look = {.len = 99};
 				uint8_t *p = malloc(len ? len : 1);
 
 				assert_non_null(p);
 				memcpy(p, s.p + s.at[i].offset, len);
 				assert_int_equal(pack_read_frame(&s.key, s.at[i].offset, p, len, &f, blocks), -ENODATA);
 				assert_int_equal(f.len, len < PACK_FRAME_HEADER_BYTES ? 0 : s.at[i].len);
+				assert_int_equal(pack_look_frame(s.at[i].offset, p, len, &look), -ENODATA);
+				assert_int_equal(look.len, f.len);
 				free(p);
 			}
+		for (unsigned i = 0; i < FRAMES; i++) {
+			struct pack_frame look = {0}, f = {0};
+
+			assert_int_equal(pack_look_frame(s.at[i].offset, s.p + s.at[i].offset, s.at[i].len, &look), 0);
+			assert_int_equal(read_frame(&s, &s.key, i, &f), 0);
+			assert_true(look.mask == f.mask && look.len == f.len && look.ino == f.ino && look.leaf == f.leaf);
+			s.p[s.at[i].offset + 1] ^= 1;
+			assert_int_equal(pack_look_frame(s.at[i].offset, s.p + s.at[i].offset, s.at[i].len, &look), -EUCLEAN);
+			s.p[s.at[i].offset + 1] ^= 1;
+		}
 		free(s.p);
 	}
 }
