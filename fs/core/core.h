@@ -115,6 +115,7 @@ struct fs {
 	struct durability *durability; /* durability.c */
 	struct positions *positions;   /* position.c */
 	struct snaps *snaps;           /* snap/table.c */
+	struct feed *feed;             /* feed/feed.c */
 	struct tier_objects *objects;  /* tier/objects.c */
 	struct tier_watches *watches;  /* tier/place.c */
 	struct stores *stores;         /* tier/stores.c */
@@ -353,8 +354,19 @@ void durability_get_status(struct fs *fs, struct durability_status *ret);
 /* position.c: waits for fs_pos() */
 MUST_CHECK int positions_open(struct fs *fs);
 void positions_close(struct fs *fs);
-void positions_reached(struct fs *fs); /* fs_pos() grew, or the volume failed; one load when nobody waits */
+void positions_reached(struct fs *fs); /* fs_pos() grew, or the volume failed; a load or two when nobody waits */
+void positions_durable(struct fs *fs); /* a batch is durable; one load when nobody waits */
+/* The newest batch that the change feed may show: durable and, on a follower, applied and readable. */
+uint64_t position_settled(struct fs *fs);
 void position_step(struct fs *fs, struct service *s);
+
+/* status.c */
+/* The directory that `ino` was named in last, and that name; -ENOENT when it has none, or another has it by now. */
+MUST_CHECK int path_step(struct fs *fs, uint64_t ino, uint64_t *ret_parent, char ret_name[256]);
+
+/* feed/feed.c */
+MUST_CHECK int feed_open(struct fs *fs);
+void feed_close(struct fs *fs); /* NULL is fine */
 
 /* attr.c */
 void attr_fill(const struct inode *in, struct fs_attr *ret);

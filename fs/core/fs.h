@@ -334,6 +334,8 @@ void fs_set_ship_floor(struct fs *fs, uint64_t seq);
 uint64_t fs_pos(struct fs *fs);
 /* Calls w->done(w, 0) once fs_pos() >= seq, now or later and perhaps from another thread; -ETIMEDOUT, -ENOMEM, -EIO at the end. */
 void fs_wait_pos_async(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct journal_waiter *w);
+/* The same once batch `seq` is settled: durable and, on a follower, applied (fs/core/feed/feed.h). */
+void fs_wait_settled_async(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct journal_waiter *w);
 /* Without threads: answers those whose time is over.  *ret_next_ns: until the next one's is. */
 void fs_wait_step(struct fs *fs, int64_t *ret_next_ns);
 /* When a mount ends and nothing new comes from it: whoever waits in fs_sync_async() or fs_wait_pos_async() is answered before

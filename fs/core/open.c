@@ -146,6 +146,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	durability_close(fs);
 	positions_close(fs);
 	usage_close(fs);
+	feed_close(fs);
 	policies_free(fs);
 	fs->arena = arena_close(fs->arena);
 	fs->icache = icache_free(fs->icache);
@@ -574,6 +575,8 @@ static int open_all(struct fs *fs)
 		r = durability_open(fs);
 	if (r == 0)
 		r = positions_open(fs);
+	if (r == 0)
+		r = feed_open(fs);
 	if (r == 0)
 		r = stores_open(fs);
 	if (r == 0)

@@ -1,5 +1,6 @@
 /*
- * position.c: waits until this node shows a batch: reading here what was written on another machine.
+ * position.c: waits until this node shows a batch: reading here what was written on another machine.  And until a batch is
+ * settled, durable and shown: for who follows the change feed.
  *
  * A wait is in the list before the position is looked at, and the position has moved before the list is looked at, so one of
  * the two sees the other.  Waits end when the position is there, when their time is over (a thread of their own, asleep until
@@ -18,6 +19,7 @@ struct wait {
 	struct wait *next;
 	struct journal_waiter *waiter;
 	uint64_t seq;
+	bool settled;        /* it waits for position_settled() */
 	int64_t deadline_ns; /* mono */
 	int result;
 };
@@ -27,17 +29,29 @@ struct positions {
 	struct mutex lock;
 	struct wait *first; /* guarded by lock */
 	uint32_t ending;    /* guarded by lock: calls of fs_end_waits() */
-	_Atomic uint64_t n; /* in the list; grows before the position is looked at */
+	/* In the list, by what they wait for; they grow before the position is looked at. */
+	_Atomic uint64_t n_shown, n_settled;
 };
 
-/* Takes out those that `pos`, `now_ns` or the end of the volume ends. */
-static struct wait *take_ended(struct positions *p, uint64_t pos, int64_t now_ns) REQUIRES(p->lock)
+static _Atomic uint64_t *counter(struct positions *p, const struct wait *w)
+{
+	return w->settled ? &p->n_settled : &p->n_shown;
+}
+
+static bool somebody_waits(const struct positions *p)
+{
+	return atomic_load(&p->n_shown) + atomic_load(&p->n_settled) > 0;
+}
+
+/* Takes out those that `shown`, `settled`, `now_ns` or the end of the volume ends. */
+static struct wait *take_ended(struct positions *p, uint64_t shown, uint64_t settled, int64_t now_ns) REQUIRES(p->lock)
 {
 	struct wait *taken = NULL, **end = &taken, **at = &p->first;
 	bool over = p->ending || atomic_load(&p->fs->failed);
 
 	while (*at) {
 		struct wait *w = *at;
+		uint64_t pos = w->settled ? settled : shown;
 
 		if (w->seq > pos && w->deadline_ns > now_ns && !over) {
 			at = &w->next;
@@ -47,7 +61,7 @@ static struct wait *take_ended(struct positions *p, uint64_t pos, int64_t now_ns
 		*at = w->next;
 		*end = w;
 		end = &w->next;
-		atomic_fetch_sub(&p->n, 1);
+		atomic_fetch_sub(counter(p, w), 1);
 	}
 	*end = NULL;
 	return taken;
@@ -66,7 +80,7 @@ static void tell(struct wait *w)
  * The newest batch that can be read here.  A follower that has heard of an epoch and has nothing of it yet may hold batches that
  * its leader does not: their numbers say nothing until it has followed.
  */
-static uint64_t shown(struct fs *fs)
+static uint64_t position_shown(struct fs *fs)
 {
 	struct replica_point here;
 
@@ -76,24 +90,45 @@ static uint64_t shown(struct fs *fs)
 	return fs_readable(fs) < 0 || here.history < here.promised ? 0 : fs_pos(fs);
 }
 
+/* A leader shows what it logs; what it logged and is durable cannot be taken back any more. */
+uint64_t position_settled(struct fs *fs)
+{
+	struct journal_status js;
+
+	journal_get_status(fs->journal, &js);
+	return fs_role(fs) == ROLE_LEADER ? js.durable_seq : min_u64(js.durable_seq, position_shown(fs));
+}
+
 static void look(struct positions *p) EXCLUDES(p->lock)
 {
-	uint64_t pos = shown(p->fs);
+	uint64_t shown = position_shown(p->fs), settled = position_settled(p->fs);
 	int64_t now_ns = clock_mono_ns(p->fs->clock);
 
 	mutex_lock(&p->lock);
-	struct wait *ended = take_ended(p, pos, now_ns);
+	struct wait *ended = take_ended(p, shown, settled, now_ns);
 	mutex_unlock(&p->lock);
 	tell(ended);
 }
 
 void positions_reached(struct fs *fs)
 {
-	if (fs->positions && atomic_load(&fs->positions->n) > 0)
+	struct positions *p = fs->positions;
+
+	if (!p)
+		return;
+	/* What a leader logs is not durable yet: positions_durable() follows. */
+	bool settles = atomic_load(&p->n_settled) > 0 && (fs_role(fs) == ROLE_FOLLOWER || atomic_load(&fs->failed));
+	if (settles || atomic_load(&p->n_shown) > 0)
+		look(p);
+}
+
+void positions_durable(struct fs *fs)
+{
+	if (fs->positions && atomic_load(&fs->positions->n_settled) > 0)
 		look(fs->positions);
 }
 
-void fs_wait_pos_async(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct journal_waiter *w)
+static void begin_wait(struct fs *fs, uint64_t seq, bool settled, int64_t timeout_ns, struct journal_waiter *w)
 {
 	struct positions *p = fs->positions;
 	struct wait *wait = malloc(sizeof(*wait));
@@ -104,15 +139,25 @@ void fs_wait_pos_async(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct j
 	}
 	if (fs->config.read_only) /* nothing moves */
 		timeout_ns = 0;
-	*wait = (struct wait){.waiter = w, .seq = seq, .deadline_ns = clock_mono_ns(fs->clock) + timeout_ns};
+	*wait = (struct wait){.waiter = w, .seq = seq, .settled = settled, .deadline_ns = clock_mono_ns(fs->clock) + timeout_ns};
 	mutex_lock(&p->lock);
 	wait->next = p->first;
 	p->first = wait;
-	atomic_fetch_add(&p->n, 1);
+	atomic_fetch_add(counter(p, wait), 1);
 	mutex_unlock(&p->lock);
 	look(p);
-	if (fs->services_started && atomic_load(&p->n) > 0)
+	if (fs->services_started && somebody_waits(p))
 		service_wake(&fs->position_timer);
+}
+
+void fs_wait_pos_async(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct journal_waiter *w)
+{
+	begin_wait(fs, seq, false, timeout_ns, w);
+}
+
+void fs_wait_settled_async(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct journal_waiter *w)
+{
+	begin_wait(fs, seq, true, timeout_ns, w);
 }
 
 /* A wait that is over is being told, and not in the list. */
@@ -126,7 +171,7 @@ static bool give_up(struct positions *p, const struct journal_waiter *w)
 	found = *at;
 	if (found) {
 		*at = found->next;
-		atomic_fetch_sub(&p->n, 1);
+		atomic_fetch_sub(counter(p, found), 1);
 	}
 	mutex_unlock(&p->lock);
 	free(found);

@@ -38,23 +38,31 @@ static int name_of(struct fs *fs, const struct inode *in, char *ret_name)
 
 /*
  * Called from under stripes, so it waits for none: an inode whose lock is taken is read from the index, where it may be a
- * little old, and a name that is a little old still helps.  One that is not in the index yet is told by its number.
+ * little old, and a name that is a little old still helps.
  */
+int path_step(struct fs *fs, uint64_t ino, uint64_t *ret_parent, char ret_name[256])
+{
+	struct inode in;
+
+	if (!icache_try_copy(fs->icache, ino, &in) && index_get_inode(fs->kv, ino, &in) < 0)
+		return -ENOENT;
+	*ret_parent = in.parent;
+	return name_of(fs, &in, ret_name) < 0 ? -ENOENT : 0;
+}
+
+/* One that is not in the index yet is told by its number. */
 void fs_path(struct fs *fs, uint64_t ino, char *ret_path, size_t cap)
 {
 	char path[4096], name[256];
 	size_t at = sizeof(path) - 1;
-	struct inode in;
 
 	if (snap_is_ino(ino)) {
 		snap_path(fs, ino, ret_path, cap);
 		return;
 	}
 	path[at] = '\0';
-	for (uint64_t i = ino, depth = 0; i != FS_ROOT_INO; i = in.parent, depth++) {
-		if (!icache_try_copy(fs->icache, i, &in) && index_get_inode(fs->kv, i, &in) < 0)
-			goto unknown;
-		if (depth > PATH_DEPTH_MAX || name_of(fs, &in, name) < 0)
+	for (uint64_t i = ino, depth = 0; i != FS_ROOT_INO; depth++) {
+		if (depth > PATH_DEPTH_MAX || path_step(fs, i, &i, name) < 0)
 			goto unknown;
 		size_t len = strlen(name);
 		if (at < len + 1)

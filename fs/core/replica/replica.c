@@ -81,6 +81,7 @@ void replica_durable(void *ctx, uint64_t seq)
 
 	if (replica_has_hooks(fs) && fs->hooks.durable)
 		fs->hooks.durable(fs->hooks.ctx, seq);
+	positions_durable(fs);
 }
 
 int replica_failed(struct fs *fs)
