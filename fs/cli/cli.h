@@ -61,6 +61,7 @@ enum {
 #define VERB_QUOTA_SHOW (UINT64_C(1) << 33) /* and list */
 #define VERB_SNAP       (UINT64_C(1) << 34) /* create and delete, which take no options of their own */
 #define VERB_SNAP_LIST  (UINT64_C(1) << 35) /* and diff */
+#define VERB_WATCH      (UINT64_C(1) << 40)
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
 };
@@ -99,6 +100,9 @@ struct args {
 	bool check;
 
 	const char *max_quota_bytes, *max_quota_files; /* as the attributes take them */
+
+	const char *from, *path, *ops; /* of `watch` */
+	bool once;
 };
 
 struct verb {
@@ -162,6 +166,7 @@ int verb_du(const struct args *a);
 int verb_quota_set(const struct args *a);
 int verb_quota_show(const struct args *a);
 int verb_quota_list(const struct args *a);
+int verb_watch(const struct args *a);
 
 /* volume.c: a volume's directory as the other folders want it. */
 struct volume_config {
@@ -233,6 +238,8 @@ char *directory_of(const char *path);
 /* Attribute "clawfs." `name` of `path`, of at most 64 KiB, as text; -ENODATA also on another filesystem. */
 MUST_CHECK int attribute_read(const char *path, const char *name, struct buf *ret_text);
 MUST_CHECK int attribute_set(const char *path, const char *name, const char *value);
+/* The same, only by ioctl(2); -ENOTTY where that is not possible. */
+MUST_CHECK int attribute_command(const char *path, const char *name, const char *value);
 MUST_CHECK int attribute_remove(const char *path, const char *name); /* also when it is not there */
 /* What a superblock says, as a new JSON object. */
 json_t *super_facts(const struct super *s);

@@ -8,7 +8,8 @@
  *     clawfs.promote, .resync          set to anything
  *     clawfs.handover                  set "PEER" or "PEER SECONDS"
  *
- * Who may set is checked by the table that asks here (fs/face/control.c); server and node say by errno what came of it.
+ * Who may set is checked by the table that asks here (fs/face/control.c), who may read is checked here: all of it is for admins.
+ * Server and node say by errno what came of it.
  */
 #include "fs/cli/replication.h"
 
@@ -57,7 +58,7 @@ static const struct peer_status *status_find(const struct peer_status *status, u
 }
 
 /* clawfs.peers: all nodes, this one too. */
-static int get_peers(struct replication *r, const struct fs_cred *cred, const char *rest, struct buf *out)
+static int get_peers(struct replication *r, const char *rest, struct buf *out)
 {
 	struct peer_status status[PEERS_MAX];
 	struct replica_point here;
@@ -65,7 +66,6 @@ static int get_peers(struct replication *r, const struct fs_cred *cred, const ch
 	uint32_t n = server_status(r->server, status, PEERS_MAX);
 	int err = peers_load(r->dir, &list);
 
-	(void)cred;
 	(void)rest;
 	if (err < 0)
 		return err;
@@ -94,14 +94,13 @@ static int get_peers(struct replication *r, const struct fs_cred *cred, const ch
 }
 
 /* clawfs.replica.NAME.FACT; names may have dots, facts have none. */
-static int get_replica(struct replication *r, const struct fs_cred *cred, const char *rest, struct buf *out)
+static int get_replica(struct replication *r, const char *rest, struct buf *out)
 {
 	struct peer_status status[PEERS_MAX];
 	char name[WIRE_NAME_MAX + 1];
 	const char *dot = strrchr(rest, '.');
 	uint32_t n = server_status(r->server, status, PEERS_MAX);
 
-	(void)cred;
 	if (!dot || (size_t)(dot - rest) >= sizeof(name))
 		return -ENODATA;
 	memcpy(name, rest, (size_t)(dot - rest));
@@ -144,17 +143,10 @@ void replication_forget_token(struct replication *r)
 	mutex_unlock(&r->token_lock);
 }
 
-/* clawfs.peer.invite: the newest token, for a moment and for who could make one. */
-static int get_invite(struct replication *r, const struct fs_cred *cred, const char *rest, struct buf *out)
+/* clawfs.peer.invite: the newest token, for a moment. */
+static int get_invite(struct replication *r, const char *rest, struct buf *out)
 {
-	struct fs_attr root;
-	int err = cred->uid == 0 ? 0 : fs_getattr(r->fs, FS_ROOT_INO, &root);
-
 	(void)rest;
-	if (err == 0 && cred->uid != 0 && cred->uid != root.uid)
-		err = -EPERM;
-	if (err < 0)
-		return err;
 	mutex_lock(&r->token_lock);
 	if (clock_mono_ns(&clock_system) >= r->token_ends_ns)
 		token_forget_locked(r);
@@ -241,7 +233,7 @@ static int set_handover(struct replication *r, char *value)
 
 static const struct attribute {
 	const char *name; /* ends in '.': what begins with it */
-	int (*get)(struct replication *r, const struct fs_cred *cred, const char *rest, struct buf *out);
+	int (*get)(struct replication *r, const char *rest, struct buf *out);
 	int (*set)(struct replication *r, char *value);
 } attributes[] = {
     {"handover", NULL, set_handover},  {"peer.invite", get_invite, set_invite},
@@ -264,12 +256,26 @@ static const struct attribute *attribute_find(const char *name, const char **ret
 	return NULL;
 }
 
+/* Names and addresses of machines, and tokens: for root and the owner of the root directory. */
+static int check_reader(const struct replication *r, const struct fs_cred *cred)
+{
+	struct fs_attr root;
+
+	if (cred->uid == 0)
+		return 0;
+	int err = fs_getattr(r->fs, FS_ROOT_INO, &root);
+	return err < 0 || cred->uid == root.uid ? err : -EPERM;
+}
+
 int replication_get(void *ctx, const struct fs_cred *cred, const char *name, struct buf *out)
 {
 	const char *rest;
 	const struct attribute *a = attribute_find(name, &rest);
 
-	return a && a->get ? a->get(ctx, cred, rest, out) : -ENODATA;
+	if (!a || !a->get)
+		return -ENODATA;
+	int err = check_reader(ctx, cred);
+	return err < 0 ? err : a->get(ctx, rest, out);
 }
 
 int replication_set(void *ctx, const struct fs_cred *cred, const char *name, const void *value, size_t len)

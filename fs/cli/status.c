@@ -34,7 +34,7 @@ int attribute_read(const char *path, const char *name, struct buf *ret_text)
 	attribute_name(name, full);
 	ssize_t n = getxattr(path, full, text, ATTRIBUTE_BYTES_MAX);
 	if (n < 0)
-		return errno == EOPNOTSUPP || errno == EPERM ? -ENODATA : -errno;
+		return errno == EOPNOTSUPP ? -ENODATA : -errno;
 	text[n] = '\0';
 	ret_text->len -= ATTRIBUTE_BYTES_MAX + 1 - (size_t)n; /* the NUL stands behind it */
 	return 0;
@@ -67,6 +67,14 @@ int attribute_set(const char *path, const char *name, const char *value)
 	if (r != -ENOTTY)
 		return r;
 	return setxattr(path, full, value, strlen(value), 0) < 0 ? -errno : 0;
+}
+
+int attribute_command(const char *path, const char *name, const char *value)
+{
+	char full[XATTR_NAME_MAX + 1];
+
+	attribute_name(name, full);
+	return attribute_ioctl(path, CONTROL_IOCTL_SET, full, value);
 }
 
 int attribute_remove(const char *path, const char *name)
@@ -106,6 +114,9 @@ void complain_unreachable(const char *path, int error)
 	case ECONNABORTED:
 		complain("%s: the daemon of this mount is gone, its log says why; `clawfs umount %s`, then mount it again", path,
 			 path);
+		break;
+	case EPERM:
+		complain("%s: only root and the owner of the mount's root directory may ask this", path);
 		break;
 	case EPROTO:
 		complain("%s: the daemon's status cannot be understood: is it of another version?", path);

@@ -4,8 +4,8 @@
  * An attribute lives on the root inode or on every inode, and has a getter, a setter, or both.  A name that is not in the
  * table is asked of the provider when it is the root's; one that nobody has does not exist: -ENODATA to read, -EOPNOTSUPP to
  * write.  One without a getter is a command: it reads as unset, and setting it carries it out before setxattr(2) returns.
- * Everyone who reaches the inode may read, but for rows that say otherwise.  Root and the owner of the root directory may set;
- * waiting is for everyone.
+ * Root and the owner of the root directory may set and read anything.  Others who reach the inode may read what names neither
+ * files, hosts nor stores (READER_EVERYONE), and may wait for a position.
  *
  * A setter answers by its waiter, because it may have to wait for other machines.  The kernel holds the inode's lock all the
  * while, so waits for a position have a limit.
@@ -138,7 +138,7 @@ static bool parse_number(struct slice text, size_t *at, uint64_t *ret)
 }
 
 /* "SEQ" or "SEQ SECONDS". */
-static int parse_wait(struct slice text, uint64_t *ret_seq, uint64_t *ret_seconds)
+int control_parse_wait(struct slice text, uint64_t *ret_seq, uint64_t *ret_seconds)
 {
 	const char *p = text.p;
 	size_t at = 0;
@@ -154,7 +154,7 @@ static int parse_wait(struct slice text, uint64_t *ret_seq, uint64_t *ret_second
 static void set_wait(const struct setting *s, struct journal_waiter *w)
 {
 	uint64_t seq, seconds;
-	int r = parse_wait(s->value, &seq, &seconds);
+	int r = control_parse_wait(s->value, &seq, &seconds);
 
 	if (r < 0)
 		w->done(w, r);
@@ -168,10 +168,10 @@ static const struct control controls[] = {
     {"checkpoint", SCOPE_ROOT, .set = set_checkpoint},
     {"durability", SCOPE_ANY, get_durability, set_durability, remove_durability},
     {"epoch", SCOPE_ROOT, get_epoch},
-    {"path", SCOPE_ANY, get_path},
+    {"path", SCOPE_ANY, get_path, .reader = READER_ADMIN},
     {"pos", SCOPE_ROOT, get_pos},
     {"role", SCOPE_ROOT, get_role},
-    {"status", SCOPE_ROOT, get_status},
+    {"status", SCOPE_ROOT, get_status, .reader = READER_ADMIN},
     {"sync", SCOPE_ROOT, .set = set_sync},
     {"version", SCOPE_ROOT, get_version},
     {"wait", SCOPE_ROOT, .set = set_wait, .setter = SETTER_EVERYONE},
@@ -188,23 +188,34 @@ static bool row_matches(const struct control *c, const char *name, const char **
 	return c->name[n - 1] == '.' ? name[n] != '\0' : name[n] == '\0';
 }
 
-static const struct control *find_in(const struct control *table, size_t n, const char *name, const char **ret_rest)
+const struct control *control_row(size_t i)
 {
-	for (size_t i = 0; i < n; i++)
-		if (row_matches(&table[i], name, ret_rest))
-			return &table[i];
+	const struct {
+		const struct control *rows;
+		size_t n;
+	} tables[] = {{controls, ARRAY_SIZE(controls)},
+		      {feed_controls, n_feed_controls},
+		      {snap_controls, n_snap_controls},
+		      {tier_controls, n_tier_controls},
+		      {usage_controls, n_usage_controls}};
+
+	for (size_t t = 0; t < ARRAY_SIZE(tables); t++) {
+		if (i < tables[t].n)
+			return &tables[t].rows[i];
+		i -= tables[t].n;
+	}
 	return NULL;
 }
 
+/* The first that matches. */
 static const struct control *control_find(const char *name, const char **ret_rest)
 {
-	const struct control *c = find_in(controls, ARRAY_SIZE(controls), control_name(name), ret_rest);
+	const struct control *c;
 
-	if (!c)
-		c = find_in(snap_controls, n_snap_controls, control_name(name), ret_rest);
-	if (!c)
-		c = find_in(tier_controls, n_tier_controls, control_name(name), ret_rest);
-	return c ? c : find_in(usage_controls, n_usage_controls, control_name(name), ret_rest);
+	for (size_t i = 0; (c = control_row(i)); i++)
+		if (row_matches(c, control_name(name), ret_rest))
+			return c;
+	return NULL;
 }
 
 static bool is_here(const struct control *c, uint64_t ino)

@@ -7,6 +7,7 @@
 
 enum control_scope { SCOPE_ROOT, SCOPE_ANY };
 enum control_setter { SETTER_ADMIN, SETTER_EVERYONE };
+/* What names files, hosts or stores, or tells what others do, is for admins to read. */
 enum control_reader { READER_EVERYONE, READER_ADMIN };
 
 /* What is to be set, and who wants it. */
@@ -28,12 +29,23 @@ struct control {
 	enum control_reader reader;
 };
 
+/* Row number `i` of all of them; NULL behind the last. */
+const struct control *control_row(size_t i);
+
 /* Sets the policy `key` of s->ino. */
 void control_set_policy(const struct setting *s, const char *key, struct journal_waiter *w);
 
 /* control_snap.c */
 extern const struct control snap_controls[];
 extern const size_t n_snap_controls;
+
+/* "SEQ" or "SEQ SECONDS", with a limit of seconds; -EINVAL. */
+MUST_CHECK int control_parse_wait(struct slice text, uint64_t *ret_seq, uint64_t *ret_seconds);
+
+/* control_feed.c */
+extern const struct control feed_controls[];
+extern const size_t n_feed_controls;
+
 /* control_tier.c */
 extern const struct control tier_controls[];
 extern const size_t n_tier_controls;

@@ -63,7 +63,9 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 {
 	const struct fs_cred cred = request_cred(req);
 
-	if (control_is(name))
+	if (strcmp(name, "clawfs.feed.wait") == 0)
+		reply_err(req, -EOPNOTSUPP); /* it would hold the directory's lock: by ioctl only (control_feed.c) */
+	else if (control_is(name))
 		set_control(req, ino, name, value, size, false);
 	else
 		reply_err(req, fs_setxattr(request_fs(req), &cred, ino, name, value, size, flags));

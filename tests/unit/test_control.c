@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/face/control.h"
+#include "fs/face/control_table.h"
 #include "tests/unit/volume.h"
 
 #define UNANSWERED 1 /* as a result */
@@ -59,7 +59,7 @@ static const char *get(uint64_t ino, const char *name)
 {
 	static char p[65536];
 	size_t len = 0;
-	int r = control_get(vol.fs, NULL, &stranger, ino, name, p, sizeof(p) - 1, &len);
+	int r = control_get(vol.fs, NULL, &owner, ino, name, p, sizeof(p) - 1, &len);
 
 	assert_true(r == 0 || r == -ENODATA);
 	p[len] = '\0';
@@ -148,6 +148,61 @@ static void commands_are_for_root_and_the_owner_of_the_root_directory(void **sta
 	assert_int_equal(control_remove(vol.fs, &stranger, vol.file, "clawfs.durability"), -EPERM);
 	assert_int_equal(control_remove(vol.fs, &owner, vol.file, "clawfs.durability"), 0);
 	assert_int_equal(set_as(&stranger, FS_ROOT_INO, "clawfs.wait", "0", 1), 0); /* waiting is for everyone */
+}
+
+/* What others may know: nothing that names files, hosts or stores, or tells what somebody did. */
+static const char *const open_to_all[] = {"durability", "epoch",    "pos",        "recall",     "role",
+					  "tier",       "tier.pin", "tier.state", "tier.usage", "version"};
+
+static bool is_open(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(open_to_all); i++)
+		if (strcmp(open_to_all[i], name) == 0)
+			return true;
+	return false;
+}
+
+static void every_row_is_for_admins_unless_it_reveals_nothing(void **state)
+{
+	const struct control *c;
+	char name[64], p[4096];
+	size_t len, n_open = 0;
+
+	(void)state;
+	for (size_t i = 0; (c = control_row(i)); i++) {
+		uint64_t ino = c->scope == SCOPE_ROOT ? FS_ROOT_INO : vol.file;
+		bool family = c->name[strlen(c->name) - 1] == '.';
+
+		snprintf(name, sizeof(name), "clawfs.%s%s", c->name, family ? "x" : "");
+		int r = control_get(vol.fs, NULL, &stranger, ino, name, p, sizeof(p), &len);
+		if (c->get && r != (is_open(c->name) ? 0 : -EPERM))
+			fail_msg("%s: a stranger who reads it gets %d", name, r);
+		if (!c->get)
+			assert_int_equal(r, -ENODATA);
+		n_open += c->get && r == 0;
+		bool waits = strcmp(c->name, "wait") == 0;
+		r = set_as(&stranger, ino, name, "0", 1);
+		if (r != (waits ? 0 : c->set ? -EPERM : -EOPNOTSUPP))
+			fail_msg("%s: a stranger who sets it gets %d", name, r);
+		r = control_remove(vol.fs, &stranger, ino, name);
+		if (r != (c->remove ? -EPERM : -EOPNOTSUPP))
+			fail_msg("%s: a stranger who removes it gets %d", name, r);
+	}
+	assert_int_equal(n_open, ARRAY_SIZE(open_to_all));
+}
+
+static void the_change_feed_is_read_by_place(void **state)
+{
+	(void)state;
+	assert_int_equal(set(FS_ROOT_INO, "clawfs.sync", "1"), 0);
+	assert_int_equal(get(FS_ROOT_INO, "clawfs.feed")[0], '{');
+	assert_non_null(strstr(get(FS_ROOT_INO, "clawfs.feed.0"), "\"path\":\"/sub/name\""));
+	assert_string_equal(get(vol.file, "clawfs.feed.0"), "");
+	assert_int_equal(set(FS_ROOT_INO, "clawfs.feed.0", "1"), -EOPNOTSUPP);
+	assert_int_equal(set(FS_ROOT_INO, "clawfs.feed.wait", "1"), 0);
+	assert_int_equal(set(FS_ROOT_INO, "clawfs.feed.wait", "99999 0"), -ETIMEDOUT);
+	assert_int_equal(set(FS_ROOT_INO, "clawfs.feed.wait", "x"), -EINVAL);
+	assert_int_equal(set(FS_ROOT_INO, "clawfs.feed.wait", "1 31"), -EINVAL);
 }
 
 static void a_sync_reaches_the_store(void **state)
@@ -363,6 +418,8 @@ int main(void)
 	    CASE(what_belongs_to_the_volume_lives_on_its_root_alone),
 	    CASE(a_command_reads_as_unset_and_a_fact_cannot_be_set),
 	    CASE(commands_are_for_root_and_the_owner_of_the_root_directory),
+	    CASE(every_row_is_for_admins_unless_it_reveals_nothing),
+	    CASE(the_change_feed_is_read_by_place),
 	    CASE(a_sync_reaches_the_store),
 	    CASE(facts_of_replication_can_be_read),
 	    CASE(durability_is_shown_as_it_is_inherited),

@@ -1,0 +1,220 @@
+"""Who changed what: the change feed (clawfs watch) on real mounts."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from clawfs_env import CLAWFS, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ClusterTest, VolumeTest, cli, main, wait_for  # noqa: E402
+
+USER = 1234
+FIRST_KEYS = {"volume", "role", "epoch", "oldest", "newest", "op", "from"}
+
+
+def as_user(uid, *args):
+    """Runs a program as somebody else; (exit status, what it said)."""
+    code = "import os, sys\nos.setgroups([])\nos.setgid(%d)\nos.setuid(%d)\nos.execv(sys.argv[1], sys.argv[1:])\n" % (uid, uid)
+    r = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    return r.returncode, r.stdout + r.stderr
+
+
+class Watch:
+    """A `clawfs watch` that runs; its lines as objects."""
+
+    def __init__(self, test, *args):
+        self.process = subprocess.Popen([CLAWFS, "watch", *args], stdout=subprocess.PIPE, text=True)
+        test.addCleanup(self.stop)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.start = self.next()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(json.loads(line))
+        self.lines.put(None)
+
+    def next(self, timeout=30):
+        return self.lines.get(timeout=timeout)
+
+    def until(self, condition):
+        """Lines up to the first that fulfils `condition`."""
+        found = []
+        while not found or not condition(found[-1]):
+            found.append(self.next())
+            if found[-1] is None:
+                raise AssertionError("the watch ended: %r" % found)
+        return found
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def once(mnt, *args):
+    """[first line, events] of `clawfs watch --once`."""
+    r = cli("watch", "--once", *args, mnt, check=EXIT_OK)
+    lines = [json.loads(line) for line in r.stdout.splitlines()]
+    return lines[0], lines[1:]
+
+
+def place(event):
+    return "%d.%d" % (event["seq"], event["n"]) if "n" in event else str(event["seq"])
+
+
+class Feed(VolumeTest):
+    def test_changes_are_told_as_they_become_durable(self):
+        v = self.volume()
+        w = Watch(self, v.mnt)
+        self.assertEqual(set(w.start), FIRST_KEYS)
+        os.mkdir(v.path("d"))
+        v.write("d/f", b"x" * 5000)
+        os.rename(v.path("d/f"), v.path("d/g"))
+        os.setxattr(v.path("d/g"), "user.color", b"TOP-SECRET")
+        os.link(v.path("d/g"), v.path("h"))
+        os.symlink("h", v.path("s"))
+        os.unlink(v.path("h"))
+        os.truncate(v.path("d/g"), 9000)
+        events = w.until(lambda e: e["op"] == "truncate")
+        self.assertNotIn("TOP-SECRET", json.dumps(events))
+        found = [(e["op"], e.get("path"), e.get("to")) for e in events if e["op"] not in ("setattr", "reap")]
+        self.assertEqual(found, [("mkdir", "/d", None), ("create", "/d/f", None), ("write", "/d/f", None),
+                                 ("rename", "/d/f", "/d/g"), ("setxattr", "/d/g", None), ("link", "/h", None),
+                                 ("symlink", "/s", None), ("unlink", "/h", None), ("truncate", "/d/g", None)])
+        mine = [e for e in events if e["op"] != "write" and e["op"] != "reap" and e["pid"]]
+        self.assertEqual({e["pid"] for e in mine}, {os.getpid()})
+        write = next(e for e in events if e["op"] == "write")
+        self.assertEqual((write["offset"], write["length"], write["size"]), (0, 5000, 5000))
+        self.assertEqual(next(e for e in events if e["op"] == "setxattr")["attribute"], "user.color")
+
+    def test_who_did_it(self):
+        v = self.volume("allow_other")
+        os.chmod(v.mnt, 0o777)
+        os.chmod(self.tmp, 0o755)
+        os.chmod(v.dir, 0o755)
+        self.assertEqual(as_user(USER, "/bin/mkdir", v.path("theirs"))[0], 0)
+        os.mkdir(v.path("ours"))
+        cli("sync", v.mnt, check=EXIT_OK)
+        _, events = once(v.mnt, "--from", "0", "--ops", "mkdir")
+        self.assertEqual([(e["path"], e["uid"], e["gid"]) for e in events], [("/theirs", USER, USER), ("/ours", 0, 0)])
+
+    def test_only_admins_may_watch(self):
+        v = self.volume("allow_other")
+        os.chmod(self.tmp, 0o755)
+        os.chmod(v.dir, 0o755)
+        status, said = as_user(USER, CLAWFS, "watch", "--once", v.mnt)
+        self.assertEqual(status, EXIT_FAILURE)
+        self.assertIn("only root and the owner", said)
+        os.chown(v.mnt, USER, USER)
+        self.assertEqual(as_user(USER, CLAWFS, "watch", "--once", v.mnt)[0], EXIT_OK)
+        with self.assertRaises(OSError):  # it would hold the directory's lock
+            os.setxattr(v.mnt, "clawfs.feed.wait", b"1 1")
+
+    def test_filters_let_gaps_and_what_matches_through(self):
+        v = self.volume()
+        for d in ("a", "ab", "b"):
+            os.mkdir(v.path(d))
+            v.write(d + "/f", b"1")
+        os.rename(v.path("b/f"), v.path("a/from-b"))
+        os.rename(v.path("ab"), v.path("c"))
+        cli("sync", v.mnt, check=EXIT_OK)
+        _, events = once(v.mnt, "--from", "0", "--path", "/a/", "--ops", "create,rename,mkdir")
+        self.assertEqual([(e["op"], e["path"]) for e in events],
+                         [("mkdir", "/a"), ("create", "/a/f"), ("rename", "/b/f")])
+        _, events = once(v.mnt, "--from", "0", "--ops", "rename")
+        self.assertEqual([e["to"] for e in events], ["/a/from-b", "/c"])
+
+    def test_wrong_arguments_are_refused(self):
+        v = self.volume()
+        for args in (["--from", "x"], ["--from", "1.x"], ["--path", "relative"], ["--from", "-1"]):
+            self.assertEqual(cli("watch", *args, v.mnt).returncode, EXIT_USAGE, args)
+        self.assertEqual(cli("watch", "--once", self.tmp).returncode, EXIT_FAILURE)
+
+    def test_it_goes_on_where_it_was_after_kill_9(self):
+        v = self.volume()
+        for i in range(50):
+            v.write("f%02d" % i, b"x")
+        w = Watch(self, "--from", "0", "--ops", "create", v.mnt)
+        seen = w.until(lambda e: e["path"] == "/f10")
+        w.stop()
+        v.kill9()
+        v.remount()
+        for i in range(50, 60):
+            v.write("f%02d" % i, b"x", sync=True)
+        w = Watch(self, "--from", place(seen[-1]), "--ops", "create", v.mnt)
+        seen += w.until(lambda e: e["path"] == "/f59")
+        self.assertEqual([e["path"] for e in seen], ["/f%02d" % i for i in range(60)])
+
+    def test_a_slow_reader_holds_nothing_and_is_told_what_it_missed(self):
+        v = self.volume()
+        w = subprocess.Popen([CLAWFS, "watch", "--from", "0", v.mnt], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(w.stdout.close)
+        self.addCleanup(w.wait)
+        self.addCleanup(w.kill)
+        w.stdout.readline()
+        os.kill(w.pid, signal.SIGSTOP)
+        ring = v.status()["journal"]["ring_bytes"]
+        data = os.urandom(60000)
+        written = 0
+        while written < 2 * ring:  # more than the ring has
+            v.write("f%d" % (written % 7), data, sync=True)
+            written += len(data)
+        v.write("last", b"x", sync=True)
+        os.kill(w.pid, signal.SIGCONT)
+        seqs, gaps = [], []
+        for line in w.stdout:
+            e = json.loads(line)
+            (gaps if e["op"] == "gap" else seqs).append(e)
+            if e["op"] == "create" and e["path"] == "/last":
+                break
+        self.assertGreaterEqual(len(gaps), 1)
+        for gap in gaps:
+            self.assertLessEqual(gap["from"], gap["to"])
+        missing = {s for gap in gaps for s in range(gap["from"], gap["to"] + 1)}
+        told = {e["seq"] for e in seqs}
+        self.assertEqual(missing & told, set())
+        self.assertEqual(missing | told, set(range(1, max(told) + 1)))  # each batch is told, or told to be missing
+
+    def test_an_idle_watch_costs_nothing_and_ends_with_the_mount(self):
+        v = self.volume()
+        w = Watch(self, v.mnt)
+        time.sleep(0.3)
+        with open("/proc/%d/stat" % w.process.pid) as f:
+            before = sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13]))
+        time.sleep(1)
+        with open("/proc/%d/stat" % w.process.pid) as f:
+            after = sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13]))
+        self.assertLessEqual(after - before, 2)  # hundredths of a second
+        os.mkdir(v.path("d"))  # a change of the directory that it waits on
+        self.assertEqual(w.next()["path"], "/d")
+        v.kill9()
+        while w.next() is not None:
+            pass
+        self.assertEqual(w.process.wait(30), EXIT_FAILURE)
+
+
+class FollowerFeed(ClusterTest):
+    def test_a_follower_tells_the_same_changes(self):
+        c = self.cluster(2)
+        a, b = c.node
+        for i in range(20):
+            a.write("f%02d" % i, b"x", sync=True)
+        c.settle()
+        _, ours = once(a.mnt, "--from", "0", "--ops", "create,write")
+        wait_for("the follower to tell all of it", lambda: len(once(b.mnt, "--from", str(ours[0]["seq"] - 1), "--ops", "create,write")[1])
+                 == len(ours))
+        _, theirs = once(b.mnt, "--from", str(ours[0]["seq"] - 1), "--ops", "create,write")
+        drop = ("at",)
+        self.assertEqual([{k: e[k] for k in e if k not in drop} for e in theirs],
+                         [{k: e[k] for k in e if k not in drop} for e in ours])
+
+
+if __name__ == "__main__":
+    main()
