@@ -32,13 +32,18 @@ static int put_page(void *ctx, unsigned device, uint64_t page, const uint8_t *bi
 	return kv_write(fs->kv, b);
 }
 
+static uint64_t lower_floor(uint64_t a, uint64_t b)
+{
+	return a && b ? min_u64(a, b) : max_u64(a, b);
+}
+
 /*
- * Where replay is to start, `homed` or earlier: batches that a peer still needs are kept, also over a restart, as far as an
- * eighth of the ring holds them.
+ * Where replay is to start, `homed` or earlier: batches that a peer, a reader of the change feed or the audit log still needs are
+ * kept, also over a restart, as far as an eighth of the ring holds them.
  */
 static int choose_tail(struct fs *fs, uint64_t homed, struct journal_point *ret)
 {
-	uint64_t floor = atomic_load(&fs->ship_floor);
+	uint64_t floor = lower_floor(atomic_load(&fs->ship_floor), lower_floor(feed_floor(fs), audit_floor(fs)));
 	struct journal_status js;
 	struct journal_point end;
 	int r = journal_point_after(fs->journal, homed, &end);

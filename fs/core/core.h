@@ -116,6 +116,8 @@ struct fs {
 	struct positions *positions;   /* position.c */
 	struct snaps *snaps;           /* snap/table.c */
 	struct feed *feed;             /* feed/feed.c */
+	struct audit *audit;           /* audit/audit.c; NULL: nothing is logged */
+	struct service auditor;
 	struct tier_objects *objects;  /* tier/objects.c */
 	struct tier_watches *watches;  /* tier/place.c */
 	struct stores *stores;         /* tier/stores.c */
@@ -367,6 +369,10 @@ MUST_CHECK int path_step(struct fs *fs, uint64_t ino, uint64_t *ret_parent, char
 /* feed/feed.c */
 MUST_CHECK int feed_open(struct fs *fs);
 void feed_close(struct fs *fs); /* NULL is fine */
+/* The oldest batch that a reader of the last minutes has not read yet; 0: none. */
+uint64_t feed_floor(struct fs *fs);
+/* audit/archive.c: the oldest one that is not in the audit log and is to be; 0: none. */
+uint64_t audit_floor(struct fs *fs);
 
 /* attr.c */
 void attr_fill(const struct inode *in, struct fs_attr *ret);

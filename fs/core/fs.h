@@ -37,6 +37,9 @@ struct fs_attr {
 	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
 };
 
+/* What the audit log has (fs/core/audit/audit.h).  A read-only mount has none. */
+enum fs_audit { FS_AUDIT_OFF, FS_AUDIT_ADMIN, FS_AUDIT_CHANGES };
+
 struct fs_config {
 	struct store *store;        /* owned from a successful fs_open on */
 	const char *source;         /* what admins call it, for status ("source"); borrowed, may be NULL */
@@ -53,6 +56,9 @@ struct fs_config {
 	void *object_store_ctx;
 	uint64_t recall_rate;       /* bytes a second that reads of cold data may fetch; 0: no limit */
 	uint32_t high_water;        /* percent of space used above which the coldest files are aged out, whatever their age; 0: never */
+	enum fs_audit audit;
+	bool audit_strict;          /* an act that cannot be logged is refused */
+	uint64_t audit_keep;        /* bytes of the audit log beyond which its oldest part goes; 0: default */
 	const struct clock *clock;  /* NULL: the system's */
 	bool read_only;
 	bool noatime;
@@ -354,6 +360,15 @@ MUST_CHECK int fs_set_policy(struct fs *fs, const struct fs_cred *cred, uint64_t
 bool fs_has_policies(struct fs *fs);
 /* Of `ino` itself (-ENODATA: inherits) or, with `inherited`, of it or the nearest directory above that has one. */
 MUST_CHECK int fs_get_policy(struct fs *fs, uint64_t ino, const char *key, bool inherited, char ret_value[FS_POLICY_MAX + 1]);
+
+/*
+ * An admin is about to do `what` with `ino` (0: none) and `value` (NULL: none, or nobody's business): durably in the audit log when this
+ * returns.  *ret_act goes to fs_audit_result() once it is done, before it is answered.  -EIO: it could not be logged and must not be
+ * done; else a log that fails is counted and *ret_act 0.
+ */
+MUST_CHECK int fs_audit_act(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, const struct slice *value,
+			    uint64_t *ret_act);
+void fs_audit_result(struct fs *fs, uint64_t act, int result); /* 0 or -errno; nothing with act 0 */
 
 /* Status as JSON text (object), for `clawfs status`, the xattr clawfs.status and tests. */
 void fs_status_json(struct fs *fs, struct buf *out);

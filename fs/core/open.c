@@ -18,6 +18,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "fs/core/audit/audit.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
@@ -142,6 +143,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	close_tiers(fs);
 	stores_close(fs);
 	resync_free(fs);
+	audit_close(fs);
 	fs->journal = journal_close(fs->journal);
 	durability_close(fs);
 	positions_close(fs);
@@ -578,6 +580,8 @@ static int open_all(struct fs *fs)
 	if (r == 0)
 		r = feed_open(fs);
 	if (r == 0)
+		r = audit_open(fs);
+	if (r == 0)
 		r = stores_open(fs);
 	if (r == 0)
 		r = recall_open(fs);
@@ -668,6 +672,7 @@ int fs_close(struct fs *fs)
 		int failed = atomic_load(&fs->failed);
 
 		r = failed ? failed : finish(fs);
+		audit_finish(fs);
 	}
 	struct store *store = fs->store;
 	fs_free(fs);

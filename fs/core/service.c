@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fs/core/audit/audit.h"
 #include "fs/core/core.h"
 #include "fs/core/snap/snap.h"
 
@@ -18,6 +19,7 @@
 #define CHECKPOINT_INTERVAL_NS (30 * NSEC_PER_SEC)
 #define SNAP_INTERVAL_NS       (5 * NSEC_PER_SEC)
 #define HOMER_INTERVAL_NS      (5 * NSEC_PER_SEC)
+#define AUDIT_INTERVAL_NS      (NSEC_PER_SEC / 2) /* changes are in the log within a second */
 
 void service_wake(struct service *s)
 {
@@ -130,6 +132,11 @@ static void snap_step(struct fs *fs, struct service *s)
 	report(s, r < 0 ? r : fs_checkpoint(fs));
 }
 
+static void audit_step(struct fs *fs, struct service *s)
+{
+	report(s, audit_archive(fs));
+}
+
 void services_pressure(void *ctx)
 {
 	struct fs *fs = ctx;
@@ -203,6 +210,8 @@ int services_start(struct fs *fs)
 		r = start(fs, &fs->snapper, "snapshots", snap_step, SNAP_INTERVAL_NS);
 	if (r == 0)
 		r = start(fs, &fs->position_timer, "positions", position_step, NSEC_PER_SEC);
+	if (r == 0 && fs->config.audit == FS_AUDIT_CHANGES)
+		r = start(fs, &fs->auditor, "auditor", audit_step, AUDIT_INTERVAL_NS);
 	fs->services_started = r == 0;
 	if (r < 0)
 		services_stop(fs);
@@ -211,8 +220,8 @@ int services_start(struct fs *fs)
 
 void services_stop(struct fs *fs)
 {
-	struct service *all[] = {&fs->committer, &fs->homer_service, &fs->checkpointer,
-				 &fs->reaper,    &fs->snapper,       &fs->position_timer};
+	struct service *all[] = {&fs->committer, &fs->homer_service,  &fs->checkpointer, &fs->reaper,
+				 &fs->snapper,   &fs->position_timer, &fs->auditor};
 
 	atomic_store(&fs->closing, true);
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "fs/core/audit/audit.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
@@ -222,6 +223,7 @@ void fs_status_json(struct fs *fs, struct buf *out)
 				      (json_int_t)(atomic_load(&fs->homer.homed_blocks) * BLOCK_SIZE)));
 	json_object_set_new(root, "usage", usage_status_json(fs));
 	json_object_set_new(root, "tier", tier_status_json(fs));
+	json_object_set_new(root, "audit", audit_status_json(fs));
 	json_object_set_new(root, "jobs",
 			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
 				      service_json(&fs->homer_service), "checkpointer", service_json(&fs->checkpointer), "reaper",

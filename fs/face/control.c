@@ -14,6 +14,8 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <linux/limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #define WAIT_MAX_S 30u
@@ -174,7 +176,7 @@ static const struct control controls[] = {
     {"status", SCOPE_ROOT, get_status, .reader = READER_ADMIN},
     {"sync", SCOPE_ROOT, .set = set_sync},
     {"version", SCOPE_ROOT, get_version},
-    {"wait", SCOPE_ROOT, .set = set_wait, .setter = SETTER_EVERYONE},
+    {"wait", SCOPE_ROOT, .set = set_wait, .setter = SETTER_EVERYONE, .unlogged = true},
 };
 
 /* Whether the row is that of a name; *ret_rest is what the name has behind the row's. */
@@ -269,17 +271,30 @@ int control_get(struct fs *fs, const struct control_provider *more, const struct
 	return 0;
 }
 
+/* "set clawfs.X", to be read by people. */
+static int log_act(const struct setting *s, const struct control *c, const char *verb, const char *name, uint64_t *ret_act)
+{
+	char what[XATTR_NAME_MAX + 16];
+	bool hidden = c && c->secret;
+
+	snprintf(what, sizeof(what), "%s %s", verb, name);
+	return fs_audit_act(s->fs, s->cred, what, s->ino, hidden || !s->value.p ? NULL : &s->value, ret_act);
+}
+
 void control_set(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
-		 const void *value, size_t len, struct journal_waiter *w)
+		 const void *value, size_t len, struct journal_waiter *w, uint64_t *ret_act)
 {
 	struct setting s = {.fs = fs, .cred = cred, .ino = ino, .value = {value ? value : "", value ? len : 0}};
 	const struct control *c = control_find(name, &s.rest);
 	int r = 0;
 
+	*ret_act = 0;
 	if (c ? !c->set || !is_here(c, ino) : !more || ino != FS_ROOT_INO)
 		r = -EOPNOTSUPP;
 	else if (!c || c->setter == SETTER_ADMIN)
 		r = check_admin(fs, cred);
+	if (r == 0 && !(c && c->unlogged))
+		r = log_act(&s, c, "set", name, ret_act);
 	if (r == 0 && c)
 		c->set(&s, w);
 	else
@@ -288,11 +303,18 @@ void control_set(struct fs *fs, const struct control_provider *more, const struc
 
 int control_remove(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name)
 {
-	const char *rest;
-	const struct control *c = control_find(name, &rest);
+	struct setting s = {.fs = fs, .cred = cred, .ino = ino};
+	const struct control *c = control_find(name, &s.rest);
+	uint64_t act;
 
 	if (!c || !c->remove || !is_here(c, ino))
 		return -EOPNOTSUPP;
 	int r = check_admin(fs, cred);
-	return r < 0 ? r : c->remove(fs, cred, ino);
+	if (r == 0)
+		r = log_act(&s, c, "remove", name, &act);
+	if (r < 0)
+		return r;
+	r = c->remove(fs, cred, ino);
+	fs_audit_result(fs, act, r);
+	return r;
 }

@@ -27,9 +27,12 @@ static inline bool control_is(const char *name) { return __builtin_strncmp(name,
 /* `more` may be NULL. */
 MUST_CHECK int control_get(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino,
 			   const char *name, void *p, size_t cap, size_t *ret_len);
-/* Calls w->done(w, 0 or -errno) once, now or later, perhaps from another thread; `value` is not needed after the return. */
+/*
+ * Calls w->done(w, 0 or -errno) once, now or later, perhaps from another thread; `value` is not needed after the return.
+ * *ret_act, set before that call, is for fs_audit_result(), which the caller calls with the result before it answers.
+ */
 void control_set(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
-		 const void *value, size_t len, struct journal_waiter *w);
+		 const void *value, size_t len, struct journal_waiter *w, uint64_t *ret_act);
 /* Unsets a policy; -ENODATA when the inode has none of its own, -EOPNOTSUPP for anything that is no policy. */
 MUST_CHECK int control_remove(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name);
 

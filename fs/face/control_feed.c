@@ -39,7 +39,7 @@ static void set_wait(const struct setting *s, struct journal_waiter *w)
 
 const struct control feed_controls[] = {
     {"feed", SCOPE_ROOT, get_state, .reader = READER_ADMIN},
-    {"feed.wait", SCOPE_ROOT, .set = set_wait, .reader = READER_ADMIN},
+    {"feed.wait", SCOPE_ROOT, .set = set_wait, .reader = READER_ADMIN, .unlogged = true},
     {"feed.", SCOPE_ROOT, get_lines, .reader = READER_ADMIN}, /* behind feed.wait, whose name begins so too */
 };
 const size_t n_feed_controls = ARRAY_SIZE(feed_controls);

@@ -27,6 +27,8 @@ struct control {
 	int (*remove)(struct fs *fs, const struct fs_cred *c, uint64_t ino);        /* NULL: cannot be unset */
 	enum control_setter setter;
 	enum control_reader reader;
+	bool unlogged;              /* setting it changes nothing: it is no act for the audit log */
+	bool secret;                /* what it is set to is not for the audit log */
 };
 
 /* Row number `i` of all of them; NULL behind the last. */

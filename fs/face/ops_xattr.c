@@ -27,6 +27,7 @@ struct pending_set {
 	struct awaited awaited; /* first */
 	bool promises;          /* its success says what this mount shows */
 	bool ioctl;
+	uint64_t act; /* of the audit log; 0: none */
 };
 
 static void reply_set(struct awaited *awaited, int result)
@@ -34,6 +35,7 @@ static void reply_set(struct awaited *awaited, int result)
 	const struct pending_set *p = container_of(awaited, struct pending_set, awaited);
 	struct face *f = request_face(awaited->req);
 
+	fs_audit_result(f->fs, p->act, result);
 	if (result == 0 && p->promises)
 		notifier_answer(f->notifier, awaited->req, NULL, 0);
 	else if (result == 0 && p->ioctl)
@@ -55,7 +57,7 @@ static void set_control(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 	p->promises = f->follower && strcmp(name, "clawfs.wait") == 0;
 	p->ioctl = ioctl;
 	await_begin(&p->awaited, req, reply_set);
-	control_set(f->fs, f->provider, &cred, ino, name, value, size, &p->awaited.waiter);
+	control_set(f->fs, f->provider, &cred, ino, name, value, size, &p->awaited.waiter, &p->act);
 	await_end(&p->awaited);
 }
 

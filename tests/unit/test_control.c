@@ -44,8 +44,9 @@ static void answered(struct journal_waiter *w, int result)
 static int set_as(const struct fs_cred *cred, uint64_t ino, const char *name, const void *value, size_t len)
 {
 	struct answer a = {.w.done = answered, .result = UNANSWERED};
+	uint64_t act;
 
-	control_set(vol.fs, NULL, cred, ino, name, value, len, &a.w);
+	control_set(vol.fs, NULL, cred, ino, name, value, len, &a.w, &act);
 	return a.result;
 }
 
@@ -311,6 +312,7 @@ static void wait_takes_a_number_and_seconds_up_to_30(void **state)
 static void wait_answers_when_the_position_is_there(void **state)
 {
 	struct answer a = {.w.done = answered, .result = UNANSWERED};
+	uint64_t act;
 	struct fs_attr made;
 	char value[32];
 	int n;
@@ -318,7 +320,7 @@ static void wait_answers_when_the_position_is_there(void **state)
 	(void)state;
 	assert_int_equal(fs_sync(vol.fs), 0);
 	n = snprintf(value, sizeof(value), "%llu 10", (unsigned long long)fs_pos(vol.fs) + 1);
-	control_set(vol.fs, NULL, &stranger, FS_ROOT_INO, "clawfs.wait", value, (size_t)n, &a.w);
+	control_set(vol.fs, NULL, &stranger, FS_ROOT_INO, "clawfs.wait", value, (size_t)n, &a.w, &act);
 	assert_int_equal(a.result, UNANSWERED);
 	assert_int_equal(fs_mknod(vol.fs, &root, FS_ROOT_INO, "awaited", S_IFREG | 0644, 0, &made), 0);
 	assert_int_equal(a.result, 0);
@@ -362,8 +364,9 @@ static int set_with(const struct control_provider *more, const struct fs_cred *c
 		    const char *value)
 {
 	struct answer a = {.w.done = answered, .result = UNANSWERED};
+	uint64_t act;
 
-	control_set(vol.fs, more, cred, ino, name, value, strlen(value), &a.w);
+	control_set(vol.fs, more, cred, ino, name, value, strlen(value), &a.w, &act);
 	return a.result;
 }
 

@@ -689,6 +689,42 @@ static void a_reader_that_comes_back_knows_the_names_it_read(void **state)
 	buf_free(&out);
 }
 
+/* A checkpoint leaves what a reader has not read yet, so the next mount still has it. */
+static void a_reader_goes_on_after_a_restart_without_a_gap(void **state)
+{
+	char place[64];
+	json_t *event = NULL;
+
+	(void)state;
+	for (unsigned turn = 0; turn < 6; turn++) {
+		struct buf out = {0};
+		size_t n = 0;
+
+		snprintf(place, sizeof(place), "%llu", event ? (unsigned long long)number(event, "seq") : 0ULL);
+		json_decref(event);
+		event = NULL;
+		change();
+		assert_int_equal(fs_sync(vol.fs), 0);
+		assert_int_equal(feed_text(vol.fs, place, &out), 0);
+		buf_put_u8(&out, '\0');
+		char *save = NULL;
+		for (char *line = strtok_r((char *)out.p, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+			json_decref(event);
+			event = json_loads(line, 0, NULL);
+			if (strcmp(text(event, "op"), "gap") == 0)
+				fail_msg("turn %u: %s", turn, line);
+			n += number(event, "uid") == 7;
+		}
+		assert_true(json_is_true(json_object_get(event, "last")));
+		assert_int_equal(n, turn == 0 ? 1 : 2);
+		buf_free(&out);
+		change(); /* not read before the restart */
+		assert_int_equal(fs_sync(vol.fs), 0);
+		volume_reopen(&vol, turn % 2);
+	}
+	json_decref(event);
+}
+
 static void bytes_that_are_no_text_are_told_in_hex(void **state)
 {
 	const struct fs_cred cred = asker();
@@ -719,6 +755,7 @@ int main(void)
 	    CASE(places_are_parsed_exactly),
 	    CASE(who_waits_is_answered_when_the_batch_is_durable),
 	    CASE(a_reader_that_comes_back_knows_the_names_it_read),
+	    CASE(a_reader_goes_on_after_a_restart_without_a_gap),
 	    CASE(bytes_that_are_no_text_are_told_in_hex),
 	};
 

@@ -126,7 +126,7 @@ static int flush(struct audit_log *log)
 
 /* ---- lines ---- */
 
-/* To the segment in memory; -ENOSPC when it does not fit. */
+/* To the segment in memory; -EMSGSIZE when it does not fit. */
 static int add_line(struct audit_log *log, uint64_t n, struct slice members)
 {
 	CLEANUP_BUF struct buf line = {0};
@@ -136,7 +136,7 @@ static int add_line(struct audit_log *log, uint64_t n, struct slice members)
 	if (r < 0)
 		return r;
 	if (line.len > log->config.segment_bytes - log->used)
-		return -ENOSPC;
+		return -EMSGSIZE;
 	memcpy(log->image + log->used, line.p, line.len);
 	log->used += line.len;
 	log->end = end;
@@ -514,7 +514,7 @@ static int append_one(struct audit_log *log, struct slice members)
 
 	if (r == 0)
 		r = add_line(log, log->top + 1, members);
-	if (r != -ENOSPC)
+	if (r != -EMSGSIZE)
 		return r;
 	if (fresh)
 		return -E2BIG;
@@ -523,7 +523,7 @@ static int append_one(struct audit_log *log, struct slice members)
 		r = begin_segment(log);
 	if (r == 0)
 		r = add_line(log, log->top + 1, members);
-	return r == -ENOSPC ? -E2BIG : r;
+	return r == -EMSGSIZE ? -E2BIG : r;
 }
 
 int audit_log_append(struct audit_log *log, const struct slice *members, size_t n, uint64_t *ret_n)

@@ -85,6 +85,8 @@ static int tell_record(const struct reading *g, const struct batch_info *info, c
 
 	if (!event)
 		return -ENOMEM;
+	if (line.after.next == FEED_WHOLE)
+		json_object_set_new(event, "last", json_true());
 	int r = g->fn(g->ctx, &line);
 	if (r == 0)
 		*g->place = line.after;
@@ -168,18 +170,22 @@ int feed_read(struct fs *fs, struct feed_names *names, struct feed_place *place,
 /* ---- text ---- */
 
 /*
- * Who polls comes back with the place where the last page ended.  Names that were learned until there are kept for the readers
- * that were here last; who is not among them, or there twice, begins with none.
+ * Who polls comes back with the place where the last page ended.  For the readers that were here last their places are kept, and
+ * the names learned until there; who is not among them, or there twice, begins with none.  A checkpoint leaves in the ring what
+ * they have not read yet, within limits, so that they find it after a restart, too.
  */
 #define KEPT_MAX 4u
+#define KEPT_NS  (600 * NSEC_PER_SEC)
 struct feed {
 	struct mutex lock;
 	/* guarded by lock */
 	struct kept {
 		struct feed_place place;
 		uint32_t next; /* the same place as readers may say it: behind the last record told, whole batch or not */
-		struct feed_names *names; /* owned; NULL: none */
-	} kept[KEPT_MAX];                 /* the newest first */
+		struct feed_names *names; /* owned; NULL while it is being read with */
+		int64_t used_ns;          /* mono */
+		bool there, taken;
+	} kept[KEPT_MAX];
 };
 
 int feed_open(struct fs *fs)
@@ -202,35 +208,69 @@ void feed_close(struct fs *fs)
 	fs->feed = NULL;
 }
 
-static struct feed_names *take_names(struct feed *f, const struct feed_place *place)
+/* The reader that is at `place`, or the place of the one that was away longest; NULL: all are being read for. */
+static struct kept *take(struct feed *f, const struct feed_place *place)
 {
-	struct feed_names *names = NULL;
+	struct kept *found = NULL;
 
 	mutex_lock(&f->lock);
-	for (size_t i = 0; !names && i < KEPT_MAX; i++) {
+	for (size_t i = 0; i < KEPT_MAX; i++) {
 		struct kept *k = &f->kept[i];
+		bool here = k->there && k->place.seq == place->seq && (k->place.next == place->next || k->next == place->next);
 
-		if (k->names && k->place.seq == place->seq && (k->place.next == place->next || k->next == place->next)) {
-			names = k->names;
-			k->names = NULL;
+		if (k->taken)
+			continue;
+		if (here) {
+			found = k;
+			break;
 		}
+		if (!found || (found->there && (!k->there || k->used_ns < found->used_ns)))
+			found = k;
+	}
+	if (found)
+		found->taken = true;
+	bool known = found && found->there && found->place.seq == place->seq &&
+		     (found->place.next == place->next || found->next == place->next);
+	if (found && !known) {
+		found->there = false;
+		if (found->names)
+			feed_names_forget(found->names);
 	}
 	mutex_unlock(&f->lock);
-	return names ? names : feed_names_new();
+	return found;
 }
 
-static void keep_names(struct feed *f, const struct feed_place *place, uint32_t next, struct feed_names *names)
+static void give_back(struct feed *f, struct kept *k, const struct feed_place *place, uint32_t next, int64_t now_ns)
 {
-	size_t free_at = 0;
-
 	mutex_lock(&f->lock);
-	while (free_at < KEPT_MAX - 1 && f->kept[free_at].names)
-		free_at++;
-	struct feed_names *oldest = f->kept[free_at].names;
-	memmove(&f->kept[1], &f->kept[0], free_at * sizeof(f->kept[0]));
-	f->kept[0] = (struct kept){*place, next, names};
+	k->place = *place;
+	k->next = next;
+	k->used_ns = now_ns;
+	k->there = true;
+	k->taken = false;
 	mutex_unlock(&f->lock);
-	feed_names_free(oldest);
+}
+
+uint64_t feed_floor(struct fs *fs)
+{
+	struct feed *f = fs->feed;
+	uint64_t floor = 0, seq;
+	uint32_t first;
+
+	if (!f)
+		return 0;
+	int64_t since_ns = clock_mono_ns(fs->clock) - KEPT_NS;
+	mutex_lock(&f->lock);
+	for (size_t i = 0; i < KEPT_MAX; i++) {
+		const struct kept *k = &f->kept[i];
+
+		if (!k->there || k->used_ns < since_ns)
+			continue;
+		next_of(&k->place, &seq, &first);
+		floor = floor ? min_u64(floor, seq) : seq;
+	}
+	mutex_unlock(&f->lock);
+	return floor;
 }
 
 struct page {
@@ -263,12 +303,16 @@ int feed_text(struct fs *fs, const char *text, struct buf *out)
 
 	if (r < 0)
 		return r;
-	struct feed_names *names = take_names(fs->feed, &place);
-	if (!names)
-		return -ENOMEM;
+	struct kept *k = take(fs->feed, &place);
+	struct feed_names *names = k && k->names ? k->names : feed_names_new();
+	if (k)
+		k->names = names; /* nobody else looks at it while it is taken */
 	struct page page = {.out = out, .next = place.next};
-	r = feed_read(fs, names, &place, add_line, &page, &more);
-	keep_names(fs->feed, &place, page.next, names);
+	r = names ? feed_read(fs, names, &place, add_line, &page, &more) : -ENOMEM;
+	if (k)
+		give_back(fs->feed, k, &place, page.next, clock_mono_ns(fs->clock));
+	else
+		feed_names_free(names);
 	return r;
 }
 
