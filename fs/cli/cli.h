@@ -16,8 +16,8 @@
 enum exit_code {
 	EXIT_OK = 0,
 	EXIT_FAILED = 1,     /* fsck: the volume was repaired; upgrade: it can only be read */
-	EXIT_DAMAGED = 4,    /* fsck and dump: damage that stays; upgrade: it cannot be mounted */
-	EXIT_FSCK_ERROR = 8, /* fsck, upgrade: could not check */
+	EXIT_DAMAGED = 4,    /* fsck, dump and audit: damage that stays; upgrade: it cannot be mounted */
+	EXIT_FSCK_ERROR = 8, /* fsck, upgrade, audit --verify: could not check */
 	EXIT_USAGE = 16,
 	EXIT_MOUNT = 32, /* mount, mount.clawfs and `clawfs SOURCE MOUNTPOINT`: not mounted */
 };
@@ -62,6 +62,7 @@ enum {
 #define VERB_SNAP       (UINT64_C(1) << 34) /* create and delete, which take no options of their own */
 #define VERB_SNAP_LIST  (UINT64_C(1) << 35) /* and diff */
 #define VERB_WATCH      (UINT64_C(1) << 40)
+#define VERB_AUDIT      (UINT64_C(1) << 41)
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
 };
@@ -103,6 +104,14 @@ struct args {
 
 	const char *from, *path, *ops; /* of `watch` */
 	bool once;
+
+	const char *since, *until, *expect; /* of `audit` */
+	bool verify_log, head, uid_given;
+	uint64_t uid;
+
+	const char *audit; /* of mount */
+	bool audit_strict;
+	uint64_t audit_keep;
 };
 
 struct verb {
@@ -167,6 +176,7 @@ int verb_quota_set(const struct args *a);
 int verb_quota_show(const struct args *a);
 int verb_quota_list(const struct args *a);
 int verb_watch(const struct args *a);
+int verb_audit(const struct args *a);
 
 /* volume.c: a volume's directory as the other folders want it. */
 struct volume_config {

@@ -28,7 +28,8 @@ enum content { CONTENT_EMPTY, CONTENT_VOLUME, CONTENT_REMAINS, CONTENT_FOREIGN }
 /* Names that make up a volume; arena.N by its prefix. */
 static bool is_volume_name(const char *name)
 {
-	static const char *const names[] = {"super", "journal", "index", "snap", "ballast", "ballast.open", "diverged", "peers"};
+	static const char *const names[] = {"super",        "journal",  "index", "snap",  "ballast",
+					    "ballast.open", "diverged", "peers", "audit", "audit.head"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (strcmp(name, names[i]) == 0)

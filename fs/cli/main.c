@@ -138,12 +138,17 @@ const struct verb verbs[] = {
      "The nearest one first.  Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_quota_show},
     {"quota list", VERB_QUOTA_SHOW, "MOUNTPOINT", 1, "all quotas of a volume",
      "For root and the owner of the root directory.  Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_quota_list},
+    {"audit", VERB_AUDIT, "DIR|MOUNTPOINT", 1, "who did what: the audit log of this node",
+     "What admins did here, and every change of a file if the volume is mounted with audit=changes.  With --verify: whether\n"
+     "the log is as it was written; --expect also finds a log that was written anew.  Reads the volume's directory.\n"
+     "Exit codes: 0 printed, or whole; 1 no log, or not readable; 4 the log is damaged; 8 could not check; 16 wrong usage.",
+     verb_audit},
     {"watch", VERB_WATCH, "MOUNTPOINT", 1, "what changes on a volume, as lines of JSON, from now on or from a place on",
-     "The first line says where it starts.  Each line has seq and n, the place to go on from: --from SEQ.N, or --from SEQ when "
-     "all\n"
-     "lines of SEQ were read.  A line with \"op\":\"gap\" names batches that cannot be read any more.  For root and the owner of "
-     "the\n"
-     "mount's root directory.  Exit codes: 0 with --once: nothing is left; 1 the mount is gone, or refused; 16 wrong usage.",
+     "The first line says where it starts.  Each line has seq and n, the place to go on from: --from SEQ.N, or --from SEQ behind "
+     "a\n"
+     "line with \"last\":true.  A line with \"op\":\"gap\" names batches that cannot be read any more.  For root and the owner "
+     "of\n"
+     "the mount's root directory.  Exit codes: 0 with --once: nothing is left; 1 the mount is gone, or refused; 16 wrong usage.",
      verb_watch},
     {"mount.clawfs", VERB_HELPER, "SOURCE MOUNTPOINT", 2, "as mount(8) calls it", "", verb_mount},
 };

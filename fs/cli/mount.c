@@ -206,6 +206,27 @@ static void detach(struct serving *s)
 	s->face = face_close(s->face);
 }
 
+/* What this program did, as the user who runs it; -EIO when it must be in the audit log and cannot be. */
+static int log_act(struct fs *fs, const char *what, const char *value, int result)
+{
+	const struct fs_cred self = {.uid = getuid(), .gid = getgid(), .pid = (uint32_t)getpid()};
+	uint64_t act;
+	int r = fs_audit_act(fs, &self, what, 0, &(struct slice){value, strlen(value)}, &act);
+
+	if (r == 0)
+		fs_audit_result(fs, act, result);
+	return r;
+}
+
+static int log_mount(struct fs *fs, const struct serving *s)
+{
+	char value[PATH_MAX + 64];
+
+	snprintf(value, sizeof(value), "%s as a %s, clawfs %s", s->mountpoint, fs_role(fs) == ROLE_LEADER ? "leader" : "follower",
+		 CLAWFS_VERSION);
+	return log_act(fs, "mount", value, 0);
+}
+
 /* Serves, as a leader's mount and as a follower's in turn. */
 static int serve(const struct args *a, struct fs *fs, struct serving *s)
 {
@@ -216,6 +237,8 @@ static int serve(const struct args *a, struct fs *fs, struct serving *s)
 		r = fs_forget_all(fs);
 		if (r == 0)
 			r = attach(a, fs, s);
+		if (r == 0)
+			(void)log_mount(fs, s); /* nobody asked for it, so nobody can be refused */
 		if (r < 0) {
 			log_error("%s: mounting it anew as a follower: %s", s->mountpoint, strerror(-r));
 			return r;
@@ -241,6 +264,7 @@ static int run(const struct args *a, struct fs *fs, struct serving *s)
 	drop_signals();
 	tell_manager("STOPPING=1\nSTATUS=unmounted, writes the last checkpoint");
 	replication_stop(s->replication);
+	(void)log_act(fs, "unmount", s->mountpoint, r_run);
 	int r = fs_close(fs);
 	if (r < 0)
 		log_error("%s was not closed cleanly: %s; the next mount replays the journal", s->dir, strerror(-r));
@@ -256,6 +280,11 @@ static void config_set(const struct args *a, struct fs_config *c)
 	c->object_store_open = stores_open_object_store;
 	c->recall_rate = a->recall_rate;
 	c->high_water = (uint32_t)a->high_water;
+	c->audit = !a->audit || strcmp(a->audit, "admin") == 0 ? FS_AUDIT_ADMIN
+		   : strcmp(a->audit, "changes") == 0          ? FS_AUDIT_CHANGES
+							       : FS_AUDIT_OFF;
+	c->audit_strict = a->audit_strict;
+	c->audit_keep = a->audit_keep;
 	c->lead_later = true; /* another node may lead by now */
 	c->n_workers = (a->n_workers ? (uint32_t)a->n_workers : face_default_workers()) + FACE_LANES;
 	c->n_receivers = a->n_workers ? (uint32_t)a->n_workers : face_default_workers();
@@ -292,6 +321,8 @@ static int bring_up(const struct args *a, struct fs *fs, struct serving *s)
 		return r;
 	}
 	r = catch_signals();
+	if (r == 0)
+		r = log_mount(fs, s);
 	if (r == 0)
 		r = attach(a, fs, s);
 	if (r < 0)

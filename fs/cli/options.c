@@ -23,6 +23,7 @@ enum kind {
 	KIND_TEXT,
 	KIND_NAME,    /* of a node */
 	KIND_ADDRESS, /* host:port */
+	KIND_CHOICE,  /* a word of `arg`, with | between them */
 	KIND_SIZE,
 	KIND_SECONDS,
 	KIND_COUNT,
@@ -90,6 +91,11 @@ static const struct option_row rows[] = {
      "most bytes a second fetched for reads of cold files (default: no limit)"},
     {MOUNTING, "high-water", 0, KIND_COUNT, AT(high_water), "PERCENT", 10, 99,
      "space used above which the coldest files go to their store, whatever their age (default: never)"},
+    {MOUNTING, "audit", 0, KIND_CHOICE, AT(audit), "admin|changes|off", 0, 16,
+     "what goes into the audit log: what admins do (default), also every change, nothing"},
+    {MOUNTING, "audit-strict", 0, KIND_FLAG, AT(audit_strict), NULL, 0, 0, "refuse what admins do while it cannot be logged"},
+    {MOUNTING, "audit-keep", 0, KIND_SIZE, AT(audit_keep), "SIZE", 2 * MIB, UINT64_C(1) << 40,
+     "size of the audit log beyond which its oldest part goes (default 64M)"},
     {MOUNTING, "nosuid", 0, KIND_FLAG, AT(nosuid), NULL, 0, 0, "set-user-ID bits have no effect"},
     {MOUNTING, "nodev", 0, KIND_FLAG, AT(nodev), NULL, 0, 0, "device nodes have no effect"},
     {MOUNTING, "noexec", 0, KIND_FLAG, AT(noexec), NULL, 0, 0, "no program can be run from it"},
@@ -143,8 +149,15 @@ static const struct option_row rows[] = {
     {VERB_UPGRADE, "check", 0, KIND_FLAG, AT(check), NULL, 0, 0, "only say whether this release can mount the volume"},
     {VERB_WATCH, "from", 0, KIND_TEXT, AT(from), "PLACE", 0, 32,
      "go on behind this place: SEQ or SEQ.N of a line; 0: all that is still there (default: from now on)"},
-    {VERB_WATCH, "path", 0, KIND_TEXT, AT(path), "PATH", 0, PATH_MAX,
+    {VERB_WATCH | VERB_AUDIT, "path", 0, KIND_TEXT, AT(path), "PATH", 0, PATH_MAX,
      "only changes of PATH, from the root of the volume, and of what is below it"},
+    {VERB_AUDIT, "since", 0, KIND_TEXT, AT(since), "WHEN", 0, 32,
+     "from then on: a time in UTC as 2026-01-31T12:00 or 2026-01-31, 2h or 30d ago, or a batch"},
+    {VERB_AUDIT, "until", 0, KIND_TEXT, AT(until), "WHEN", 0, 32, "up to then, the same"},
+    {VERB_AUDIT, "uid", 0, KIND_COUNT, AT(uid), "N", 0, UINT32_MAX, "only what this user did"},
+    {VERB_AUDIT, "verify", 0, KIND_FLAG, AT(verify_log), NULL, 0, 0, "say whether the log is as it was written"},
+    {VERB_AUDIT, "head", 0, KIND_FLAG, AT(head), NULL, 0, 0, "print the hash of the newest entry, to be kept elsewhere"},
+    {VERB_AUDIT, "expect", 0, KIND_TEXT, AT(expect), "HASH", 0, 64, "with --verify: a head that was kept must be in the log"},
     {VERB_WATCH, "ops", 0, KIND_TEXT, AT(ops), "LIST", 0, 256, "only these: create,write,rename and so on"},
     {VERB_WATCH, "once", 0, KIND_FLAG, AT(once), NULL, 0, 0, "end when nothing is left to tell, do not wait for more"},
     {VERB_FSCK, "no-data", 0, KIND_FLAG, AT(no_data), NULL, 0, 0, "do not read file data; check structure only"},
@@ -154,7 +167,7 @@ static const struct option_row rows[] = {
     {VERB_DUMP, "journal", 0, KIND_FLAG, AT(only_journal), NULL, 0, 0, "the batches of the journal and their records"},
     {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
     {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST | VERB_TIER_LIST | VERB_UPGRADE |
-	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST,
+	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT,
      "json", 'j', KIND_FLAG, AT(json), NULL, 0, 0, "print JSON"},
     {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
      "more messages"},
@@ -255,6 +268,9 @@ static int refuse_bounds(const struct option_row *row, bool in_list, const char 
 	case KIND_ADDRESS:
 		snprintf(why, sizeof(why), "must be HOST:PORT, as 10.0.0.1:7440, [fd00::1]:7440 or host.example:7440");
 		break;
+	case KIND_CHOICE:
+		snprintf(why, sizeof(why), "must be one of %s", row->arg);
+		break;
 	case KIND_TEXT:
 		snprintf(why, sizeof(why), "must have 1 to %" PRIu64 " bytes", row->max);
 		break;
@@ -278,6 +294,16 @@ static int number_parse(const struct option_row *row, const char *value, uint64_
 
 static int list_parse(struct args *a, char *list);
 
+static bool is_choice(const char *words, const char *value)
+{
+	size_t n = strlen(value);
+
+	for (const char *p = words; *p; p += strcspn(p, "|"), p += *p == '|')
+		if (strcspn(p, "|") == n && memcmp(p, value, n) == 0)
+			return true;
+	return false;
+}
+
 static bool text_is_right(const struct option_row *row, const char *value)
 {
 	char host[WIRE_TEXT_MAX + 1];
@@ -287,6 +313,8 @@ static bool text_is_right(const struct option_row *row, const char *value)
 		return false;
 	if (row->kind == KIND_NAME)
 		return peer_name_ok(value);
+	if (row->kind == KIND_CHOICE)
+		return is_choice(row->arg, value);
 	/* port 0 is any free one: nobody would know which */
 	return row->kind != KIND_ADDRESS || (address_parse(value, host, sizeof(host), &port) == 0 && port != 0);
 }
@@ -311,6 +339,7 @@ static int row_apply(const struct option_row *row, bool in_list, char *value, st
 	case KIND_TEXT:
 	case KIND_NAME:
 	case KIND_ADDRESS:
+	case KIND_CHOICE:
 		if (!text_is_right(row, value))
 			return refuse_bounds(row, in_list, value);
 		*(const char **)at = value;
@@ -321,6 +350,8 @@ static int row_apply(const struct option_row *row, bool in_list, char *value, st
 		*(uint64_t *)at = n;
 		if (row->offset == AT(commit_ns))
 			a->commit_given = true;
+		if (row->offset == AT(uid))
+			a->uid_given = true;
 		return 0;
 	}
 }

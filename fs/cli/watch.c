@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/cli/event_path.h"
 #include "fs/core/feed/feed.h"
 
 #define GATHER_US 2000  /* a busy volume has more by then, and is asked less often */
@@ -35,45 +36,6 @@ static bool is_listed(const char *list, const char *word)
 	return false;
 }
 
-static bool is_below(const char *path, const char *prefix)
-{
-	size_t n = strlen(prefix);
-
-	while (n > 0 && prefix[n - 1] == '/')
-		n--;
-	return strncmp(path, prefix, n) == 0 && (path[n] == '/' || path[n] == '\0');
-}
-
-/* The bytes of a path of which the line has the hex digits. */
-static bool hex_is_below(const char *hex, const char *prefix)
-{
-	char path[FEED_PATH_CAP + RECORD_NAME_MAX + 2];
-	size_t n = strlen(hex) / 2;
-	unsigned byte;
-
-	if (n >= sizeof(path))
-		return false;
-	for (size_t i = 0; i < n; i++) {
-		if (sscanf(hex + 2 * i, "%2x", &byte) != 1)
-			return false;
-		path[i] = (char)byte;
-	}
-	path[n] = '\0';
-	return is_below(path, prefix);
-}
-
-/* One of a line's two paths.  One that can no longer be told may be any. */
-static bool path_matches(const json_t *event, const char *key, const char *hex_key, const char *prefix)
-{
-	const json_t *path = json_object_get(event, key), *hex = json_object_get(event, hex_key);
-
-	if (json_is_null(path))
-		return true;
-	if (json_is_string(path))
-		return is_below(json_string_value(path), prefix);
-	return json_is_string(hex) && hex_is_below(json_string_value(hex), prefix);
-}
-
 static bool is_wanted(const struct watching *w, const json_t *event)
 {
 	const char *op = json_string_value(json_object_get(event, "op"));
@@ -82,7 +44,7 @@ static bool is_wanted(const struct watching *w, const json_t *event)
 		return true;
 	if (w->ops && !is_listed(w->ops, op))
 		return false;
-	return !w->path || path_matches(event, "path", "path_hex", w->path) || path_matches(event, "to", "to_hex", w->path);
+	return !w->path || event_is_below(event, w->path);
 }
 
 static void keep_place(struct watching *w, const json_t *event)
@@ -90,7 +52,7 @@ static void keep_place(struct watching *w, const json_t *event)
 	const json_t *n = json_object_get(event, "n");
 	json_int_t seq = json_integer_value(json_object_get(event, "seq"));
 
-	if (n)
+	if (n && !json_is_true(json_object_get(event, "last")))
 		snprintf(w->place, sizeof(w->place), "%" PRId64 ".%" PRId64, (int64_t)seq, (int64_t)json_integer_value(n));
 	else
 		snprintf(w->place, sizeof(w->place), "%" PRId64, (int64_t)seq);

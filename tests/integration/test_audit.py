@@ -1,4 +1,4 @@
-"""Who changed what: the change feed (clawfs watch) on real mounts."""
+"""Who changed what: the change feed (clawfs watch) and the audit log (clawfs audit) on real mounts."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from clawfs_env import CLAWFS, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ClusterTest, VolumeTest, cli, main, wait_for  # noqa: E402
+from clawfs_env import CLAWFS, EXIT_DAMAGED, EXIT_FAILURE, EXIT_FSCK_ERROR, EXIT_OK, EXIT_USAGE, ClusterTest, VolumeTest, cli, main, wait_for  # noqa: E402
 
 USER = 1234
 FIRST_KEYS = {"volume", "role", "epoch", "oldest", "newest", "op", "from"}
@@ -66,7 +66,7 @@ def once(mnt, *args):
 
 
 def place(event):
-    return "%d.%d" % (event["seq"], event["n"]) if "n" in event else str(event["seq"])
+    return str(event["seq"]) if "n" not in event or event.get("last") else "%d.%d" % (event["seq"], event["n"])
 
 
 class Feed(VolumeTest):
@@ -214,6 +214,152 @@ class FollowerFeed(ClusterTest):
         drop = ("at",)
         self.assertEqual([{k: e[k] for k in e if k not in drop} for e in theirs],
                          [{k: e[k] for k in e if k not in drop} for e in ours])
+
+
+def entries(where, *args):
+    """The audit log as objects."""
+    return [json.loads(line) for line in cli("audit", "--json", *args, where, check=EXIT_OK).stdout.splitlines()]
+
+
+def acts(found):
+    return [e for e in found if e["kind"] == "act"]
+
+
+def changes(found):
+    return [e["event"] for e in found if e["kind"] == "change"]
+
+
+class Audit(VolumeTest):
+    def test_what_admins_do_is_logged_with_who_and_what_came_of_it(self):
+        v = self.volume("allow_other")
+        os.mkdir(v.path("d"))
+        cli("durability", "local", v.path("d"), check=EXIT_OK)
+        cli("durability", "inherit", v.path("d"), check=EXIT_OK)
+        with self.assertRaises(OSError):
+            os.setxattr(v.mnt, "clawfs.durability", b"nonsense")
+        os.chown(v.mnt, USER, USER)
+        os.chmod(v.dir, 0o755)
+        os.chmod(self.tmp, 0o755)
+        self.assertEqual(as_user(USER, "/usr/bin/setfattr", "-n", "clawfs.checkpoint", "-v", "1", v.mnt)[0], 0)
+        self.assertNotEqual(as_user(USER + 1, "/usr/bin/setfattr", "-n", "clawfs.checkpoint", "-v", "1", v.mnt)[0], 0)
+        found = entries(v.mnt)
+        self.assertEqual(changes(found), [])
+        self.assertEqual([(a["what"], a.get("path"), a["uid"]) for a in acts(found)],
+                         [("mount", None, 0), ("set clawfs.durability", "/d", 0), ("remove clawfs.durability", "/d", 0),
+                          ("set clawfs.durability", "/", 0), ("set clawfs.checkpoint", "/", USER)])
+        self.assertEqual([e["result"] for e in found if e["kind"] == "result"],
+                         ["ok", "ok", "ok", os.strerror(22), "ok"])
+        v.umount()
+        self.assertEqual(acts(entries(v.store))[-1]["what"], "unmount")
+        self.assertEqual([a["what"] for a in acts(entries(v.store, "--uid", str(USER)))], ["set clawfs.checkpoint"])
+        self.assertIn("set clawfs.durability = nonsense", cli("audit", v.store, check=EXIT_OK).stdout)
+
+    def test_every_change_is_logged_when_asked_for(self):
+        v = self.volume("allow_other", "audit=changes")
+        os.chmod(v.mnt, 0o777)
+        os.chmod(v.dir, 0o755)
+        os.chmod(self.tmp, 0o755)
+        os.mkdir(v.path("d"))
+        v.write("d/f", b"x")
+        os.rename(v.path("d"), v.path("e"))
+        self.assertEqual(as_user(USER, "/bin/mkdir", v.path("theirs"))[0], 0)
+        os.unlink(v.path("e/f"))
+        wait_for("the changes to be logged", lambda: any(e["op"] == "unlink" for e in changes(entries(v.mnt))), 5)
+        found = changes(entries(v.mnt, "--uid", "0"))
+        self.assertEqual([(e["op"], e["path"], e.get("to")) for e in found if e["op"] in ("mkdir", "create", "rename", "unlink")],
+                         [("mkdir", "/d", None), ("create", "/d/f", None), ("rename", "/d", "/e"), ("unlink", "/e/f", None)])
+        self.assertEqual([e["path"] for e in changes(entries(v.mnt, "--uid", str(USER))) if e["op"] == "mkdir"], ["/theirs"])
+        self.assertEqual({e["path"] for e in changes(entries(v.mnt, "--path", "/theirs"))}, {"/theirs"})
+        self.assertEqual(changes(entries(v.mnt, "--until", "1h", "--uid", "0")), [])
+        self.assertEqual(len(changes(entries(v.mnt, "--since", "1h", "--uid", "0"))), len(found))
+        seq = found[-1]["seq"]
+        self.assertEqual({e["seq"] for e in changes(entries(v.mnt, "--since", str(seq), "--until", str(seq)))}, {seq})
+        self.assertEqual(changes(entries(v.mnt, "--since", "2999-01-01")), [])
+
+    def test_no_change_is_lost_by_kill_9_or_a_restart(self):
+        v = self.volume("audit=changes")
+        names = []
+        for turn in range(4):
+            for i in range(30):
+                names.append("/t%d-%02d" % (turn, i))
+                v.write(names[-1][1:], b"x")
+            if turn % 2:
+                v.umount()
+                v.mount("audit=changes")
+            else:
+                v.kill9()
+                v.remount()
+        v.umount()
+        found = changes(entries(v.store))
+        self.assertEqual([e["path"] for e in found if e["op"] == "create"], names)
+        self.assertEqual([e for e in found if e["op"] == "gap"], [])
+        self.assertIn("whole", cli("audit", "--verify", v.store, check=EXIT_OK).stdout)
+
+    def test_tampering_is_found_mounted_or_not(self):
+        v = self.volume()
+        for i in range(5):
+            os.setxattr(v.mnt, "clawfs.checkpoint", b"1")
+        head = cli("audit", "--head", v.mnt, check=EXIT_OK).stdout.strip()
+        segment = os.path.join(v.store, "audit", "seg.00000000")
+        for where in (v.mnt, v.store):
+            if where == v.store:
+                v.umount()
+            r = cli("audit", "--verify", "--expect", head, where, check=EXIT_OK)
+            self.assertIn("whole", r.stdout)
+            with open(segment, "r+b") as f:
+                data = f.read()
+                at = data.index(b"set clawfs.checkpoint")
+                f.seek(at)
+                f.write(b"SET")
+                f.flush()
+                r = cli("audit", "--verify", where, check=EXIT_DAMAGED)
+                self.assertRegex(r.stdout, r"damaged: entry \d+")
+                self.assertEqual(cli("audit", where).returncode, EXIT_DAMAGED)
+                f.seek(at)
+                f.write(b"set")
+        self.assertEqual(cli("audit", "--verify", "--expect", "0" * 64, v.store).returncode, EXIT_DAMAGED)
+        for name in ("audit/seg.00000000", "audit/head", "audit.head"):
+            path = os.path.join(v.store, name)
+            os.rename(path, path + ".away")
+            self.assertEqual(cli("audit", "--verify", v.store).returncode, EXIT_DAMAGED, name)
+            os.rename(path + ".away", path)
+        cli("audit", "--verify", v.store, check=EXIT_OK)
+
+    def test_there_may_be_no_log(self):
+        v = self.volume("audit=off")
+        os.setxattr(v.mnt, "clawfs.checkpoint", b"1")
+        self.assertFalse(os.path.exists(os.path.join(v.store, "audit")))
+        self.assertEqual(cli("audit", v.mnt).returncode, EXIT_FAILURE)
+        self.assertEqual(cli("audit", "--verify", v.mnt).returncode, EXIT_FSCK_ERROR)
+
+    def test_unprivileged_users_cannot_read_it(self):
+        v = self.volume("allow_other")
+        os.chmod(v.dir, 0o755)
+        os.chmod(self.tmp, 0o755)
+        for where in (v.mnt, v.store):
+            self.assertNotEqual(as_user(USER, CLAWFS, "audit", where)[0], 0)
+
+    def test_wrong_arguments_are_refused(self):
+        v = self.volume()
+        for args in (["--since", "yesterday"], ["--until", "2026-1-1"], ["--uid", "x"], ["--uid", "-1"], ["--path", "x"],
+                     ["--verify", "--expect", "abc"], ["--since", "2026-01-01T1"[:9]]):
+            self.assertEqual(cli("audit", *args, v.mnt).returncode, EXIT_USAGE, args)
+        v.umount()
+        self.assertEqual(cli("mount", "-o", "audit=everything", v.store, v.mnt).returncode, EXIT_USAGE)
+
+    def test_old_entries_go_and_the_rest_stays_whole(self):
+        v = self.volume("audit=changes", "audit_keep=2M")
+        for i in range(6):
+            for k in range(1200):
+                os.utime(v.path("."), (k, i))
+            cli("sync", v.mnt, check=EXIT_OK)
+        v.umount()
+        segments = sorted(n for n in os.listdir(os.path.join(v.store, "audit")) if n.startswith("seg."))
+        self.assertEqual(len(segments), 2)
+        self.assertNotEqual(segments[0], "seg.00000000")
+        cli("audit", "--verify", v.store, check=EXIT_OK)
+        os.unlink(os.path.join(v.store, "audit", segments[0]))  # not for its age
+        cli("audit", "--verify", v.store, check=EXIT_DAMAGED)
 
 
 if __name__ == "__main__":
