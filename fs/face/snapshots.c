@@ -201,6 +201,7 @@ static void snapshots_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, o
 struct pending {
 	struct awaited awaited; /* first */
 	bool made;
+	uint64_t act; /* of the audit log; 0: none */
 	char name[RECORD_NAME_MAX + 1];
 };
 
@@ -209,6 +210,7 @@ static void answer(struct awaited *awaited, int result)
 	const struct pending *p = container_of(awaited, struct pending, awaited);
 	uint64_t root;
 
+	fs_audit_result(p->awaited.fs, p->act, result);
 	if (result == 0 && p->made)
 		result = fs_snap_root(p->awaited.fs, p->name, &root);
 	if (result < 0 || !p->made)
@@ -235,14 +237,20 @@ static void change(fuse_req_t req, const char *name, bool make)
 
 	if (r == 0 && !p)
 		r = -ENOMEM;
+	uint64_t act = 0;
+	if (r == 0) /* as the attribute that does the same */
+		r = fs_audit_act(fs, &cred, make ? "set clawfs.snap.create" : "set clawfs.snap.delete", FS_ROOT_INO,
+				 &(struct slice){name, strlen(name)}, &act);
 	if (r == 0)
 		r = make ? fs_snap_create_here(fs, &cred, name) : fs_snap_delete_here(fs, &cred, name);
 	if (r < 0) {
+		fs_audit_result(fs, act, r);
 		free(p);
 		reply_err(req, r);
 		return;
 	}
 	p->made = make;
+	p->act = act;
 	memcpy(p->name, name, strlen(name) + 1);
 	await_begin(&p->awaited, req, answer);
 	fs_sync_async(fs, FS_ROOT_INO, &p->awaited.waiter);

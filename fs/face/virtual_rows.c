@@ -11,10 +11,11 @@ static int make_status(struct face *f, struct buf *out)
 	return 0;
 }
 
-/* Everyone who reaches the mount may read the attribute clawfs.status, and so these files. */
+/* Who may read a file here is who may read the attribute it stands for: of the status the owner of the root directory, and root.
+ */
 const struct virtual_row virtual_rows[] = {
     {VIRTUAL_NAME, S_IFDIR | 0555},
     {"snapshots", S_IFDIR | 0755, .tree = &snapshots_ops},
-    {"status", S_IFREG | 0444, .make = make_status},
+    {"status", S_IFREG | 0400, .make = make_status},
 };
 const size_t n_virtual_rows = ARRAY_SIZE(virtual_rows);

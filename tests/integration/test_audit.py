@@ -325,6 +325,20 @@ class Audit(VolumeTest):
             os.rename(path + ".away", path)
         cli("audit", "--verify", v.store, check=EXIT_OK)
 
+    def test_a_snapshot_is_an_act_however_it_is_made(self):
+        v = self.volume()
+        os.mkdir(v.path(".clawfs", "snapshots", "one"))
+        os.setxattr(v.mnt, "clawfs.snap.create", b"two")
+        os.rmdir(v.path(".clawfs", "snapshots", "one"))
+        with self.assertRaises(OSError):
+            os.rmdir(v.path(".clawfs", "snapshots", "none"))
+        found = entries(v.mnt)
+        self.assertEqual([(a["what"], a["value"]) for a in acts(found)][1:],
+                         [("set clawfs.snap.create", "one"), ("set clawfs.snap.create", "two"), ("set clawfs.snap.delete", "one")])
+        self.assertEqual([e["result"] for e in found if e["kind"] == "result"], ["ok"] * 4)
+        _, events = once(v.mnt, "--from", "0", "--ops", "snap,snapdrop")
+        self.assertEqual([(e["op"], e["name"]) for e in events], [("snap", "one"), ("snap", "two"), ("snapdrop", "one")])
+
     def test_there_may_be_no_log(self):
         v = self.volume("audit=off")
         os.setxattr(v.mnt, "clawfs.checkpoint", b"1")

@@ -190,6 +190,9 @@ static void set_other(const struct event *e, const struct record *r)
 		set_number(e, "epoch", epoch_counter(r->epoch.epoch));
 		set_number(e, "node", epoch_node(r->epoch.epoch));
 		set_number(e, "incarnation", r->epoch.incarnation);
+	} else if (r->type == RECORD_SNAP || r->type == RECORD_SNAPDROP) {
+		set_number(e, "snapshot", r->snap.gen);
+		feed_set_bytes(e->json, "name", r->snap.name);
 	} else if (r->type == RECORD_CONFIG) {
 		feed_set_bytes(e->json, "key", r->config.key);
 	} else if (r->type == RECORD_TIER && r->tier.change == TIER_PLACE) {
