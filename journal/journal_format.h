@@ -99,6 +99,8 @@ struct local_run { le64 start; le32 n_blocks; };
  * The mark's hash ties the bytes to this place in the chain: after a power loss a page may be older than the header, and
  * the records of an earlier batch that stand in it have good CRCs of their own.
  */
+#define STAGING_BYTES ((1 + (uint64_t)BATCH_MAX_BLOCKS) * BLOCK_SIZE) /* of a file */
+
 struct staging_mark {
 	le64 hash;           /* XXH64 of the logical bytes so far, seeded with prev_hash */
 	le32 n_records, logical_bytes, n_payload_blocks, local_bytes;

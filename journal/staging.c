@@ -26,8 +26,6 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 
-#define FILE_BYTES ((1 + (uint64_t)BATCH_MAX_BLOCKS) * BLOCK_SIZE)
-
 _Static_assert(offsetof(struct staging_header, published) % 8 == 0, "stored atomically");
 _Static_assert(offsetof(struct staging_header, zero) <= 512, "one sector, so a power loss leaves one age of it");
 
@@ -40,7 +38,7 @@ int staging_format(struct store *store)
 	for (unsigned i = 0; !r && i < STAGING_FILES; i++) {
 		struct disk *disk;
 		/* zeros, so that a store into the mapping never needs space that the host no longer has (SIGBUS) */
-		r = store_open(store, names[i], DISK_CREATE | DISK_ZERO, FILE_BYTES, &disk);
+		r = store_open(store, names[i], DISK_CREATE | DISK_ZERO, STAGING_BYTES, &disk);
 		if (!r)
 			disk_close(disk);
 	}
@@ -51,12 +49,12 @@ static int map_file(struct staging *s, const char *name)
 {
 	void *p;
 
-	if (s->disk->size != FILE_BYTES) {
+	if (s->disk->size != STAGING_BYTES) {
 		log_error("journal: %s has %llu bytes, not %llu", name, (unsigned long long)s->disk->size,
-			  (unsigned long long)FILE_BYTES);
+			  (unsigned long long)STAGING_BYTES);
 		return -EUCLEAN;
 	}
-	int r = disk_map(s->disk, FILE_BYTES, &p);
+	int r = disk_map(s->disk, STAGING_BYTES, &p);
 	if (r) {
 		log_error("journal: cannot map %s: %s", name, strerror(-r));
 		return r;
@@ -66,7 +64,7 @@ static int map_file(struct staging *s, const char *name)
 	s->payload = (uint8_t *)p + 2 * BLOCK_SIZE;
 	s->logical = s->payload + (size_t)BATCH_PAYLOAD_MAX_BLOCKS * BLOCK_SIZE;
 	s->local = s->logical + BATCH_LOGICAL_MAX_BYTES;
-	assert(s->local + BATCH_LOCAL_MAX_BYTES == (uint8_t *)p + FILE_BYTES);
+	assert(s->local + BATCH_LOCAL_MAX_BYTES == (uint8_t *)p + STAGING_BYTES);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "fs/core/fs.h"
+#include "fs/store/crypt/keys.h"
 #include "fs/store/super.h"
 
 /* Documented in --help and docs/OPERATIONS.md; those of fsck are those of fsck(8), those of mount those of mount(8). */
@@ -95,6 +96,8 @@ struct args {
 	bool dry_run;
 
 	uint64_t timeout_ns;
+
+	const char *encrypt, *key, *new_key, *staging; /* key, new_key: where a secret is (secret.h) */
 
 	bool no_data;
 	bool only_super, only_journal, only_index;
@@ -182,6 +185,7 @@ int verb_audit(const struct args *a);
 struct volume_config {
 	char *dir; /* absolute; owned */
 	uint64_t cache_bytes;
+	struct data_key key; /* of an encrypted one; wiped by volume_close() */
 	struct fs_config fs; /* fs.diverged is owned here, and outlives the mounted volume */
 };
 /*
@@ -199,6 +203,23 @@ void volume_complain(const char *what, const char *dir, int error);
 /* Waits until nobody holds the lock of the store; -ETIMEDOUT. */
 MUST_CHECK int volume_wait_free(const char *dir, uint64_t timeout_ns);
 
+/* encrypt.c; each prints what is wrong. */
+/* Before a fork: asks for the secret of the volume in `dir` if it is encrypted; ret->mode tells.  To be wiped. */
+MUST_CHECK int volume_unlock(const struct args *a, const char *dir, struct data_key *ret);
+/* After volume_open(): what v->fs stands on is encrypted with `key`; does nothing for ENCRYPTION_NONE. */
+MUST_CHECK int volume_encrypt(const struct args *a, struct volume_config *v, const struct data_key *key);
+/* The three in one, for those who do not fork. */
+MUST_CHECK int volume_open_locked(const struct args *a, const char *dir, struct volume_config *v);
+/* *kv becomes one around it, or on an error NULL. */
+MUST_CHECK int volume_wrap_index(const struct volume_config *v, struct kv **kv);
+/* What the options ask for. */
+MUST_CHECK int format_encryption(const struct args *a, enum encryption *ret);
+/* Makes the keys that the options ask for, and encrypts what v->fs stands on; sets the uuids in `o` that are not. */
+MUST_CHECK int format_encrypt(const struct args *a, struct volume_config *v, struct fs_format_options *o);
+/* The keys of the volume in `dir`, and its data key by the secret at `spec`.  To be wiped. */
+MUST_CHECK int keys_unlock(const char *dir, const char *spec, struct keys_block *ret_keys, struct data_key *ret_key, unsigned *ret_slot);
+void keys_complain(const char *dir, int error);
+
 /* format.c: begin, volume, end; each prints what is wrong. */
 struct volume_sizes {
 	uint64_t journal_bytes, segment_bytes, chunk_bytes;
@@ -212,7 +233,8 @@ bool format_force_is_right(const struct args *a, const char *dir);
 MUST_CHECK int format_plan(const struct args *a, const struct volume_sizes *usual, struct fs_format_options *ret);
 /* Takes the directory, new, empty, or to be formatted over, and leaves it empty. */
 MUST_CHECK int format_begin(const struct args *a, const char *dir, struct format_target *t);
-MUST_CHECK int format_volume(struct format_target *t, const struct fs_format_options *o);
+/* `o` gets the uuids of an encrypted volume. */
+MUST_CHECK int format_volume(const struct args *a, struct format_target *t, struct fs_format_options *o);
 /* With r == 0 makes the directory's name durable, else takes back what was made.  Returns r, or what failed here. */
 MUST_CHECK int format_end(struct format_target *t, int r);
 

@@ -434,7 +434,7 @@ int verb_dump(const struct args *a)
 	int super_code = EXIT_OK, journal_code = EXIT_OK, index_code = EXIT_OK;
 
 	log_setup(a->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, false);
-	if (volume_open(a->operand[0], false, a->memory_bytes, &v) < 0)
+	if (volume_open_locked(a, a->operand[0], &v) < 0)
 		return EXIT_FAILED;
 	if (all || a->only_super)
 		super_code = dump_super(a, v.dir);

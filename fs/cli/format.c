@@ -28,8 +28,8 @@ enum content { CONTENT_EMPTY, CONTENT_VOLUME, CONTENT_REMAINS, CONTENT_FOREIGN }
 /* Names that make up a volume; arena.N by its prefix. */
 static bool is_volume_name(const char *name)
 {
-	static const char *const names[] = {"super",        "journal",  "index", "snap",  "ballast",
-					    "ballast.open", "diverged", "peers", "audit", "audit.head"};
+	static const char *const names[] = {"super",    "journal", "index", "snap",       "ballast", "ballast.open",
+					    "diverged", "peers",   "audit", "audit.head", "keys"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (strcmp(name, names[i]) == 0)
@@ -243,7 +243,7 @@ int format_begin(const struct args *a, const char *dir, struct format_target *t)
 	return r;
 }
 
-int format_volume(struct format_target *t, const struct fs_format_options *o)
+int format_volume(const struct args *a, struct format_target *t, struct fs_format_options *o)
 {
 	const char *dir = t->v.dir;
 	int r = check_space(o, dir, t->v.fs.store);
@@ -252,8 +252,12 @@ int format_volume(struct format_target *t, const struct fs_format_options *o)
 		return r;
 	if (chmod(dir, 0700) < 0)
 		r = -errno;
-	if (r == 0)
+	if (r == 0) {
+		r = format_encrypt(a, &t->v, o);
+		if (r < 0)
+			return r;
 		r = fs_format(&t->v.fs, o);
+	}
 	if (r < 0)
 		volume_complain("cannot format", dir, r);
 	return r;
@@ -299,10 +303,11 @@ int verb_format(const struct args *a)
 	const char *dir = a->operand[0];
 	struct fs_format_options o;
 	struct format_target t;
+	enum encryption mode;
 
-	if (format_plan(a, &usual, &o) < 0 || !format_force_is_right(a, dir))
+	if (format_plan(a, &usual, &o) < 0 || format_encryption(a, &mode) < 0 || !format_force_is_right(a, dir))
 		return EXIT_USAGE;
-	if (format_begin(a, dir, &t) < 0 || format_end(&t, format_volume(&t, &o)) < 0)
+	if (format_begin(a, dir, &t) < 0 || format_end(&t, format_volume(a, &t, &o)) < 0)
 		return EXIT_FAILED;
 	printf("%s: a volume now; mount it with: clawfs mount %s MOUNTPOINT\n", dir, dir);
 	return EXIT_OK;

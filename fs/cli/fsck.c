@@ -125,7 +125,7 @@ int verb_fsck(const struct args *a)
 	struct fs *fs;
 
 	log_setup(a->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, false);
-	if (volume_open(a->operand[0], false, a->memory_bytes, &v) < 0) {
+	if (volume_open_locked(a, a->operand[0], &v) < 0) {
 		json_decref(f.list);
 		return EXIT_FSCK_ERROR;
 	}

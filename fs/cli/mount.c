@@ -37,6 +37,7 @@
 struct serving {
 	char dir[PATH_MAX], mountpoint[PATH_MAX];
 	struct startup startup;
+	struct data_key key; /* mode none: not encrypted */
 	struct replication *replication; /* NULL: the volume is alone */
 	struct face *face;
 };
@@ -340,10 +341,16 @@ static int open_and_run(const struct args *a, struct serving *s)
 	tell_manager("STATUS=opens the store, replays the journal");
 	if (volume_open(s->dir, false, a->memory_bytes, &v) < 0)
 		return not_mounted(s);
+	int r = volume_encrypt(a, &v, &s->key);
+	data_key_wipe(&s->key);
+	if (r < 0) {
+		volume_close(&v);
+		return not_mounted(s);
+	}
 	allow_descriptors(a, s->dir);
 	config_set(a, &v.fs);
 	v.fs.object_store_ctx = v.dir;
-	int r = fs_open(&v.fs, &fs);
+	r = fs_open(&v.fs, &fs);
 	if (r < 0) {
 		volume_complain("cannot mount", s->dir, r);
 		volume_close(&v);
@@ -367,7 +374,7 @@ int verb_mount(const struct args *a)
 {
 	struct serving s = {.startup = {.fd = -1, .log_fd = -1}};
 
-	if (check_places(a->operand[0], a->operand[1], &s) < 0 || check_device() < 0)
+	if (check_places(a->operand[0], a->operand[1], &s) < 0 || check_device() < 0 || volume_unlock(a, s.dir, &s.key) < 0)
 		return EXIT_MOUNT;
 	if (a->log_path) {
 		s.startup.log_fd = open(a->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);

@@ -63,6 +63,12 @@ static const struct option_row rows[] = {
     {FORMATTING, "force", 0, KIND_FLAG, AT(force), NULL, 0, 0, "format over a volume; needs --confirm"},
     {FORMATTING, "confirm", 0, KIND_TEXT, AT(confirm), "WORD", 0, 64, "with --force: the word destroy"},
 
+    {FORMATTING, "encrypt", 0, KIND_TEXT, AT(encrypt), "MODE", 0, 16, "xts: what is stored is encrypted; needs --key"},
+    {FORMATTING | VERB_FSCK | VERB_DUMP | MOUNTING, "key", 0, KIND_TEXT, AT(key), "WHERE", 0, PATH_MAX,
+     "of an encrypted volume: FILE, command:CMD, passphrase:FILE or ask"},
+    {FORMATTING | VERB_FSCK | VERB_DUMP | MOUNTING, "staging", 0, KIND_TEXT, AT(staging), "DIR", 0, PATH_MAX - 256,
+     "a tmpfs for an encrypted volume's newest changes (default /run/clawfs)"},
+
     {VERB_MOUNT | VERB_HELPER, "options", 'o', KIND_LIST, 0, "OPTIONS", 0, 0, "mount options, as listed below"},
     {VERB_MOUNT | IN_LIST, "foreground", 'f', KIND_FLAG, AT(foreground), NULL, 0, 0,
      "do not become a daemon; messages go to stderr, the exit status tells how it ended"},

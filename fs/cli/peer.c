@@ -72,7 +72,7 @@ static int make_follower(const struct args *a, struct format_target *t, const st
 	o.node_id = j->node_id;
 	o.epoch = j->epoch;
 	o.follower = true;
-	r = format_volume(t, &o);
+	r = format_volume(a, t, &o);
 	return r < 0 ? r : join_store(t->v.dir, j);
 }
 
@@ -102,8 +102,9 @@ int verb_peer_join(const struct args *a)
 	const char *dir = a->operand[1];
 	struct format_target t;
 	struct token token;
+	enum encryption mode;
 
-	if (!format_force_is_right(a, dir))
+	if (format_encryption(a, &mode) < 0 || !format_force_is_right(a, dir))
 		return EXIT_USAGE;
 	if (token_read(a->operand[0], &token) < 0) {
 		complain(

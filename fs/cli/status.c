@@ -192,6 +192,7 @@ json_t *super_facts(const struct super *s)
 	uuid_text(s->volume, volume);
 	uuid_text(s->node, node);
 	json_object_set_new(facts, "volume", json_string(volume));
+	json_object_set_new(facts, "encrypted", json_boolean(s->incompat & SUPER_ENCRYPTED));
 	json_object_set_new(facts, "node", json_string(node));
 	json_object_set_new(facts, "label", bytes_json((struct slice){s->label, strlen(s->label)}));
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)

@@ -62,7 +62,8 @@ static int open_index(void *ctx, bool create, struct kv **ret_kv)
 	if ((size_t)snprintf(path, sizeof(path), "%s/index", v->dir) >= sizeof(path) ||
 	    (size_t)snprintf(snap, sizeof(snap), "%s/snap", v->dir) >= sizeof(snap))
 		return -ENAMETOOLONG;
-	return kv_rocksdb_open(path, &o, ret_kv);
+	int r = kv_rocksdb_open(path, &o, ret_kv);
+	return r < 0 ? r : volume_wrap_index(v, ret_kv);
 }
 
 int volume_open(const char *dir, bool create, uint64_t memory_bytes, struct volume_config *v)
@@ -99,6 +100,7 @@ void volume_close(struct volume_config *v)
 {
 	v->fs.store = store_close(v->fs.store);
 	v->fs.diverged = diverged_free(v->fs.diverged);
+	data_key_wipe(&v->key);
 	free(v->dir);
 	v->dir = NULL;
 }

@@ -14,6 +14,7 @@
 #include "base/disk.h"
 #include "journal/journal.h"
 #include "journal/replica.h"
+#include "fs/store/crypt/key.h"
 #include "fs/store/kv.h"
 
 #define FS_ROOT_INO 1u
@@ -42,6 +43,7 @@ enum fs_audit { FS_AUDIT_OFF, FS_AUDIT_ADMIN, FS_AUDIT_CHANGES };
 
 struct fs_config {
 	struct store *store;        /* owned from a successful fs_open on */
+	enum encryption encryption; /* what `store` and the kv do to what they are given; the superblock must say the same */
 	const char *source;         /* what admins call it, for status ("source"); borrowed, may be NULL */
 	/* Opens (or, for format, creates) the index; the product gives RocksDB below the store, the simulator its own. */
 	int (*kv_open)(void *ctx, bool create, struct kv **ret_kv);

@@ -240,7 +240,7 @@ static int given_or_random(const uint8_t given[16], uint8_t ret_uuid[16])
 	return memcmp(given, none, sizeof(none)) == 0 ? uuid_random(ret_uuid) : 0;
 }
 
-static int format_super(const struct fs_format_options *o, const struct clock *clock, struct super *ret)
+static int format_super(const struct fs_format_options *o, const struct fs *fs, struct super *ret)
 {
 	uint32_t node_id = o->node_id ? o->node_id : 1;
 
@@ -249,12 +249,13 @@ static int format_super(const struct fs_format_options *o, const struct clock *c
 			      .follower = o->follower,
 			      .resyncing = o->follower,
 			      .clean = true,
+			      .incompat = fs->config.encryption ? SUPER_ENCRYPTED : 0,
 			      .journal_segments = o->journal.n_segments,
 			      .journal_segment_kib = (uint32_t)(o->journal.segment_blocks * BLOCK_SIZE / KIB),
 			      .chunk_kib = (uint32_t)(o->chunk_bytes / KIB),
 			      .max_blocks = o->max_bytes ? o->max_bytes / BLOCK_SIZE : UINT64_MAX,
 			      .host_reserve = o->host_reserve,
-			      .created_ns = clock_real_ns(clock),
+			      .created_ns = clock_real_ns(fs->clock),
 			      .version = SUPER_FORMAT_VERSION};
 	snprintf(ret->label, sizeof(ret->label), "%s", o->label ? o->label : "");
 	int r = given_or_random(o->volume, ret->volume);
@@ -272,7 +273,7 @@ int fs_format(const struct fs_config *c, const struct fs_format_options *o)
 	r = fs_new(c, &fs);
 	if (r < 0)
 		return r;
-	r = format_super(o, fs->clock, &fs->super);
+	r = format_super(o, fs, &fs->super);
 	if (r == 0)
 		r = journal_format(fs->store, &o->journal);
 	if (r == 0)
@@ -308,6 +309,11 @@ static int check_super(const struct fs *fs)
 		log_error("the volume uses features this version does not know (%llx): use a newer clawfs",
 			  (unsigned long long)(s->incompat & ~SUPER_INCOMPAT_KNOWN));
 		return -EPROTONOSUPPORT;
+	}
+	if (!(s->incompat & SUPER_ENCRYPTED) != !fs->config.encryption) {
+		log_error(fs->config.encryption ? "the volume is not encrypted: it may be another one"
+						: "the volume is encrypted: it can only be used with its key");
+		return -ENOKEY;
 	}
 	if (s->ro_compat && !fs->config.read_only) {
 		log_error("the volume uses features (%llx) with which this version can only read it: mount it read-only, or use "

@@ -200,6 +200,7 @@ void fs_status_json(struct fs *fs, struct buf *out)
 	if (fs->config.source)
 		json_object_set_new(root, "source", json_string(fs->config.source));
 	json_object_set_new(root, "volume", volume_json(fs));
+	json_object_set_new(root, "encryption", json_string(encryption_name(fs->config.encryption)));
 	json_object_set_new(root, "health", health_json(fs));
 	json_object_set_new(root, "seq", json_integer((json_int_t)js.open_seq));
 	json_object_set_new(root, "durable_seq", json_integer((json_int_t)js.durable_seq));
