@@ -69,9 +69,10 @@ static void report(struct sim *s, const char *where, const char *why)
 	atomic_fetch_add(&s->progress->n_failures, 1);
 	if (s->o->expect_failure && !s->o->trace)
 		return;
-	printf("FAILED clawfs-sim --seed %llu --profile %s --ops %llu --generation %llu --cut %llu --variant %s: %s: %s\n",
-	       (unsigned long long)s->run.seed, sim_profile_name(s->run.profile), (unsigned long long)s->o->n_ops,
-	       (unsigned long long)s->generation, (unsigned long long)s->cut, simcut_variant_name(s->variant), where, why);
+	printf("FAILED clawfs-sim%s --seed %llu --profile %s --ops %llu --generation %llu --cut %llu --variant %s: %s: %s\n",
+	       sim_next_key ? " --encrypted" : "", (unsigned long long)s->run.seed, sim_profile_name(s->run.profile),
+	       (unsigned long long)s->o->n_ops, (unsigned long long)s->generation, (unsigned long long)s->cut,
+	       simcut_variant_name(s->variant), where, why);
 	fflush(stdout);
 }
 
@@ -142,14 +143,14 @@ static bool cut_recovery(struct sim *s, const struct sim_image *image, size_t lo
 	uint64_t n = simstore_count(image->store);
 	bool ok = true;
 
-	for (uint64_t k = 0; ok && k <= n; k++) {
+	for (uint64_t k = image->born; ok && k <= n; k++) {
 		enum simcut_variant v = (enum simcut_variant)rng_below(rng, SIMCUT_VARIANTS);
 		char where[80];
 		struct fs *fs;
 		size_t step;
 
 		simcut_advance(c, k);
-		struct sim_image again = {.store = simcut_image(c, v, rng, false)};
+		struct sim_image again = {.store = simcut_image(c, v, rng, false), .key = image->key};
 		again.index = kv_disk_at(image->index, k, again.store);
 		int r = sim_open_image(&s->run, &again, &fs);
 		snprintf(where, sizeof(where), "recovery cut at its event %llu, %s", (unsigned long long)k,
@@ -172,7 +173,9 @@ static bool cut_recovery(struct sim *s, const struct sim_image *image, size_t lo
 /* A read-only mount shows the same and writes nothing. */
 static bool look_only(struct sim *s, const struct sim_image *image, size_t lo, size_t hi)
 {
+	sim_make_memory(image);
 	struct fs_config c = sim_config(&s->run, image);
+	const uint64_t before = simstore_count(image->store);
 	struct fs *fs;
 	size_t step;
 
@@ -185,7 +188,7 @@ static bool look_only(struct sim *s, const struct sim_image *image, size_t lo, s
 	}
 	bool ok = identify(s, fs, lo, hi, "mounted read-only", &step);
 	fs_abandon(fs);
-	if (ok && simstore_count(image->store) > 0) {
+	if (ok && simstore_count(image->store) > before) {
 		report(s, "read-only mount", "it writes");
 		ok = false;
 	}
@@ -262,7 +265,7 @@ static bool sweep_cuts(struct sim *s)
 		if (o->only_cut >= 0)
 			chosen =
 			    o->only_cut == (int64_t)k && (o->only_generation < 0 || o->only_generation == (int64_t)s->generation);
-		if (!chosen)
+		if (!chosen || k < s->run.image.born)
 			continue;
 		simcut_advance(c, k);
 		atomic_fetch_add(&s->progress->n_cuts, 1);
@@ -281,7 +284,7 @@ static bool sweep_cuts(struct sim *s)
 static bool next_generation(struct sim *s)
 {
 	struct rng rng = rng_derive(s->run.seed, s->generation, 6);
-	uint64_t n = simstore_count(s->run.image.store), first = s->generation ? 0 : s->run.history.step[0].mark;
+	uint64_t n = simstore_count(s->run.image.store), first = s->generation ? s->run.image.born : s->run.history.step[0].mark;
 	uint64_t cut = rng_between(&rng, first, n - 1);
 	enum simcut_variant v = (enum simcut_variant)rng_below(&rng, SIMCUT_VARIANTS);
 	size_t lo, hi, step;
@@ -393,9 +396,10 @@ static void reap_worker(const struct options *o, struct progress *p, const pid_t
 		if (pids[w] != pid)
 			continue;
 		atomic_fetch_add(&p->n_failures, 1);
-		printf("FAILED clawfs-sim --seed %llu --ops %llu --generation %llu --cut %llu --variant %s: %s\n",
-		       (unsigned long long)p->at[w].seed, (unsigned long long)o->n_ops, (unsigned long long)p->at[w].generation,
-		       (unsigned long long)p->at[w].cut, simcut_variant_name((enum simcut_variant)p->at[w].variant),
+		printf("FAILED clawfs-sim%s --seed %llu --ops %llu --generation %llu --cut %llu --variant %s: %s\n",
+		       sim_next_key ? " --encrypted" : "", (unsigned long long)p->at[w].seed, (unsigned long long)o->n_ops,
+		       (unsigned long long)p->at[w].generation, (unsigned long long)p->at[w].cut,
+		       simcut_variant_name((enum simcut_variant)p->at[w].variant),
 		       WTERMSIG(status) == SIGALRM ? "does not end" : strsignal(WTERMSIG(status)));
 	}
 }
@@ -446,6 +450,7 @@ static const char usage[] =
     "  --generation N --cut K --variant V   only this one: repeats a failure\n"
     "  --trace           the history of a failure; log lines\n"
     "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, snap-in-place or snap-free; exit 0 when that is noticed\n"
+    "  --encrypted       the volumes are encrypted\n"
     "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
     "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
 
@@ -485,23 +490,12 @@ static unsigned sabotage_of(const char *rule)
 int main(int argc, char **argv)
 {
 	static const struct option long_options[] = {
-	    {"seed", 1, NULL, 's'},
-	    {"seeds", 1, NULL, 'S'},
-	    {"seconds", 1, NULL, 't'},
-	    {"ops", 1, NULL, 'o'},
-	    {"cuts", 1, NULL, 'c'},
-	    {"variants", 1, NULL, 'V'},
-	    {"profile", 1, NULL, 'p'},
-	    {"jobs", 1, NULL, 'j'},
-	    {"cut", 1, NULL, 'k'},
-	    {"generation", 1, NULL, 'g'},
-	    {"variant", 1, NULL, 'v'},
-	    {"trace", 0, NULL, 'T'},
-	    {"sabotage", 1, NULL, 'b'},
-	    {"faults", 0, NULL, 'F'},
-	    {"damage", 0, NULL, 'D'},
-	    {"help", 0, NULL, 'h'},
-	    {0},
+	    {"seed", 1, NULL, 's'},       {"seeds", 1, NULL, 'S'},   {"seconds", 1, NULL, 't'},
+	    {"ops", 1, NULL, 'o'},        {"cuts", 1, NULL, 'c'},    {"variants", 1, NULL, 'V'},
+	    {"profile", 1, NULL, 'p'},    {"jobs", 1, NULL, 'j'},    {"cut", 1, NULL, 'k'},
+	    {"generation", 1, NULL, 'g'}, {"variant", 1, NULL, 'v'}, {"trace", 0, NULL, 'T'},
+	    {"sabotage", 1, NULL, 'b'},   {"faults", 0, NULL, 'F'},  {"damage", 0, NULL, 'D'},
+	    {"encrypted", 0, NULL, 'E'},  {"help", 0, NULL, 'h'},    {0},
 	};
 	struct options o = {.seed = 1,
 			    .n_seeds = 1,
@@ -562,6 +556,9 @@ int main(int argc, char **argv)
 			break;
 		case 'D':
 			damage = true;
+			break;
+		case 'E':
+			sim_next_key = 1;
 			break;
 		case 'h':
 			fputs(usage, stdout);

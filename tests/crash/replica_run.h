@@ -144,6 +144,7 @@ struct cluster_options {
 	uint64_t seed, n_ops;
 	enum replica_sabotage sabotage;
 	bool verbose;
+	bool encrypted; /* nodes 1 and 2 with keys of their own, node 3 not */
 };
 struct cluster_stats {
 	uint64_t operations, events, crashes, promotions, lossy_promotions, handovers, resyncs, saved, destroyed, rolled_back, acks,

@@ -39,8 +39,8 @@ static void report(const struct options *o, struct progress *p, uint64_t seed, c
 	atomic_fetch_add(&p->n_failures, 1);
 	if (o->expect_failure && !o->cluster.verbose)
 		return;
-	printf("FAILED clawfs-replica-sim --seed %llu --ops %llu: %s\n", (unsigned long long)seed,
-	       (unsigned long long)o->cluster.n_ops, why);
+	printf("FAILED clawfs-replica-sim --seed %llu --ops %llu%s: %s\n", (unsigned long long)seed,
+	       (unsigned long long)o->cluster.n_ops, o->cluster.encrypted ? " --encrypted" : "", why);
 	fflush(stdout);
 }
 
@@ -152,6 +152,7 @@ static const char usage[] =
     "  --jobs N          processes (1)\n"
     "  --keep-going      also after a failure\n"
     "  --verbose         what happens, and log lines\n"
+    "  --encrypted       two nodes are, each with a key of its own, the third is not\n"
     "  --sabotage RULE   break one on purpose: ack-early, ignore-epoch, skip-saving, no-fence, short-resync,\n"
     "                    forget-offer, apply-in-window; exit 0 when that is noticed\n";
 
@@ -183,13 +184,20 @@ enum option_id {
 	OPTION_KEEP_GOING,
 	OPTION_VERBOSE,
 	OPTION_SABOTAGE,
+	OPTION_ENCRYPTED,
 };
 static const struct option longs[] = {
-    {"start", required_argument, NULL, OPTION_START},       {"seeds", required_argument, NULL, OPTION_SEEDS},
-    {"seed", required_argument, NULL, OPTION_SEED},         {"seconds", required_argument, NULL, OPTION_SECONDS},
-    {"ops", required_argument, NULL, OPTION_OPS},           {"jobs", required_argument, NULL, OPTION_JOBS},
-    {"keep-going", no_argument, NULL, OPTION_KEEP_GOING},   {"verbose", no_argument, NULL, OPTION_VERBOSE},
-    {"sabotage", required_argument, NULL, OPTION_SABOTAGE}, {0},
+    {"start", required_argument, NULL, OPTION_START},
+    {"seeds", required_argument, NULL, OPTION_SEEDS},
+    {"seed", required_argument, NULL, OPTION_SEED},
+    {"seconds", required_argument, NULL, OPTION_SECONDS},
+    {"ops", required_argument, NULL, OPTION_OPS},
+    {"jobs", required_argument, NULL, OPTION_JOBS},
+    {"keep-going", no_argument, NULL, OPTION_KEEP_GOING},
+    {"verbose", no_argument, NULL, OPTION_VERBOSE},
+    {"sabotage", required_argument, NULL, OPTION_SABOTAGE},
+    {"encrypted", no_argument, NULL, OPTION_ENCRYPTED},
+    {0},
 };
 
 static bool take_option(struct options *o, int option)
@@ -221,6 +229,9 @@ static bool take_option(struct options *o, int option)
 		return true;
 	case OPTION_VERBOSE:
 		o->cluster.verbose = true;
+		return true;
+	case OPTION_ENCRYPTED:
+		o->cluster.encrypted = true;
 		return true;
 	case OPTION_SABOTAGE:
 		o->cluster.sabotage = sabotage_by_name(optarg);

@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/store/crypt/crypt_store.h"
+#include "fs/store/crypt/kv_crypt.h"
+#include "journal/journal_format.h"
 #include "tests/lib/cold.h"
 #include "tests/lib/cow.h"
 #include "tests/lib/recount.h"
@@ -88,12 +91,52 @@ static int64_t sim_now(const struct clock *c)
 	return container_of(c, struct sim_clock, clock)->now_ns;
 }
 
+uint32_t sim_next_key;
+
+static struct data_key data_key_of(uint32_t n)
+{
+	struct data_key key = {.mode = n ? ENCRYPTION_XTS : ENCRYPTION_NONE};
+
+	for (size_t i = 0; i < sizeof(key.bytes); i++)
+		key.bytes[i] = (uint8_t)(n + i * 7);
+	return key;
+}
+
+static int open_index(void *ctx, bool create, struct kv **ret_kv)
+{
+	const struct sim_image *image = ctx;
+	const struct data_key key = data_key_of(image->key);
+	struct kv *kv;
+	int r = kv_mem_open(image->index, create, &kv);
+
+	if (r == 0 && image->key) {
+		r = kv_crypt_new(kv, &key, 4096, ret_kv); /* a small window: directories of the simulator do not fit */
+		if (r < 0)
+			kv_close(kv);
+	} else if (r == 0) {
+		*ret_kv = kv;
+	}
+	return r;
+}
+
+static struct store *open_store(const struct sim_image *image)
+{
+	const struct data_key key = data_key_of(image->key);
+	struct store *s = simstore_open(image->store);
+
+	if (image->key && crypt_store_new(s, NULL, STAGING_BYTES, &key, &s) < 0)
+		abort(); /* out of memory */
+	return s;
+}
+
+/* `image` outlives what is opened with it. */
 struct fs_config sim_config(struct sim_run *run, const struct sim_image *image)
 {
 	return (struct fs_config){
-	    .store = simstore_open(image->store),
-	    .kv_open = kv_mem_open,
-	    .kv_ctx = image->index,
+	    .store = open_store(image),
+	    .encryption = image->key ? ENCRYPTION_XTS : ENCRYPTION_NONE,
+	    .kv_open = open_index,
+	    .kv_ctx = (void *)(uintptr_t)image,
 	    .clock = &run->clock->clock,
 	    .noatime = true,
 	    .n_workers = 1,
@@ -116,6 +159,7 @@ bool sim_format(struct sim_run *run, uint64_t seed, enum sim_profile profile, un
 	run->cold = cold_open();
 	run->image.store = simstore_new();
 	run->image.index = kv_disk_new(run->image.store);
+	run->image.key = sim_next_key;
 	run->bytes = aligned_alloc(DISK_BLOCK, IO_MAX + 4 * DISK_BLOCK);
 	struct fs_config c = sim_config(run, &run->image);
 	struct fs_format_options o = {
@@ -267,13 +311,46 @@ bool sim_identify(struct sim_run *run, struct fs *fs, size_t lo, size_t hi, size
 	return *ret_step != SIZE_MAX;
 }
 
+static const char *const memory_files[] = {"journal/staging.0", "journal/staging.1"};
+
+void sim_make_memory(const struct sim_image *image)
+{
+	struct store *s = open_store(image);
+	struct disk *d;
+
+	for (size_t i = 0; i < ARRAY_SIZE(memory_files); i++)
+		if (store_open(s, memory_files[i], 0, 0, &d) == 0)
+			disk_close(d);
+	store_close(s);
+}
+
+/* With the power goes what was in memory: the staging files of an encrypted volume. */
+static void lose_memory(struct simstore *sim)
+{
+	struct store *s = simstore_open(sim);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(memory_files); i++) {
+		r = store_remove(s, memory_files[i]);
+		r = r == -ENOENT ? 0 : r;
+	}
+	if (r == 0)
+		r = store_sync_names(s);
+	if (r)
+		abort();
+	store_close(s);
+}
+
 struct sim_image sim_take_image(const struct sim_run *run, const struct simcut *c, uint64_t cut, enum simcut_variant v,
 				struct rng *rng, bool record)
 {
-	struct sim_image image = {.store = simcut_image(c, v, rng, record)};
+	struct sim_image image = {.store = simcut_image(c, v, rng, record), .key = run->image.key};
 	bool newer = simcut_in_index_flush(c) && v != SIMCUT_LOST && (v == SIMCUT_KEPT || rng_percent(rng, 50));
 
 	image.index = kv_disk_at(run->image.index, cut + newer, image.store);
+	if (image.key && v != SIMCUT_KILL)
+		lose_memory(image.store);
+	image.born = simstore_count(image.store);
 	return image;
 }
 

@@ -33,8 +33,12 @@ const char *sim_profile_name(enum sim_profile p);
 struct sim_image {
 	struct simstore *store;
 	struct kv_disk *index;
+	uint32_t key; /* the volume is encrypted, each number is another data key; 0: it is not */
+	uint64_t born; /* event of `store` from which on it is what the crash left */
 };
 void sim_image_free(struct sim_image *i);
+/* Of the volumes that are formatted from here on. */
+extern uint32_t sim_next_key;
 
 struct sim_clock {
 	struct clock clock;
@@ -110,6 +114,8 @@ void sim_bounds(const struct sim_history *h, uint64_t cut, bool killed, size_t *
 /* What a crash of run's last mount at the cut `c` leaves for the next mount. */
 struct sim_image sim_take_image(const struct sim_run *run, const struct simcut *c, uint64_t cut, enum simcut_variant v,
 				struct rng *rng, bool record);
+/* The next mount finds its staging files, in memory, as it would make them. */
+void sim_make_memory(const struct sim_image *image);
 int sim_open_image(struct sim_run *run, const struct sim_image *image, struct fs **ret_fs);
 /* The tree of `fs` must be that of a step in [lo, hi]: the newest such one. */
 bool sim_identify(struct sim_run *run, struct fs *fs, size_t lo, size_t hi, size_t *ret_step);

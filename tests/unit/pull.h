@@ -250,6 +250,7 @@ static inline void node_join(struct sim_run *run, const struct sim_run *leader, 
 	*run = (struct sim_run){.profile = leader->profile, .clock = leader->clock};
 	run->image.store = simstore_new();
 	run->image.index = kv_disk_new(run->image.store);
+	run->image.key = sim_next_key;
 	struct fs_config c = sim_config(run, &run->image);
 	struct fs_format_options o = {.journal = {.n_segments = 11, .segment_blocks = 256},
 				      .chunk_bytes = MIB,

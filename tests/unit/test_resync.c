@@ -115,6 +115,35 @@ static void a_follower_with_another_history_becomes_the_leader(void **state)
 	}
 }
 
+/* Both encrypted, with keys of their own, or one of them only: names lie in another order on each. */
+static void nodes_with_other_keys_or_none_become_equal(void **state)
+{
+	static const uint32_t keys[][2] = {{1, 0}, {0, 1}, {1, 2}};
+
+	(void)state;
+	for (unsigned seed = 1; seed <= 2 * SIM_PROFILES; seed++) {
+		const uint32_t *key = keys[seed % ARRAY_SIZE(keys)];
+		struct sim_run leader, follower;
+
+		sim_next_key = key[0];
+		node_lead(&leader, seed, seed % SIM_PROFILES, COMMON_STEPS + 60);
+		sim_next_key = key[1];
+		if (seed <= SIM_PROFILES)
+			node_join(&follower, &leader, 0);
+		else
+			node_diverge(&follower, seed, seed % SIM_PROFILES, 20 * seed);
+		sim_next_key = 0;
+		struct pull p = {.leader = leader.fs, .follower = follower.fs, .twice = seed % 2};
+		assert_int_equal(pull_run(&p), 0);
+		pull_free(&p);
+		p = (struct pull){.leader = leader.fs, .follower = follower.fs};
+		assert_becomes(&leader, &follower, &p);
+		assert_int_equal(p.n_put, 0);
+		sim_free(&follower);
+		sim_free(&leader);
+	}
+}
+
 static void equal_data_is_not_moved_again(void **state)
 {
 	struct sim_run leader, follower;
@@ -1251,6 +1280,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(an_empty_follower_becomes_the_leader),
 	    cmocka_unit_test(a_follower_with_another_history_becomes_the_leader),
+	    cmocka_unit_test(nodes_with_other_keys_or_none_become_equal),
 	    cmocka_unit_test(equal_data_is_not_moved_again),
 	    cmocka_unit_test(a_view_stays_while_the_leader_goes_on),
 	    cmocka_unit_test(what_changed_meanwhile_is_superseded_and_behind_a_fence),
