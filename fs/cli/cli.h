@@ -64,6 +64,10 @@ enum {
 #define VERB_SNAP_LIST  (UINT64_C(1) << 35) /* and diff */
 #define VERB_WATCH      (UINT64_C(1) << 40)
 #define VERB_AUDIT      (UINT64_C(1) << 41)
+#define VERB_KEY_LIST   (UINT64_C(1) << 56)
+#define VERB_KEY_ADD    (UINT64_C(1) << 57)
+#define VERB_KEY_REMOVE (UINT64_C(1) << 58)
+#define VERB_KEY_CHANGE (UINT64_C(1) << 59)
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
 };
@@ -97,7 +101,7 @@ struct args {
 
 	uint64_t timeout_ns;
 
-	const char *encrypt, *key, *new_key, *staging; /* key, new_key: where a secret is (secret.h) */
+	const char *encrypt, *key, *new_key, *staging, *slot; /* key, new_key: where a secret is (secret.h) */
 
 	bool no_data;
 	bool only_super, only_journal, only_index;
@@ -180,6 +184,10 @@ int verb_quota_show(const struct args *a);
 int verb_quota_list(const struct args *a);
 int verb_watch(const struct args *a);
 int verb_audit(const struct args *a);
+int verb_key_list(const struct args *a);
+int verb_key_add(const struct args *a);
+int verb_key_remove(const struct args *a);
+int verb_key_change(const struct args *a);
 
 /* volume.c: a volume's directory as the other folders want it. */
 struct volume_config {

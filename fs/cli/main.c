@@ -114,13 +114,15 @@ const struct verb verbs[] = {
      "(mount -o ro); 4 none: use a newer release; 8 could not check: not a volume, or damaged; 16 wrong usage.",
      verb_upgrade},
     {"snap create", VERB_SNAP, "NAME MOUNTPOINT", 2, "keep the volume as it is now, under a name",
-     "Costs the same whatever the volume holds; it can be read below MOUNTPOINT/.clawfs/snapshots/NAME, by those who may read the\n"
+     "Costs the same whatever the volume holds; it can be read below MOUNTPOINT/.clawfs/snapshots/NAME, by those who may read "
+     "the\n"
      "originals.  Exit codes: 0 made, and durable; 1 not; 16 wrong usage.",
      verb_snap_create},
     {"snap delete", VERB_SNAP, "NAME MOUNTPOINT", 2, "delete a snapshot, and free what only it held",
      "The space comes back in the background.  Exit codes: 0 deleted; 1 not; 16 wrong usage.", verb_snap_delete},
     {"snap diff", VERB_SNAP_LIST, "NAME [NAME] MOUNTPOINT", 3, "what changed since a snapshot, or from one to another",
-     "With one NAME: to the tree as it is now.  Paths that were created, deleted, modified or renamed, by comparing the two indexes.\n"
+     "With one NAME: to the tree as it is now.  Paths that were created, deleted, modified or renamed, by comparing the two "
+     "indexes.\n"
      "Exit codes: 0 printed; 1 not; 16 wrong usage.",
      verb_snap_diff, .n_optional = 1},
     {"snap list", VERB_SNAP_LIST, "MOUNTPOINT", 1, "the snapshots, when they were made, and what deleting each would free",
@@ -150,6 +152,22 @@ const struct verb verbs[] = {
      "of\n"
      "the mount's root directory.  Exit codes: 0 with --once: nothing is left; 1 the mount is gone, or refused; 16 wrong usage.",
      verb_watch},
+    {"key list", VERB_KEY_LIST, "DIR|MOUNTPOINT", 1, "who can open an encrypted volume",
+     "Prints each slot's name, kind and age; no secret.  Exit codes: 0 printed; 1 not an encrypted volume; 16 wrong usage.",
+     verb_key_list},
+    {"key add", VERB_KEY_ADD, "DIR|MOUNTPOINT", 1, "let one more secret open the volume",
+     "The data key is sealed for --new-key as well, in one of eight slots; nothing else is written.  Needs --key, which opens "
+     "the\n"
+     "volume now.  Exit codes: 0 added; 1 not; 16 wrong usage.",
+     verb_key_add},
+    {"key remove", VERB_KEY_REMOVE, "SLOT DIR|MOUNTPOINT", 2, "let a secret open the volume no more",
+     "Needs --key, which opens another slot.  Who copied the file `keys` before, and has the secret, can still open the volume.\n"
+     "Exit codes: 0 removed; 1 not; 16 wrong usage.",
+     verb_key_remove},
+    {"key change", VERB_KEY_CHANGE, "DIR|MOUNTPOINT", 1, "another secret in place of one",
+     "The slot that --key opens is sealed anew, for --new-key; nothing else is written.\n"
+     "Exit codes: 0 changed; 1 not; 16 wrong usage.",
+     verb_key_change},
     {"mount.clawfs", VERB_HELPER, "SOURCE MOUNTPOINT", 2, "as mount(8) calls it", "", verb_mount},
 };
 const size_t n_verbs = ARRAY_SIZE(verbs);

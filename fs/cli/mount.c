@@ -37,7 +37,7 @@
 struct serving {
 	char dir[PATH_MAX], mountpoint[PATH_MAX];
 	struct startup startup;
-	struct data_key key; /* mode none: not encrypted */
+	struct data_key key;             /* mode none: not encrypted */
 	struct replication *replication; /* NULL: the volume is alone */
 	struct face *face;
 };

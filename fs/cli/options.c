@@ -46,6 +46,7 @@ struct option_row {
 #define AT(member) offsetof(struct args, member)
 #define MOUNTING   (VERB_MOUNT | IN_LIST)
 #define FORMATTING (VERB_FORMAT | VERB_PEER_JOIN)
+#define KEYS       (VERB_KEY_ADD | VERB_KEY_REMOVE | VERB_KEY_CHANGE)
 #define SECONDS(n) ((uint64_t)(n) * (uint64_t)NSEC_PER_SEC)
 
 static const struct option_row rows[] = {
@@ -64,8 +65,12 @@ static const struct option_row rows[] = {
     {FORMATTING, "confirm", 0, KIND_TEXT, AT(confirm), "WORD", 0, 64, "with --force: the word destroy"},
 
     {FORMATTING, "encrypt", 0, KIND_TEXT, AT(encrypt), "MODE", 0, 16, "xts: what is stored is encrypted; needs --key"},
-    {FORMATTING | VERB_FSCK | VERB_DUMP | MOUNTING, "key", 0, KIND_TEXT, AT(key), "WHERE", 0, PATH_MAX,
+    {FORMATTING | VERB_FSCK | VERB_DUMP | MOUNTING | KEYS, "key", 0, KIND_TEXT, AT(key), "WHERE", 0, PATH_MAX,
      "of an encrypted volume: FILE, command:CMD, passphrase:FILE or ask"},
+    {VERB_KEY_ADD | VERB_KEY_CHANGE, "new-key", 0, KIND_TEXT, AT(new_key), "WHERE", 0, PATH_MAX,
+     "the secret to open it with from now on"},
+    {VERB_KEY_ADD | VERB_KEY_CHANGE, "slot", 0, KIND_TEXT, AT(slot), "NAME", 0, 32,
+     "what the slot is called (default: file, command or passphrase; of one that is changed: as before)"},
     {FORMATTING | VERB_FSCK | VERB_DUMP | MOUNTING, "staging", 0, KIND_TEXT, AT(staging), "DIR", 0, PATH_MAX - 256,
      "a tmpfs for an encrypted volume's newest changes (default /run/clawfs)"},
 
@@ -173,7 +178,7 @@ static const struct option_row rows[] = {
     {VERB_DUMP, "journal", 0, KIND_FLAG, AT(only_journal), NULL, 0, 0, "the batches of the journal and their records"},
     {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
     {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST | VERB_TIER_LIST | VERB_UPGRADE |
-	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT,
+	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT | VERB_KEY_LIST,
      "json", 'j', KIND_FLAG, AT(json), NULL, 0, 0, "print JSON"},
     {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
      "more messages"},

@@ -208,6 +208,13 @@ static int prompt(int tty, const char *words, const char *what, struct secret *r
 	return r < 0 ? r : parse_passphrase(ret);
 }
 
+static void complain_asked(int error)
+{
+	complain("no passphrase: %s", error == -EINVAL     ? "it was empty"
+				      : error == -EMSGSIZE ? "it was too long"
+							   : strerror(-error));
+}
+
 static int ask(const char *what, bool twice, struct secret *ret)
 {
 	struct secret again;
@@ -224,11 +231,11 @@ static int ask(const char *what, bool twice, struct secret *ret)
 			complain("these were two different passphrases");
 			r = -EINVAL;
 		} else if (r < 0) {
-			complain("no passphrase: %s", strerror(-r));
+			complain_asked(r);
 		}
 		secret_wipe(&again);
 	} else if (r < 0) {
-		complain("no passphrase: %s", strerror(-r));
+		complain_asked(r);
 	}
 	return r;
 }
