@@ -53,10 +53,14 @@ int verb_diverged_export(const struct args *a)
 {
 	const char *id = a->operand[0], *to = a->operand[2];
 	CLEANUP_FREE char *dir = directory_of(a->operand[1]);
+	struct data_key key;
 
 	if (!dir)
 		return complain_volume(a->operand[1]);
-	int r = diverged_export(dir, id, to);
+	if (volume_unlock(a, dir, &key) < 0)
+		return EXIT_FAILED;
+	int r = diverged_export(dir, id, to, key.mode == ENCRYPTION_NONE ? NULL : &key);
+	data_key_wipe(&key);
 	if (r == -ENOENT || r == -EINVAL)
 		complain("%s: nothing of that id was kept aside here; `clawfs diverged list %s` names what was", id,
 			 a->operand[1]);

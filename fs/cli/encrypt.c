@@ -24,6 +24,7 @@
 
 #include "fs/cli/secret.h"
 #include "fs/store/crypt/crypt_store.h"
+#include "fs/store/crypt/diverged_crypt.h"
 #include "fs/store/crypt/kv_crypt.h"
 #include "fs/store/super_format.h"
 #include "journal/journal_format.h"
@@ -194,12 +195,17 @@ static int open_memory(const struct args *a, const struct super *s, struct store
 
 static int wrap(const struct args *a, struct volume_config *v, const struct data_key *key, const struct super *s)
 {
+	struct diverged_sink *aside = NULL;
 	struct store *memory, *wrapped;
 	int r = open_memory(a, s, &memory);
 
 	if (r < 0)
 		return r;
-	r = crypt_store_new(v->fs.store, memory, STAGING_BYTES, key, &wrapped);
+	r = diverged_crypt_new(v->fs.diverged, key, &aside);
+	if (r == 0)
+		v->fs.diverged = aside;
+	if (r == 0)
+		r = crypt_store_new(v->fs.store, memory, STAGING_BYTES, key, &wrapped);
 	if (r < 0) {
 		store_close(memory);
 		complain("%s: %s", v->dir, strerror(-r));

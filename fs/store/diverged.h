@@ -17,6 +17,7 @@
 
 #define DIVERGED_ID_MAX 64u
 
+struct data_key;
 struct diverged_sink;
 struct diverged_ops {
 	/* Begins the tail `id`, a file name; -EEXIST when there is one. */
@@ -50,6 +51,6 @@ MUST_CHECK int diverged_list(const char *dir, struct buf *out);
  * Makes the directory `to` (-EEXIST) with the tail as a tree to look at: tree/PATH the files that had data, links and
  * directories that only this node had, at their old paths; unnamed/INO those whose path is not known; changes.jsonl all rows.
  * Files are sparse and hold what the tail kept.  Owner and mode are those of the caller: the rows say what they were.
- * -ENOENT no such tail; -EINVAL an id that is no name.
+ * `key`: of an encrypted volume, else NULL.  -ENOENT no such tail; -EINVAL an id that is no name.
  */
-MUST_CHECK int diverged_export(const char *dir, const char *id, const char *to);
+MUST_CHECK int diverged_export(const char *dir, const char *id, const char *to, const struct data_key *key);

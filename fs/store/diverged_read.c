@@ -18,10 +18,12 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "fs/store/crypt/diverged_crypt.h"
 #include "fs/store/diverged.h"
 
 #define DIR_FLAGS  (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define COPY_BYTES (256 * KIB)
+#define BLOCK      4096
 
 static bool id_ok(const char *id)
 {
@@ -142,7 +144,9 @@ struct export
 {
 	int files, tree, unnamed; /* directories: of the tail; of what is made */
 	FILE *rows, *changes;
-	uint64_t last_ino; /* its data was copied last */
+	uint64_t last_ino;          /* its data was copied last */
+	struct diverged_keys *keys; /* NULL: it is not encrypted */
+	struct buf opened;          /* the row at hand, of one that is */
 };
 
 static int from_hex(char c)
@@ -233,14 +237,20 @@ static int make(struct export *x, json_t *o, int (*fn)(struct export *x, json_t 
 	return r == -EEXIST ? 0 : r;
 }
 
-static int copy_range(int from, int to, off_t at, off_t end, void *room)
+/* Both are whole sectors.  One that a crash cut off at the end of an encrypted file cannot be opened and is left out. */
+static int copy_range(struct export *x, uint64_t ino, int from, int to, off_t at, off_t end, void *room)
 {
 	while (at < end) {
 		ssize_t n = pread(from, room, min_u64(COPY_BYTES, (uint64_t)(end - at)), at);
 		if (n < 0)
 			return -errno;
+		if (x->keys)
+			n -= n % BLOCK;
 		if (n == 0)
 			return 0;
+		int r = x->keys ? diverged_open_data(x->keys, ino, (uint64_t)at, room, (size_t)n) : 0;
+		if (r < 0)
+			return r;
 		if (pwrite(to, room, (size_t)n, at) != n)
 			return errno ? -errno : -ENOSPC;
 		at += n;
@@ -248,7 +258,7 @@ static int copy_range(int from, int to, off_t at, off_t end, void *room)
 	return 0;
 }
 
-static int copy_sparse(int from, int to)
+static int copy_sparse(struct export *x, uint64_t ino, int from, int to)
 {
 	CLEANUP_FREE void *room = malloc(COPY_BYTES);
 	off_t end = lseek(from, 0, SEEK_END);
@@ -259,7 +269,8 @@ static int copy_sparse(int from, int to)
 
 		if (data < 0 && errno == ENXIO)
 			break;
-		r = copy_range(from, to, data < 0 ? at : data, hole, room);
+		r = copy_range(x, ino, from, to, (data < 0 ? at : data) / BLOCK * BLOCK, (hole + BLOCK - 1) / BLOCK * BLOCK,
+			       room);
 		at = hole;
 	}
 	return r;
@@ -277,12 +288,14 @@ static int make_data(struct export *x, json_t *o, int dir, const char *name)
 {
 	char number[32];
 
-	snprintf(number, sizeof(number), "%llu", (unsigned long long)get_int(o, "ino"));
+	const uint64_t ino = get_int(o, "ino");
+
+	snprintf(number, sizeof(number), "%llu", (unsigned long long)ino);
 	CLEANUP_FD int from = openat(x->files, number, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (from < 0)
 		return errno == ENOENT ? 0 : -errno;
 	CLEANUP_FD int to = openat(dir, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	int r = to < 0 ? -errno : copy_sparse(from, to);
+	int r = to < 0 ? -errno : copy_sparse(x, ino, from, to);
 	return r < 0 ? r : set_size(to, o);
 }
 
@@ -348,6 +361,17 @@ static int export_link(struct export *x, json_t *o, const char *table)
 	return strcmp(table, "L") == 0 ? make(x, o, make_link) : 0;
 }
 
+/* A line as it was put in; one that a crash cut off is none. */
+static json_t *load_row(struct export *x, struct slice line)
+{
+	if (x->keys) {
+		if (diverged_open_line(x->keys, line, &x->opened) < 0)
+			return NULL;
+		line = (struct slice){x->opened.p, x->opened.len};
+	}
+	return json_loadb(line.p, line.len, JSON_ALLOW_NUL, NULL);
+}
+
 static int each_row(struct export *x, int (*fn)(struct export *x, json_t *o, const char *table))
 {
 	CLEANUP_FREE char *line = NULL;
@@ -357,7 +381,7 @@ static int each_row(struct export *x, int (*fn)(struct export *x, json_t *o, con
 
 	rewind(x->rows);
 	while (r == 0 && (n = getline(&line, &cap, x->rows)) > 0) {
-		json_t *o = json_loadb(line, (size_t)n, JSON_ALLOW_NUL, NULL);
+		json_t *o = load_row(x, (struct slice){line, (size_t)n - (line[n - 1] == '\n')});
 		const char *table = json_string_value(json_object_get(o, "table"));
 
 		if (table)
@@ -409,7 +433,7 @@ static int open_changes(int at, FILE **ret)
 	return r;
 }
 
-int diverged_export(const char *dir, const char *id, const char *to)
+int diverged_export(const char *dir, const char *id, const char *to, const struct data_key *key)
 {
 	CLEANUP_FD int all = -1, tail = -1, files = -1, out = -1, tree = -1, unnamed = -1;
 	struct export x = {0};
@@ -419,6 +443,8 @@ int diverged_export(const char *dir, const char *id, const char *to)
 	int r = open_all(dir, &all);
 	if (r == 0)
 		r = open_tail(all, id, &tail);
+	if (r == 0 && key)
+		r = diverged_keys_new(key, id, &x.keys);
 	if (r < 0)
 		return r;
 	files = openat(tail, "files", DIR_FLAGS);
@@ -436,6 +462,8 @@ int diverged_export(const char *dir, const char *id, const char *to)
 	x.unnamed = unnamed;
 	if (r == 0)
 		r = export_all(&x);
+	diverged_keys_free(x.keys);
+	buf_free(&x.opened);
 	if (x.rows)
 		fclose(x.rows);
 	if (x.changes && fclose(x.changes) == EOF && r == 0)

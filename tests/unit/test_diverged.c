@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "fs/core/index.h"
+#include "fs/store/crypt/diverged_crypt.h"
 #include "fs/store/diverged.h"
 #include "tests/unit/pull.h"
 #include "tests/unit/tempdir.h"
@@ -20,7 +21,10 @@ static const struct fs_cred root = {.uid = 0};
 
 struct place {
 	char dir[256], out[300];
+	const struct data_key *key; /* NULL: it is not encrypted */
 };
+
+static const struct data_key some_key = {.mode = ENCRYPTION_XTS, .bytes = {1, 2, 3}};
 
 static int place_make(void **state)
 {
@@ -30,6 +34,14 @@ static int place_make(void **state)
 	snprintf(p->out, sizeof(p->out), "%s/out", p->dir);
 	*state = p;
 	return 0;
+}
+
+static int place_make_encrypted(void **state)
+{
+	int r = place_make(state);
+
+	((struct place *)*state)->key = &some_key;
+	return r;
 }
 
 static int place_remove(void **state)
@@ -169,6 +181,8 @@ static void resync_keeping(struct place *p, struct sim_run *leader, struct sim_r
 	struct diverged_sink *sink;
 
 	assert_int_equal(diverged_dir_new(p->dir, &sink), 0);
+	if (p->key)
+		assert_int_equal(diverged_crypt_new(sink, p->key, &sink), 0);
 	node_lead(leader, 1, SIM_TREE, 0);
 	node_lead(follower, 1, SIM_TREE, 0);
 	uint64_t both = common_past(leader->fs);
@@ -202,7 +216,7 @@ static void what_only_this_node_had_is_a_tree_again(void **state)
 	assert_int_equal(number(tails, 0, "lost_bytes"), 0);
 	assert_int_equal(number(tails, 0, "node_id"), 1);
 
-	assert_int_equal(diverged_export(p->dir, id, p->out), 0);
+	assert_int_equal(diverged_export(p->dir, id, p->out, p->key), 0);
 	char *both = read_file(p, "tree/e/both", &len);
 	assert_int_equal(len, BYTES);
 	assert_true(all_are(both, 0, 2 * BLOCK_SIZE, 0) && all_are(both, 2 * BLOCK_SIZE, 3 * BLOCK_SIZE, 'f'));
@@ -228,6 +242,48 @@ static void what_only_this_node_had_is_a_tree_again(void **state)
 	free(rows);
 	free(mine);
 	free(both);
+	json_decref(tails);
+	sim_free(&follower);
+	sim_free(&leader);
+}
+
+/* Nor with a key that is not the right one. */
+static void nothing_of_an_encrypted_tail_is_seen(void **state)
+{
+	static const char *const words[] = {"mine", "alone", "both", "nowhere", "table", "fffe", "mmmmmmmm", "ffffffff"};
+	struct data_key other = some_key;
+	struct place *p = *state;
+	struct sim_run leader, follower;
+	char file[600];
+	size_t len;
+
+	resync_keeping(p, &leader, &follower);
+	json_t *tails = list(p);
+	const char *id = json_string_value(json_object_get(json_array_get(tails, 0), "id"));
+	other.bytes[0] ^= 1;
+	assert_int_equal(diverged_export(p->dir, id, p->out, &other), 0);
+	char *rows = read_file(p, "changes.jsonl", &len);
+	assert_int_equal(len, 0);
+	free(rows);
+	snprintf(p->out, sizeof(p->out), "%s/diverged", p->dir);
+	snprintf(file, sizeof(file), "%s/rows.jsonl", id);
+	rows = read_file(p, file, &len);
+	assert_true(len > 100);
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		assert_null(memmem(rows, len, words[i], strlen(words[i])));
+	free(rows);
+	unsigned n_files = 0;
+	for (unsigned ino = 1; ino < 100; ino++) {
+		snprintf(file, sizeof(file), "%s/files/%u", id, ino);
+		if (mode_of(p, file) == 0)
+			continue;
+		char *data = read_file(p, file, &len);
+		for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+			assert_null(memmem(data, len, words[i], strlen(words[i])));
+		free(data);
+		n_files++;
+	}
+	assert_int_equal(n_files, 2);
 	json_decref(tails);
 	sim_free(&follower);
 	sim_free(&leader);
@@ -293,7 +349,7 @@ static void a_symbolic_link_in_its_place_is_refused(void **state)
 	assert_int_equal(s->ops->open(s, "one"), -ENOTDIR);
 	diverged_free(s);
 	assert_int_equal(diverged_list(p->dir, &text), -ENOTDIR);
-	assert_int_equal(diverged_export(p->dir, "one", p->out), -ENOTDIR);
+	assert_int_equal(diverged_export(p->dir, "one", p->out, p->key), -ENOTDIR);
 	snprintf(p->out, sizeof(p->out), "%s/elsewhere", p->dir);
 	assert_int_equal(mode_of(p, "one"), 0);
 }
@@ -305,17 +361,17 @@ static void what_is_not_there_is_said(void **state)
 
 	assert_int_equal(json_array_size(tails), 0);
 	json_decref(tails);
-	assert_int_equal(diverged_export(p->dir, "one", p->out), -ENOENT);
+	assert_int_equal(diverged_export(p->dir, "one", p->out, p->key), -ENOENT);
 	make_host_dir(p, "diverged");
-	assert_int_equal(diverged_export(p->dir, "one", p->out), -ENOENT);
-	assert_int_equal(diverged_export(p->dir, "..", p->out), -EINVAL);
-	assert_int_equal(diverged_export(p->dir, "a/b", p->out), -EINVAL);
-	assert_int_equal(diverged_export(p->dir, "", p->out), -EINVAL);
+	assert_int_equal(diverged_export(p->dir, "one", p->out, p->key), -ENOENT);
+	assert_int_equal(diverged_export(p->dir, "..", p->out, p->key), -EINVAL);
+	assert_int_equal(diverged_export(p->dir, "a/b", p->out, p->key), -EINVAL);
+	assert_int_equal(diverged_export(p->dir, "", p->out, p->key), -EINVAL);
 	make_host_dir(p, "diverged/one");
 	make_host_dir(p, "diverged/one/files");
 	write_host(p, "diverged/one/rows.jsonl", "");
 	make_host_dir(p, "out");
-	assert_int_equal(diverged_export(p->dir, "one", p->out), -EEXIST);
+	assert_int_equal(diverged_export(p->dir, "one", p->out, p->key), -EEXIST);
 }
 
 /* ---- rows that somebody tampered with, or a crash tore ---- */
@@ -347,7 +403,7 @@ static void no_path_leads_out_of_the_tree(void **state)
 		   "{\"table\":\"I\",\"ino\":21,\"gone\":true,\"mode\":\"100644\",\"size\":4,\"path\":\"/up/escaped\"}\n"
 		   "{\"table\":\"I\",\"ino\":22,\"gone\":true,\"mode\":\"040755\",\"path\":\"/file\"}\n"
 		   "[]\n17\n{\"table\":7}\nnot json\n{\"table\":\"E\",\"ino\":1");
-	assert_int_equal(diverged_export(p->dir, "one", p->out), 0);
+	assert_int_equal(diverged_export(p->dir, "one", p->out, p->key), 0);
 	for (int ino = 10; ino < 18; ino++) {
 		char name[64];
 
@@ -371,6 +427,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(what_only_this_node_had_is_a_tree_again, place_make, place_remove),
+	    cmocka_unit_test_setup_teardown(what_only_this_node_had_is_a_tree_again, place_make_encrypted, place_remove),
+	    cmocka_unit_test_setup_teardown(nothing_of_an_encrypted_tail_is_seen, place_make_encrypted, place_remove),
 	    cmocka_unit_test_setup_teardown(files_are_private, place_make, place_remove),
 	    cmocka_unit_test_setup_teardown(tails_of_one_second_have_names_of_their_own, place_make, place_remove),
 	    cmocka_unit_test_setup_teardown(a_symbolic_link_in_its_place_is_refused, place_make, place_remove),

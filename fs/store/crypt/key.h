@@ -6,7 +6,7 @@
  *     "clawfs xts NAME"       the file NAME of the store: AES-256-XTS, 64 bytes
  *     "clawfs index names"    names in keys of the index: AES-256-SIV, 64 bytes
  *     "clawfs index values"   values of the index: AES-256-SIV, 64 bytes
- *     "clawfs diverged"       lines kept in diverged/: AES-256-SIV, 64 bytes
+ *     "clawfs diverged rows"  lines kept in diverged/: AES-256-SIV, 64 bytes
  * So the same bytes at the same place of two files, or of two nodes, are different on disk.
  *
  * Ownership: the caller wipes what it was given (key_wipe()).  Threads: no state.  Errors: -ENOMEM, -EIO when the cryptographic
