@@ -303,6 +303,34 @@ static void nothing_of_names_and_values_is_seen_below(void **state)
 	pair_close(&p);
 }
 
+/* It needs neither the index it was taken of nor what wraps that. */
+static void a_snapshot_is_read_with_the_same_key(void **state)
+{
+	const struct slice k = {"D1234567\1name", 13};
+	uint8_t got[16];
+	size_t len;
+	struct pair p;
+	struct kv *snapshot;
+
+	(void)state;
+	pair_open(&p, 0, 1);
+	put(p.sealed, k.p, k.len, "then", 4);
+	assert_int_equal(p.sealed->ops->freeze(p.sealed), 0);
+	assert_int_equal(p.sealed->ops->flush_frozen(p.sealed), 0);
+	assert_int_equal(p.sealed->ops->snapshot_create(p.sealed, 5), 0);
+	put(p.sealed, k.p, k.len, "now!", 4);
+	assert_int_equal(p.sealed->ops->snapshot_open(p.sealed, 6, &snapshot), -ENOENT);
+	assert_int_equal(p.sealed->ops->snapshot_open(p.sealed, 5, &snapshot), 0);
+	kv_close(p.sealed);
+	assert_int_equal(kv_get(snapshot, k, got, sizeof(got), &len), 0);
+	assert_int_equal(len, 4);
+	assert_memory_equal(got, "then", 4);
+	kv_close(snapshot);
+	kv_close(p.plain);
+	kv_disk_free(p.plain_disk);
+	kv_disk_free(p.below_disk);
+}
+
 static void limits_are_those_of_the_header(void **state)
 {
 	uint8_t *value = calloc(1, 70001), k[301] = {'D'};
@@ -334,6 +362,7 @@ int main(void)
 	    cmocka_unit_test(a_bit_that_was_changed_is_refused_in_value_and_name),
 	    cmocka_unit_test(rows_that_changed_places_are_refused),
 	    cmocka_unit_test(nothing_of_names_and_values_is_seen_below),
+	    cmocka_unit_test(a_snapshot_is_read_with_the_same_key),
 	    cmocka_unit_test(limits_are_those_of_the_header),
 	};
 

@@ -148,6 +148,42 @@ static void crypt_describe(struct kv *kv, struct buf *out)
 	buf_printf(out, ", encrypted");
 }
 
+/* A snapshot below holds sealed rows: it is one of this index. */
+static int crypt_snapshot_create(struct kv *kv, uint64_t id)
+{
+	struct kv *inner = to_crypt_kv(kv)->inner;
+
+	return inner->ops->snapshot_create(inner, id);
+}
+
+static int crypt_snapshot_remove(struct kv *kv, uint64_t id)
+{
+	struct kv *inner = to_crypt_kv(kv)->inner;
+
+	return inner->ops->snapshot_remove(inner, id);
+}
+
+static int crypt_snapshot_open(struct kv *base, uint64_t id, struct kv **ret_kv)
+{
+	struct crypt_kv *kv = to_crypt_kv(base);
+	struct kv *snapshot;
+	int r = kv->inner->ops->snapshot_open(kv->inner, id, &snapshot);
+
+	if (r < 0)
+		return r;
+	r = kv_crypt_new(snapshot, &kv->key, kv->window, ret_kv);
+	if (r < 0)
+		kv_close(snapshot);
+	return r;
+}
+
+static int crypt_snapshot_each(struct kv *kv, int (*fn)(void *ctx, uint64_t id), void *ctx)
+{
+	struct kv *inner = to_crypt_kv(kv)->inner;
+
+	return inner->ops->snapshot_each(inner, fn, ctx);
+}
+
 static void crypt_close(struct kv *base)
 {
 	struct crypt_kv *kv = to_crypt_kv(base);
@@ -155,6 +191,7 @@ static void crypt_close(struct kv *base)
 	kv_close(kv->inner);
 	siv_free(kv->names);
 	siv_free(kv->values);
+	data_key_wipe(&kv->key);
 	free(kv);
 }
 
@@ -173,6 +210,10 @@ static const struct kv_ops crypt_ops = {
     .flush_frozen = crypt_flush_frozen,
     .memory_bytes = crypt_memory_bytes,
     .describe = crypt_describe,
+    .snapshot_create = crypt_snapshot_create,
+    .snapshot_remove = crypt_snapshot_remove,
+    .snapshot_open = crypt_snapshot_open,
+    .snapshot_each = crypt_snapshot_each,
     .close = crypt_close,
 };
 
@@ -202,6 +243,7 @@ int kv_crypt_new(struct kv *inner, const struct data_key *key, size_t window, st
 	}
 	kv->base.ops = &crypt_ops;
 	kv->inner = inner;
+	kv->key = *key;
 	kv->window = window ? window : KV_CRYPT_WINDOW;
 	*ret_kv = &kv->base;
 	return 0;

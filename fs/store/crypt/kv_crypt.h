@@ -12,6 +12,8 @@
  * as many at a time as fit into KV_CRYPT_WINDOW bytes: for a directory with more it goes through the directory once for each
  * window.  (Only resync, fsck and dump walk through names.  Directories are read by table C.)
  *
+ * Snapshots hold sealed rows, and are opened with the same key.
+ *
  * Ownership: owns the index below.  Threads: as kv.h.  Errors: as kv.h; keys of up to 284 bytes, values of up to 69,984.
  */
 #pragma once

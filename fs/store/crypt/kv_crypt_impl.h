@@ -16,6 +16,7 @@ struct crypt_kv {
 	struct kv *inner;
 	struct siv *names, *values;
 	size_t window;
+	struct data_key key; /* for snapshots, which outlive this */
 	atomic_bool logged;
 };
 
