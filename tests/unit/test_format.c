@@ -12,6 +12,7 @@
 #include "fs/core/leaf.h"
 #include "fs/core/tier/usage_format.h"
 #include "fs/store/arena.h"
+#include "fs/store/crypt/keys_format.h"
 #include "fs/store/super_format.h"
 #include "journal/journal_format.h"
 #include "journal/record.h"
@@ -25,6 +26,12 @@ static struct layout layouts[] = {
 #undef S
 #define S usage_entry
 	STRUCT(usage_entry, M(S, store), M(S, month), M(S, requests), M(S, bytes_in), M(S, bytes_out), M(S, by_kind)),
+#undef S
+#define S keys_block
+	STRUCT(keys_block, M(S, magic), M(S, version), M(S, mode), M(S, volume), M(S, generation), M(S, slot), M(S, zero), M(S, crc)),
+#undef S
+#define S key_slot
+	STRUCT(key_slot, M(S, kind), M(S, log2_n), M(S, r), M(S, p), M(S, salt), M(S, created_ns), M(S, name), M(S, sealed), M(S, tag), M(S, zero)),
 #undef S
 #define S batch_header
 	STRUCT(batch_header, M(S, magic), M(S, version), M(S, flags), M(S, n_records), M(S, volume), M(S, epoch), M(S, incarnation),
@@ -148,6 +155,7 @@ static struct constant constants[] = {
 	CONSTANT(BATCH_MAGIC), CONSTANT(STAGING_MAGIC), CONSTANT(JOURNAL_FORMAT_VERSION), CONSTANT(BATCH_PAYLOAD_MAX_BLOCKS),
 	CONSTANT(BATCH_LOGICAL_MAX_BYTES), CONSTANT(BATCH_LOCAL_MAX_BYTES),
 	CONSTANT(SUPER_MAGIC), CONSTANT(SUPER_BYTES), CONSTANT(SUPER_FORMAT_VERSION), CONSTANT(SUPER_TIERED), CONSTANT(SUPER_SNAPSHOTS),
+	CONSTANT(SUPER_ENCRYPTED), CONSTANT(KEYS_MAGIC), CONSTANT(KEYS_VERSION), CONSTANT(KEYS_SLOTS), CONSTANT(KEYS_COPIES),
 	CONSTANT(SUPER_CLEAN),
 	CONSTANT(SUPER_FOLLOWER), CONSTANT(SUPER_RESYNCING), CONSTANT(SUPER_SAVE), CONSTANT(SUPER_DIFFERS),
 	CONSTANT(ANCHOR_MAGIC), CONSTANT(INDEX_KEY_MAX), CONSTANT(LEAF_SLOTS), CONSTANT(LEAF_BYTES_MAX),
