@@ -44,6 +44,35 @@ void batch_header_make(struct batch_header *ret, const uint8_t volume[16], const
 	ret->crc = le32_make(crc32c(0, ret, HEADER_CRC_BYTES));
 }
 
+int batch_sign(const struct batch_signer *signer, const struct iovec *iov, int n)
+{
+	struct batch_header *h = iov[0].iov_base;
+	uint8_t mac[BATCH_MAC_BYTES];
+	int r = signer->sign(signer->ctx, iov, n, mac);
+
+	if (r < 0)
+		return r;
+	memcpy(h->mac, mac, sizeof(h->mac));
+	h->crc = le32_make(crc32c(0, h, HEADER_CRC_BYTES));
+	return 0;
+}
+
+int batch_check_signature(const struct batch_signer *signer, const uint8_t *p, const struct batch_info *info)
+{
+	uint8_t mac[BATCH_MAC_BYTES], differs = 0;
+	struct batch_header h;
+
+	memcpy(&h, p, sizeof(h));
+	memset(h.mac, 0, sizeof(h.mac));
+	h.crc = le32_make(crc32c(0, &h, HEADER_CRC_BYTES));
+	const struct iovec iov[] = {{&h, sizeof(h)},
+				    {(void *)(uintptr_t)(p + sizeof(h)), (size_t)(batch_blocks(&info->n) - 1) * BLOCK_SIZE}};
+	int r = signer->sign(signer->ctx, iov, 2, mac);
+	for (size_t i = 0; i < sizeof(mac); i++) /* all of them, whatever the first ones are */
+		differs |= (uint8_t)(mac[i] ^ ((const struct batch_header *)(const void *)p)->mac[i]);
+	return r < 0 ? r : differs ? -EBADMSG : 0;
+}
+
 static bool counts_ok(const struct batch_counts *n)
 {
 	return n->n_records >= 1 && n->n_payload <= BATCH_PAYLOAD_MAX_BLOCKS && n->logical_bytes <= BATCH_LOGICAL_MAX_BYTES &&

@@ -34,6 +34,18 @@ struct batch_info {
 
 void batch_header_make(struct batch_header *ret, const uint8_t volume[16], const struct batch_info *info);
 
+#define BATCH_MAC_BYTES 32u
+
+/* Signs batches: a keyed hash over all bytes of one, with zeros for `mac` in its header and the `crc` that goes with these. */
+struct batch_signer {
+	int (*sign)(void *ctx, const struct iovec *iov, int n, uint8_t ret_mac[BATCH_MAC_BYTES]); /* NULL: they are not signed */
+	void *ctx;
+};
+/* `iov` is the whole batch, its header first, as batch_header_make() made it; signs it in place.  Errors: those of the signer. */
+MUST_CHECK int batch_sign(const struct batch_signer *signer, const struct iovec *iov, int n);
+/* A batch that batch_verify() let through, at p: -EBADMSG when it was not signed so. */
+MUST_CHECK int batch_check_signature(const struct batch_signer *signer, const uint8_t *p, const struct batch_info *info);
+
 /* The checks a header can be put to alone; `pos` in it is for the caller to compare.  -EBADMSG when it is none. */
 MUST_CHECK int batch_header_check(const struct batch_header *h, const uint8_t volume[16], struct batch_info *ret);
 

@@ -45,7 +45,7 @@ struct sealed {
 /* What went wrong, for admins; `segment` names the file of a batch write. */
 struct failure {
 	int error;
-	bool in_write;
+	bool in_signing, in_write; /* how far it came: the flush of data is first */
 	uint32_t segment;
 };
 
@@ -213,6 +213,11 @@ static void write_sealed(struct journal *j, struct sealed *b, struct failure *re
 		b->info.time_ns = clock_real_ns(j->config.clock);
 	batch_header_make(b->staging->header, j->config.volume, &b->info);
 	staging_gather(&b->view, b->staging, j->scratch, iov);
+	ret->in_signing = true;
+	if (j->config.signer.sign)
+		ret->error = batch_sign(&j->config.signer, iov, STAGING_IOV);
+	if (ret->error)
+		return;
 	ret->in_write = true;
 	ret->error = ring_write(&j->ring, iov, STAGING_IOV, b->info.pos,
 				hooks->sabotage & JOURNAL_SABOTAGE_NOT_DURABLE ? 0 : DISK_DURABLE, &ret->segment);
@@ -226,6 +231,9 @@ static void fail_locked(struct journal *j, const struct sealed *b, const struct 
 		snprintf(j->failure, sizeof(j->failure),
 			 "journal: write of batch %llu at position %llu to journal/seg.%04u failed: %s",
 			 (unsigned long long)b->info.seq, (unsigned long long)b->info.pos, f->segment, strerror(-f->error));
+	else if (f->in_signing)
+		snprintf(j->failure, sizeof(j->failure), "journal: signing batch %llu failed: %s",
+			 (unsigned long long)b->info.seq, strerror(-f->error));
 	else
 		snprintf(j->failure, sizeof(j->failure), "journal: flush of file data before batch %llu failed: %s",
 			 (unsigned long long)b->info.seq, strerror(-f->error));

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/disk.h"
+#include "journal/batch.h"
 #include "journal/record.h"
 
 struct journal;
@@ -59,6 +60,7 @@ struct journal_config {
 	struct journal_geometry geometry;
 	struct journal_cut cut;
 	struct journal_hooks hooks;
+	struct batch_signer signer;
 	/* A follower: batches come whole from elsewhere (ship.h), so recovery takes a staged batch whole or not at all. */
 	bool whole_batches;
 	uint32_t n_writers;                /* most threads that append at once: sets the ring's margin */

@@ -44,7 +44,8 @@ struct batch_header {
 	le32 logical_bytes;
 	le32 local_bytes;
 	le32 local_crc;
-	uint8_t zero[3972];
+	uint8_t mac[32];     /* of an encrypted volume in aead mode: signs the batch; else zeros */
+	uint8_t zero[3940];
 	le32 crc;            /* CRC-32C of the block up to here */
 };
 _Static_assert(sizeof(struct batch_header) == BLOCK_SIZE, "a batch header is one block");

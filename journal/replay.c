@@ -172,7 +172,13 @@ static int next_batch(struct replay *rp, struct batch_info *ret_info, struct bat
 		return end_of_ring(rp);
 	if (r)
 		return unreadable(rp, r);
-	return batch_verify(p, ret_info, ret_view) ? end_of_ring(rp) : 1;
+	if (batch_verify(p, ret_info, ret_view))
+		return end_of_ring(rp);
+	const struct batch_signer *signer = &rp->journal->config.signer;
+	r = signer->sign ? batch_check_signature(signer, p, ret_info) : 0;
+	if (r == -EBADMSG) /* each of its checksums is right: no crash leaves that */
+		return damaged(rp, r, "was not signed with the key of this volume: somebody changed it");
+	return r ? r : 1;
 }
 
 /* Hands the records of a batch that was checked before to the callbacks. */

@@ -194,6 +194,7 @@ struct volume_config {
 	char *dir; /* absolute; owned */
 	uint64_t cache_bytes;
 	struct data_key key; /* of an encrypted one; wiped by volume_close() */
+	struct batch_mac *mac; /* in aead mode */
 	struct fs_config fs; /* fs.diverged is owned here, and outlives the mounted volume */
 };
 /*

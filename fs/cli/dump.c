@@ -388,6 +388,7 @@ static int dump_journal(const struct args *a, struct volume_config *v)
 	    .epoch = s.epoch,
 	    .incarnation = s.incarnation,
 	    .geometry = {.n_segments = s.journal_segments, .segment_blocks = s.journal_segment_kib * KIB / BLOCK_SIZE},
+	    .signer = v->fs.signer,
 	    .n_writers = 1,
 	};
 	memcpy(config.volume, s.volume, sizeof(config.volume));

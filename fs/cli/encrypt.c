@@ -23,6 +23,7 @@
 #include <sys/vfs.h>
 
 #include "fs/cli/secret.h"
+#include "fs/store/crypt/batch_mac.h"
 #include "fs/store/crypt/crypt_store.h"
 #include "fs/store/crypt/diverged_crypt.h"
 #include "fs/store/crypt/kv_crypt.h"
@@ -204,6 +205,8 @@ static int wrap(const struct args *a, struct volume_config *v, const struct data
 	r = diverged_crypt_new(v->fs.diverged, key, &aside);
 	if (r == 0)
 		v->fs.diverged = aside;
+	if (r == 0 && key->mode == ENCRYPTION_AEAD)
+		r = batch_mac_new(key, &v->mac);
 	if (r == 0)
 		r = crypt_store_new(v->fs.store, memory, STAGING_BYTES, key, &wrapped);
 	if (r < 0) {
@@ -213,6 +216,8 @@ static int wrap(const struct args *a, struct volume_config *v, const struct data
 	}
 	v->fs.store = wrapped;
 	v->fs.encryption = key->mode;
+	if (v->mac)
+		v->fs.signer = (struct batch_signer){.sign = batch_mac_sign, .ctx = v->mac};
 	v->key = *key;
 	/* A core would be the keys on a disk. */
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
@@ -273,7 +278,7 @@ int format_encryption(const struct args *a, enum encryption *ret)
 		return -EINVAL;
 	}
 	if (encryption_parse(a->encrypt, ret) < 0 || *ret == ENCRYPTION_NONE) {
-		complain("--encrypt=%s: must be xts", a->encrypt);
+		complain("--encrypt=%s: must be xts or aead", a->encrypt);
 		return -EINVAL;
 	}
 	return 0;

@@ -115,7 +115,7 @@ static bool has_peers(const char *dir)
 }
 
 /* The limit follows from how many files the volume can have. */
-static void allow_descriptors(const struct args *a, const char *dir)
+static void allow_descriptors(const struct args *a, const char *dir, enum encryption encryption)
 {
 	const uint64_t spare = DESCRIPTORS_SPARE + (a->listen || has_peers(dir) ? DESCRIPTORS_PEERS : 0);
 	struct super copy[2];
@@ -127,7 +127,8 @@ static void allow_descriptors(const struct args *a, const char *dir)
 	const struct super *s = volume_newest(copy, valid);
 	uint64_t most =
 	    min_u64(host.f_blocks * host.f_frsize, s->max_blocks == UINT64_MAX ? UINT64_MAX : s->max_blocks * BLOCK_SIZE);
-	process_need_files(s->journal_segments + div_round_up(most, max_u64(s->chunk_kib * KIB, MIB)) + spare);
+	const unsigned files = encryption == ENCRYPTION_AEAD ? 2 : 1; /* a chunk */
+	process_need_files(s->journal_segments + files * div_round_up(most, max_u64(s->chunk_kib * KIB, MIB)) + spare);
 }
 
 static int catch_signals(void)
@@ -347,7 +348,7 @@ static int open_and_run(const struct args *a, struct serving *s)
 		volume_close(&v);
 		return not_mounted(s);
 	}
-	allow_descriptors(a, s->dir);
+	allow_descriptors(a, s->dir, v.fs.encryption);
 	config_set(a, &v.fs);
 	v.fs.object_store_ctx = v.dir;
 	r = fs_open(&v.fs, &fs);

@@ -64,7 +64,7 @@ static const struct option_row rows[] = {
     {FORMATTING, "force", 0, KIND_FLAG, AT(force), NULL, 0, 0, "format over a volume; needs --confirm"},
     {FORMATTING, "confirm", 0, KIND_TEXT, AT(confirm), "WORD", 0, 64, "with --force: the word destroy"},
 
-    {FORMATTING, "encrypt", 0, KIND_TEXT, AT(encrypt), "MODE", 0, 16, "xts: what is stored is encrypted; needs --key"},
+    {FORMATTING, "encrypt", 0, KIND_TEXT, AT(encrypt), "MODE", 0, 16, "xts: what is stored is encrypted; aead: and signed; needs --key"},
     {FORMATTING | VERB_FSCK | VERB_DUMP | VERB_DIVERGED_EXPORT | MOUNTING | KEYS, "key", 0, KIND_TEXT, AT(key), "WHERE", 0,
      PATH_MAX, "of an encrypted volume: FILE, command:CMD, passphrase:FILE or ask"},
     {VERB_KEY_ADD | VERB_KEY_CHANGE, "new-key", 0, KIND_TEXT, AT(new_key), "WHERE", 0, PATH_MAX,

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "fs/store/crypt/batch_mac.h"
 #include "fs/store/diverged.h"
 #include "fs/store/super_format.h"
 
@@ -100,6 +101,7 @@ void volume_close(struct volume_config *v)
 {
 	v->fs.store = store_close(v->fs.store);
 	v->fs.diverged = diverged_free(v->fs.diverged);
+	v->mac = batch_mac_free(v->mac);
 	data_key_wipe(&v->key);
 	free(v->dir);
 	v->dir = NULL;

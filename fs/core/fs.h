@@ -44,6 +44,7 @@ enum fs_audit { FS_AUDIT_OFF, FS_AUDIT_ADMIN, FS_AUDIT_CHANGES };
 struct fs_config {
 	struct store *store;        /* owned from a successful fs_open on */
 	enum encryption encryption; /* what `store` and the kv do to what they are given; the superblock must say the same */
+	struct batch_signer signer; /* of the journal, with an encryption that signs */
 	const char *source;         /* what admins call it, for status ("source"); borrowed, may be NULL */
 	/* Opens (or, for format, creates) the index; the product gives RocksDB below the store, the simulator its own. */
 	int (*kv_open)(void *ctx, bool create, struct kv **ret_kv);

@@ -436,6 +436,7 @@ static int open_journal(struct fs *fs)
 		      .failed = journal_failed_hook,
 		      .durable = replica_durable,
 		      .sabotage = fs->config.sabotage & FS_SABOTAGE_R1_SKIP_FLUSH ? JOURNAL_SABOTAGE_SKIP_FLUSH_DATA : 0},
+	    .signer = fs->config.signer,
 	    .whole_batches = fs->super.follower,
 	    .n_writers = fs->config.n_workers + 2,
 	};

@@ -70,9 +70,11 @@ static void report(struct sim *s, const char *where, const char *why)
 	if (s->o->expect_failure && !s->o->trace)
 		return;
 	printf("FAILED clawfs-sim%s --seed %llu --profile %s --ops %llu --generation %llu --cut %llu --variant %s: %s: %s\n",
-	       sim_next_key ? " --encrypted" : "", (unsigned long long)s->run.seed, sim_profile_name(s->run.profile),
-	       (unsigned long long)s->o->n_ops, (unsigned long long)s->generation, (unsigned long long)s->cut,
-	       simcut_variant_name(s->variant), where, why);
+	       sim_next_tags  ? " --encrypted=aead"
+	       : sim_next_key ? " --encrypted"
+			      : "",
+	       (unsigned long long)s->run.seed, sim_profile_name(s->run.profile), (unsigned long long)s->o->n_ops,
+	       (unsigned long long)s->generation, (unsigned long long)s->cut, simcut_variant_name(s->variant), where, why);
 	fflush(stdout);
 }
 
@@ -150,7 +152,8 @@ static bool cut_recovery(struct sim *s, const struct sim_image *image, size_t lo
 		size_t step;
 
 		simcut_advance(c, k);
-		struct sim_image again = {.store = simcut_image(c, v, rng, false), .key = image->key};
+		struct sim_image again = {
+		    .store = simcut_image(c, v, rng, false), .key = image->key, .with_tags = image->with_tags};
 		again.index = kv_disk_at(image->index, k, again.store);
 		int r = sim_open_image(&s->run, &again, &fs);
 		snprintf(where, sizeof(where), "recovery cut at its event %llu, %s", (unsigned long long)k,
@@ -397,9 +400,11 @@ static void reap_worker(const struct options *o, struct progress *p, const pid_t
 			continue;
 		atomic_fetch_add(&p->n_failures, 1);
 		printf("FAILED clawfs-sim%s --seed %llu --ops %llu --generation %llu --cut %llu --variant %s: %s\n",
-		       sim_next_key ? " --encrypted" : "", (unsigned long long)p->at[w].seed, (unsigned long long)o->n_ops,
-		       (unsigned long long)p->at[w].generation, (unsigned long long)p->at[w].cut,
-		       simcut_variant_name((enum simcut_variant)p->at[w].variant),
+		       sim_next_tags  ? " --encrypted=aead"
+		       : sim_next_key ? " --encrypted"
+				      : "",
+		       (unsigned long long)p->at[w].seed, (unsigned long long)o->n_ops, (unsigned long long)p->at[w].generation,
+		       (unsigned long long)p->at[w].cut, simcut_variant_name((enum simcut_variant)p->at[w].variant),
 		       WTERMSIG(status) == SIGALRM ? "does not end" : strsignal(WTERMSIG(status)));
 	}
 }
@@ -450,7 +455,7 @@ static const char usage[] =
     "  --generation N --cut K --variant V   only this one: repeats a failure\n"
     "  --trace           the history of a failure; log lines\n"
     "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, snap-in-place or snap-free; exit 0 when that is noticed\n"
-    "  --encrypted       the volumes are encrypted\n"
+    "  --encrypted[=aead] the volumes are encrypted\n"
     "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
     "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
 
@@ -495,7 +500,7 @@ int main(int argc, char **argv)
 	    {"profile", 1, NULL, 'p'},    {"jobs", 1, NULL, 'j'},    {"cut", 1, NULL, 'k'},
 	    {"generation", 1, NULL, 'g'}, {"variant", 1, NULL, 'v'}, {"trace", 0, NULL, 'T'},
 	    {"sabotage", 1, NULL, 'b'},   {"faults", 0, NULL, 'F'},  {"damage", 0, NULL, 'D'},
-	    {"encrypted", 0, NULL, 'E'},  {"help", 0, NULL, 'h'},    {0},
+	    {"encrypted", 2, NULL, 'E'},  {"help", 0, NULL, 'h'},    {0},
 	};
 	struct options o = {.seed = 1,
 			    .n_seeds = 1,
@@ -559,6 +564,7 @@ int main(int argc, char **argv)
 			break;
 		case 'E':
 			sim_next_key = 1;
+			sim_next_tags = optarg && strcmp(optarg, "aead") == 0;
 			break;
 		case 'h':
 			fputs(usage, stdout);

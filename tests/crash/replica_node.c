@@ -44,6 +44,7 @@ bool slot_format(struct slot *s, bool follower)
 	s->run.image.store = simstore_new();
 	s->run.image.index = kv_disk_new(s->run.image.store);
 	s->run.image.key = s->c->o.encrypted && s->index < 2 ? s->index + 1 : 0;
+	s->run.image.with_tags = s->index == 1;
 	s->peers = s->c->peers;
 	kept_open(&s->kept);
 	struct fs_config c = slot_config(s);

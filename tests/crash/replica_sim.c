@@ -152,7 +152,7 @@ static const char usage[] =
     "  --jobs N          processes (1)\n"
     "  --keep-going      also after a failure\n"
     "  --verbose         what happens, and log lines\n"
-    "  --encrypted       two nodes are, each with a key of its own, the third is not\n"
+    "  --encrypted       node 1 is, node 2 is in aead mode with another key, node 3 is not\n"
     "  --sabotage RULE   break one on purpose: ack-early, ignore-epoch, skip-saving, no-fence, short-resync,\n"
     "                    forget-offer, apply-in-window; exit 0 when that is noticed\n";
 

@@ -264,7 +264,10 @@ static bool run_trial(struct trial *t, struct sim_image image, struct sim_image 
 		fs_abandon(fs);
 	}
 	if (!ok)
-		printf("FAILED clawfs-sim%s --damage --seed %llu: trial %llu, %s: %s\n", sim_next_key ? " --encrypted" : "",
+		printf("FAILED clawfs-sim%s --damage --seed %llu: trial %llu, %s: %s\n",
+		       sim_next_tags  ? " --encrypted=aead"
+		       : sim_next_key ? " --encrypted"
+				      : "",
 		       (unsigned long long)t->seed, (unsigned long long)t->number, t->what, t->why);
 	sim_image_free(&image);
 	return ok;
@@ -282,7 +285,10 @@ static bool run_volume(uint64_t seed, struct counts *counts)
 	if (ok && rng_percent(&rng, 40))
 		ok = sim_unmount(&run);
 	if (!ok) {
-		printf("FAILED clawfs-sim%s --damage --seed %llu: running: %s\n", sim_next_key ? " --encrypted" : "",
+		printf("FAILED clawfs-sim%s --damage --seed %llu: running: %s\n",
+		       sim_next_tags  ? " --encrypted=aead"
+		       : sim_next_key ? " --encrypted"
+				      : "",
 		       (unsigned long long)seed, run.why);
 		sim_free(&run);
 		return false;
@@ -292,7 +298,8 @@ static bool run_volume(uint64_t seed, struct counts *counts)
 	size_t lo, hi;
 	simcut_advance(c, cut);
 	simcut_advance(old, run.history.mounted + rng_below(&rng, cut - run.history.mounted));
-	struct sim_image older = {.store = simcut_image(old, SIMCUT_KEPT, &rng, false), .key = run.image.key};
+	struct sim_image older = {
+	    .store = simcut_image(old, SIMCUT_KEPT, &rng, false), .key = run.image.key, .with_tags = run.image.with_tags};
 	sim_bounds(&run.history, cut, false, &lo, &hi);
 	for (unsigned i = 0; i < TRIALS_PER_VOLUME; i++) {
 		struct trial t = {.run = &run, .seed = seed, .number = i};

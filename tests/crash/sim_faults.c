@@ -27,8 +27,11 @@ struct fault {
 static bool failed(struct fault *f, const char *where, const char *why)
 {
 	printf("FAILED clawfs-sim%s --faults --seed %llu --ops %llu --cut %llu: the event fails %s: %s: %s\n",
-	       sim_next_key ? " --encrypted" : "", (unsigned long long)f->seed, (unsigned long long)f->n_ops,
-	       (unsigned long long)f->n, kind_names[f->kind], where, why);
+	       sim_next_tags  ? " --encrypted=aead"
+	       : sim_next_key ? " --encrypted"
+			      : "",
+	       (unsigned long long)f->seed, (unsigned long long)f->n_ops, (unsigned long long)f->n, kind_names[f->kind], where,
+	       why);
 	return false;
 }
 

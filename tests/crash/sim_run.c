@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/store/crypt/batch_mac.h"
 #include "fs/store/crypt/crypt_store.h"
 #include "fs/store/crypt/kv_crypt.h"
 #include "journal/journal_format.h"
@@ -92,20 +93,26 @@ static int64_t sim_now(const struct clock *c)
 }
 
 uint32_t sim_next_key;
+bool sim_next_tags;
 
-static struct data_key data_key_of(uint32_t n)
+static enum encryption mode_of(const struct sim_image *image)
 {
-	struct data_key key = {.mode = n ? ENCRYPTION_XTS : ENCRYPTION_NONE};
+	return !image->key ? ENCRYPTION_NONE : image->with_tags ? ENCRYPTION_AEAD : ENCRYPTION_XTS;
+}
+
+static struct data_key data_key_of(const struct sim_image *image)
+{
+	struct data_key key = {.mode = mode_of(image)};
 
 	for (size_t i = 0; i < sizeof(key.bytes); i++)
-		key.bytes[i] = (uint8_t)(n + i * 7);
+		key.bytes[i] = (uint8_t)(image->key + i * 7);
 	return key;
 }
 
 static int open_index(void *ctx, bool create, struct kv **ret_kv)
 {
 	const struct sim_image *image = ctx;
-	const struct data_key key = data_key_of(image->key);
+	const struct data_key key = data_key_of(image);
 	struct kv *kv;
 	int r = kv_mem_open(image->index, create, &kv);
 
@@ -121,7 +128,7 @@ static int open_index(void *ctx, bool create, struct kv **ret_kv)
 
 static struct store *open_store(const struct sim_image *image)
 {
-	const struct data_key key = data_key_of(image->key);
+	const struct data_key key = data_key_of(image);
 	struct store *s = simstore_open(image->store);
 
 	if (image->key && crypt_store_new(s, NULL, STAGING_BYTES, &key, &s) < 0)
@@ -129,12 +136,26 @@ static struct store *open_store(const struct sim_image *image)
 	return s;
 }
 
+/* One for all volumes of a process in aead mode; their batches have other keys in the product. */
+static struct batch_signer signer_of(const struct sim_image *image)
+{
+	static struct batch_mac *mac;
+	const struct data_key key = data_key_of(image);
+
+	if (mode_of(image) != ENCRYPTION_AEAD)
+		return (struct batch_signer){0};
+	if (!mac && batch_mac_new(&key, &mac) < 0)
+		abort(); /* out of memory */
+	return (struct batch_signer){.sign = batch_mac_sign, .ctx = mac};
+}
+
 /* `image` outlives what is opened with it. */
 struct fs_config sim_config(struct sim_run *run, const struct sim_image *image)
 {
 	return (struct fs_config){
 	    .store = open_store(image),
-	    .encryption = image->key ? ENCRYPTION_XTS : ENCRYPTION_NONE,
+	    .encryption = mode_of(image),
+	    .signer = signer_of(image),
 	    .kv_open = open_index,
 	    .kv_ctx = (void *)(uintptr_t)image,
 	    .clock = &run->clock->clock,
@@ -160,6 +181,7 @@ bool sim_format(struct sim_run *run, uint64_t seed, enum sim_profile profile, un
 	run->image.store = simstore_new();
 	run->image.index = kv_disk_new(run->image.store);
 	run->image.key = sim_next_key;
+	run->image.with_tags = sim_next_tags;
 	run->bytes = aligned_alloc(DISK_BLOCK, IO_MAX + 4 * DISK_BLOCK);
 	struct fs_config c = sim_config(run, &run->image);
 	struct fs_format_options o = {
@@ -344,7 +366,8 @@ static void lose_memory(struct simstore *sim)
 struct sim_image sim_take_image(const struct sim_run *run, const struct simcut *c, uint64_t cut, enum simcut_variant v,
 				struct rng *rng, bool record)
 {
-	struct sim_image image = {.store = simcut_image(c, v, rng, record), .key = run->image.key};
+	struct sim_image image = {
+	    .store = simcut_image(c, v, rng, record), .key = run->image.key, .with_tags = run->image.with_tags};
 	bool newer = simcut_in_index_flush(c) && v != SIMCUT_LOST && (v == SIMCUT_KEPT || rng_percent(rng, 50));
 
 	image.index = kv_disk_at(run->image.index, cut + newer, image.store);

@@ -34,11 +34,13 @@ struct sim_image {
 	struct simstore *store;
 	struct kv_disk *index;
 	uint32_t key; /* the volume is encrypted, each number is another data key; 0: it is not */
+	bool with_tags; /* in aead mode */
 	uint64_t born; /* event of `store` from which on it is what the crash left */
 };
 void sim_image_free(struct sim_image *i);
 /* Of the volumes that are formatted from here on. */
 extern uint32_t sim_next_key;
+extern bool sim_next_tags;
 
 struct sim_clock {
 	struct clock clock;

@@ -82,8 +82,8 @@ class EncryptionTest(ClusterTest):
     def mount_options(self, key=None):
         return "key=%s" % (key or self.key), "staging=" + self.memory
 
-    def encrypted(self, *options, key=None, mount=True, **format_options):
-        v = self.volume(mount=False, encrypt="xts", key=key or self.key, staging=self.memory, **format_options)
+    def encrypted(self, *options, key=None, mount=True, encrypt="xts", **format_options):
+        v = self.volume(mount=False, encrypt=encrypt, key=key or self.key, staging=self.memory, **format_options)
         return v.mount(*self.mount_options(key), *options) if mount else v
 
     def fsck(self, v, check=EXIT_OK, key=None):
@@ -99,6 +99,11 @@ class EncryptionTest(ClusterTest):
 
 
 class Life(EncryptionTest):
+    MODE = "xts"
+
+    def encrypted(self, *options, **more):
+        return super().encrypted(*options, encrypt=self.MODE, **more)
+
     def test_what_is_written_is_there_after_umount_kill_and_loss_of_memory(self):
         v = self.encrypted()
         contents = {"f%d" % i: os.urandom(n) for i, n in enumerate((1, 100, 4096, 65536, 65537, 1 << 20, 9 << 20))}
@@ -111,7 +116,7 @@ class Life(EncryptionTest):
         check()
         v.remount()
         check()
-        self.assertEqual(v.status()["encryption"], "xts")
+        self.assertEqual(v.status()["encryption"], self.MODE)
         self.assertTrue(json.loads(cli("info", "--json", v.mnt, check=EXIT_OK).stdout)["encrypted"])
         # kill -9: what nobody synced is in memory, and memory stays
         v.write("unsynced", b"u" * 30000)
@@ -164,9 +169,45 @@ class Life(EncryptionTest):
         self.fsck(v)
 
 
+class SignedLife(Life):
+    MODE = "aead"
+
+    def test_a_sector_that_was_put_back_or_changed_is_refused(self):
+        v = self.encrypted()
+        v.write("f", b"1" * 4096 * 8, sync=True)
+        v.umount()
+        chunk = os.path.join(v.store, "arena.1", "chunk.00000")
+        with open(chunk, "rb") as f:
+            old = f.read(1 << 20)
+        v.mount(*v.options)
+        with open(v.path("f"), "r+b") as f:  # small, so it is written in place
+            f.write(b"2" * 4096 * 8)
+            os.fsync(f.fileno())
+        v.umount()
+        with open(chunk, "rb") as f:
+            now = f.read(1 << 20)
+        changed = [at for at in range(0, len(old), 4096) if old[at:at + 4096] not in (now[at:at + 4096], bytes(4096))]
+        self.assertEqual(len(changed), 8)
+        with open(chunk, "r+b") as f:
+            f.write(old)
+        self.fsck(v, check=EXIT_DAMAGED)
+        with open(chunk, "r+b") as f:
+            f.write(now)
+        self.fsck(v)
+        os.rename(chunk + ".tags", chunk + ".away")
+        cli("mount", "-o", ",".join(self.mount_options()), v.store, v.mnt, check=EXIT_MOUNT)
+        os.rename(chunk + ".away", chunk + ".tags")
+        v.mount(*v.options)
+        self.assertEqual(v.read("f"), b"2" * 4096 * 8)
+
+
 class AtRest(EncryptionTest):
     def test_nothing_that_was_written_stands_in_any_file(self):
-        v = self.encrypted()
+        for mode in "xts", "aead":
+            with self.subTest(mode):
+                self.scan(self.encrypted(encrypt=mode, name=mode))
+
+    def scan(self, v):
         write_markers(v)
         self.assertEqual(markers_in(v.store), set(), "in the journal")
         v.kill9()
@@ -414,7 +455,7 @@ class Nodes(EncryptionTest):
     def check(self, keys):
         """Two nodes with these keys: everything arrives, both ways, and what only one has is kept aside, encrypted as it is."""
         a, b = (self.node(name, key) for name, key in zip("ab", keys))
-        options = {"encrypt": "xts", "key": keys[0], "staging": self.memory} if keys[0] else {}
+        options = {"encrypt": "aead", "key": keys[0], "staging": self.memory} if keys[0] else {}
         a.format(**options)
         a.start(*a.extra)
         write_markers(a)

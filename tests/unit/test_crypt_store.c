@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "fs/store/crypt/crypt_store.h"
+#include "fs/store/crypt/rooms.h"
 #include "fs/store/super.h"
 #include "tests/lib/rng.h"
 #include "tests/unit/memstore.h"
@@ -20,6 +21,9 @@
 #define FILE_BYTES   (8 * MIB)
 #define MAPPED_BYTES (64 * KIB)
 #define STAGING      "journal/staging.0"
+
+/* Of all cases: those of one mode, then the other's. */
+static enum encryption mode = ENCRYPTION_XTS;
 
 struct world {
 	struct memstore below, memory;
@@ -48,7 +52,7 @@ static void world_new(struct world *w)
 	w->below.on_write = see_flags;
 	w->below.ctx = w;
 	w->rng = (struct rng){test_seed(1)};
-	w->key.mode = ENCRYPTION_XTS;
+	w->key.mode = mode;
 	memset(w->key.bytes, 9, sizeof(w->key.bytes));
 	world_open(w);
 }
@@ -105,12 +109,14 @@ static int write_somehow(struct world *w, struct disk *d, uint8_t *p, size_t len
 static void every_write_reads_back_and_is_not_seen_below(void **state)
 {
 	struct world w;
-	uint8_t *shadow = calloc(1, FILE_BYTES), *p = memory(FILE_BYTES), *before = memory(FILE_BYTES);
+	uint8_t *shadow = memory(FILE_BYTES), *p = memory(FILE_BYTES), *before = memory(FILE_BYTES);
 
 	(void)state;
 	world_new(&w);
+	memset(shadow, 0, FILE_BYTES);
 	struct disk *d = file(&w, "arena.1/chunk.00000", FILE_BYTES);
 	const struct memfile *below = memstore_file(&w.below, "arena.1/chunk.00000");
+	assert_int_equal(disk_write(d, shadow, FILE_BYTES, 0, 0), 0);
 	for (unsigned i = 0; i < 120; i++) {
 		uint64_t at = rng_below(&w.rng, FILE_BYTES / DISK_BLOCK), most = FILE_BYTES / DISK_BLOCK - at;
 		size_t off = at * DISK_BLOCK, len = (1 + rng_below(&w.rng, i % 3 ? min_u64(most, 8) : most)) * DISK_BLOCK;
@@ -248,17 +254,17 @@ static void parts_of_sectors_are_refused(void **state)
 static void a_durable_write_is_durable_whatever_its_length(void **state)
 {
 	struct world w;
-	uint8_t *p = memory(4 * CRYPT_ROOM);
+	uint8_t *p = memory(4 * ROOM_BYTES);
 
 	(void)state;
 	world_new(&w);
-	fill(&w, p, 4 * CRYPT_ROOM);
-	struct disk *d = file(&w, "journal/seg.0000", 4 * CRYPT_ROOM);
-	for (size_t len = CRYPT_ROOM - DISK_BLOCK; len <= 4 * CRYPT_ROOM; len += DISK_BLOCK * 97) {
+	fill(&w, p, 4 * ROOM_BYTES);
+	struct disk *d = file(&w, "journal/seg.0000", 4 * ROOM_BYTES);
+	for (size_t len = ROOM_BYTES - DISK_BLOCK; len <= 4 * ROOM_BYTES; len += DISK_BLOCK * 97) {
 		unsigned long flushes = w.below.flushes, durable = w.below.durable_writes;
 
 		assert_int_equal(disk_write(d, p, len, 0, DISK_DURABLE), 0);
-		if (len <= CRYPT_ROOM)
+		if (len <= ROOM_BYTES)
 			assert_true(w.below.durable_writes == durable + 1 && w.flags_seen == DISK_DURABLE);
 		else
 			assert_true(w.below.flushes == flushes + 1 && w.below.durable_writes == durable);
@@ -271,26 +277,26 @@ static void a_durable_write_is_durable_whatever_its_length(void **state)
 static void every_error_from_below_is_told(void **state)
 {
 	struct world w;
-	uint8_t *p = memory(3 * CRYPT_ROOM);
+	uint8_t *p = memory(3 * ROOM_BYTES);
 
 	(void)state;
 	world_new(&w);
-	struct disk *d = file(&w, "journal/seg.0000", 4 * CRYPT_ROOM);
-	memset(p, 1, 3 * CRYPT_ROOM);
-	const struct disk_write many[] = {{p, CRYPT_ROOM, 0}, {p, CRYPT_ROOM, 2 * CRYPT_ROOM}, {p, DISK_BLOCK, CRYPT_ROOM}};
+	struct disk *d = file(&w, "journal/seg.0000", 4 * ROOM_BYTES);
+	memset(p, 1, 3 * ROOM_BYTES);
+	const struct disk_write many[] = {{p, ROOM_BYTES, 0}, {p, ROOM_BYTES, 2 * ROOM_BYTES}, {p, DISK_BLOCK, ROOM_BYTES}};
 	for (unsigned n = 1; n <= 3; n++) {
 		w.below.writes = 0;
 		w.below.fail_write_from = n;
-		assert_int_equal(disk_write(d, p, 3 * CRYPT_ROOM, 0, DISK_DURABLE), -EIO);
+		assert_int_equal(disk_write(d, p, 3 * ROOM_BYTES, 0, DISK_DURABLE), -EIO);
 		w.below.writes = 0;
 		assert_int_equal(disk_write_many(d, many, ARRAY_SIZE(many)), -EIO);
 	}
 	w.below.fail_write_from = 0;
 	w.below.flushes = 0;
 	w.below.fail_flush_from = 1;
-	assert_int_equal(disk_write(d, p, 3 * CRYPT_ROOM, 0, DISK_DURABLE), -EIO);
+	assert_int_equal(disk_write(d, p, 3 * ROOM_BYTES, 0, DISK_DURABLE), -EIO);
 	assert_int_equal(disk_flush(d), -EIO);
-	assert_int_equal(disk_write(d, p, CRYPT_ROOM, 0, DISK_DURABLE), 0);
+	assert_int_equal(disk_write(d, p, ROOM_BYTES, 0, DISK_DURABLE), 0);
 	w.below.bad_sector = memstore_file(&w.below, "journal/seg.0000")->p;
 	assert_int_equal(disk_read(d, p, DISK_BLOCK, 0), -EIO);
 	disk_close(d);
@@ -442,5 +448,7 @@ int main(void)
 	};
 
 	log_setup(LOG_LEVEL_ERROR, false);
-	return cmocka_run_group_tests(cases, NULL, NULL);
+	int r = cmocka_run_group_tests_name("xts", cases, NULL, NULL);
+	mode = ENCRYPTION_AEAD;
+	return r + cmocka_run_group_tests_name("aead", cases, NULL, NULL);
 }

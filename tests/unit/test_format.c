@@ -12,6 +12,7 @@
 #include "fs/core/leaf.h"
 #include "fs/core/tier/usage_format.h"
 #include "fs/store/arena.h"
+#include "fs/store/crypt/gcm.h"
 #include "fs/store/crypt/keys_format.h"
 #include "fs/store/super_format.h"
 #include "journal/journal_format.h"
@@ -27,6 +28,9 @@ static struct layout layouts[] = {
 #define S usage_entry
 	STRUCT(usage_entry, M(S, store), M(S, month), M(S, requests), M(S, bytes_in), M(S, bytes_out), M(S, by_kind)),
 #undef S
+#define S gcm_tag
+	STRUCT(gcm_tag, M(S, nonce), M(S, tag), M(S, zero)),
+#undef S
 #define S keys_block
 	STRUCT(keys_block, M(S, magic), M(S, version), M(S, mode), M(S, volume), M(S, generation), M(S, slot), M(S, zero), M(S, crc)),
 #undef S
@@ -36,7 +40,7 @@ static struct layout layouts[] = {
 #define S batch_header
 	STRUCT(batch_header, M(S, magic), M(S, version), M(S, flags), M(S, n_records), M(S, volume), M(S, epoch), M(S, incarnation),
 	       M(S, seq), M(S, pos), M(S, tail_seq), M(S, commit_seq), M(S, time_ns), M(S, prev_hash), M(S, hash),
-	       M(S, n_payload_blocks), M(S, logical_bytes), M(S, local_bytes), M(S, local_crc), M(S, zero), M(S, crc)),
+	       M(S, n_payload_blocks), M(S, logical_bytes), M(S, local_bytes), M(S, local_crc), M(S, mac), M(S, zero), M(S, crc)),
 #undef S
 #define S record_header
 	STRUCT(record_header, M(S, crc), M(S, bytes), M(S, type), M(S, flags), M(S, zero), M(S, uid), M(S, gid), M(S, pid),

@@ -11,8 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/lock.h"
 #include "base/log.h"
+#include "fs/store/crypt/rooms.h"
+#include "fs/store/crypt/signed_disk.h"
 #include "fs/store/crypt/xts.h"
 #include "fs/store/super.h"
 
@@ -27,11 +28,7 @@ struct crypt_store {
 	struct data_key key;
 	uint64_t mapped_bytes;
 	struct xts_cache *xts;
-	struct mutex lock;
-	struct cond room_free;
-	/* guarded by lock */
-	uint8_t *idle[CRYPT_ROOMS];
-	unsigned n_idle, n_rooms;
+	struct rooms *rooms;
 };
 struct crypt_disk {
 	struct disk base;
@@ -48,39 +45,6 @@ static struct crypt_store *to_crypt(struct store *s)
 static struct crypt_disk *to_disk(struct disk *d)
 {
 	return container_of(d, struct crypt_disk, base);
-}
-
-/* ---- rooms ---- */
-
-/* Without `wait`: NULL when none is free.  Else NULL only when there is no memory for a first one. */
-static uint8_t *room_take(struct crypt_store *s, bool wait)
-{
-	uint8_t *room = NULL;
-	void *made;
-
-	mutex_lock(&s->lock);
-	while (!room) {
-		if (s->n_idle) {
-			room = s->idle[--s->n_idle];
-		} else if (s->n_rooms < CRYPT_ROOMS && posix_memalign(&made, DISK_BLOCK, CRYPT_ROOM) == 0) {
-			s->n_rooms++;
-			room = made;
-		} else if (!wait || s->n_rooms == 0) {
-			break;
-		} else {
-			cond_wait(&s->room_free, &s->lock);
-		}
-	}
-	mutex_unlock(&s->lock);
-	return room;
-}
-
-static void room_give(struct crypt_store *s, uint8_t *room)
-{
-	mutex_lock(&s->lock);
-	s->idle[s->n_idle++] = room;
-	cond_signal(&s->room_free);
-	mutex_unlock(&s->lock);
 }
 
 /* ---- disks ---- */
@@ -127,11 +91,11 @@ static void gather(struct source *from, uint8_t *to, size_t len)
 
 static int write_pieces(struct crypt_disk *d, uint8_t *room, struct source *from, uint64_t len, uint64_t off, unsigned flags)
 {
-	bool whole = len <= CRYPT_ROOM;
+	bool whole = len <= ROOM_BYTES;
 	int r = 0;
 
 	while (r == 0 && len) {
-		size_t n = min_u64(len, CRYPT_ROOM);
+		size_t n = min_u64(len, ROOM_BYTES);
 
 		gather(from, room, n);
 		r = xts_encrypt(d->store->xts, d->key, off / XTS_SECTOR, room, room, n / XTS_SECTOR);
@@ -153,11 +117,11 @@ static int crypt_write(struct disk *disk, const struct iovec *iov, int n_iov, ui
 		len += iov[i].iov_len;
 	if (!in_sectors(disk, len, off))
 		return -EINVAL;
-	uint8_t *room = room_take(d->store, true);
+	uint8_t *room = room_take(d->store->rooms, true);
 	if (!room)
 		return -ENOMEM;
 	int r = write_pieces(d, room, &from, len, off, flags);
-	room_give(d->store, room);
+	room_give(d->store->rooms, room);
 	return r;
 }
 
@@ -172,10 +136,10 @@ struct round {
 
 static bool round_begin(struct round *round, uint64_t len)
 {
-	const uint64_t want = div_round_up(len, CRYPT_ROOM);
+	const uint64_t want = div_round_up(len, ROOM_BYTES);
 
 	while (round->n_rooms < ROUND_ROOMS && round->n_rooms < max_u64(want, 1)) {
-		uint8_t *room = room_take(round->d->store, round->n_rooms == 0);
+		uint8_t *room = room_take(round->d->store->rooms, round->n_rooms == 0);
 
 		if (!room)
 			break;
@@ -192,7 +156,7 @@ static int round_fill(struct round *round, const struct disk_write *w, size_t n,
 
 	round->n = 0;
 	while (*at < n && round->n < ROUND_WRITES && room < round->n_rooms) {
-		size_t len = min_u64(w[*at].len - *done, CRYPT_ROOM - used);
+		size_t len = min_u64(w[*at].len - *done, ROOM_BYTES - used);
 		uint64_t off = w[*at].off + *done;
 		int r = xts_encrypt(round->d->store->xts, round->d->key, off / XTS_SECTOR, (const uint8_t *)w[*at].p + *done,
 				    round->room[room] + used, len / XTS_SECTOR);
@@ -206,7 +170,7 @@ static int round_fill(struct round *round, const struct disk_write *w, size_t n,
 			++*at;
 			*done = 0;
 		}
-		if (used == CRYPT_ROOM) {
+		if (used == ROOM_BYTES) {
 			room++;
 			used = 0;
 		}
@@ -234,7 +198,7 @@ static int crypt_write_many(struct disk *disk, const struct disk_write *w, size_
 			r = disk_write_many(round.d->inner, round.w, round.n);
 	}
 	while (round.n_rooms)
-		room_give(round.d->store, round.room[--round.n_rooms]);
+		room_give(round.d->store->rooms, round.room[--round.n_rooms]);
 	return r;
 }
 
@@ -310,6 +274,12 @@ static int open_mapped(struct crypt_store *s, const char *name, unsigned flags, 
 	return r == -ENOENT ? make_mapped(memory, name, s->mapped_bytes, ret) : r;
 }
 
+/* Of a volume in aead mode the blocks of files are signed, each by itself; the journal signs its batches. */
+static bool is_signed(const struct crypt_store *s, const char *name)
+{
+	return s->key.mode == ENCRYPTION_AEAD && begins_with(name, "arena.");
+}
+
 static int crypt_open(struct store *store, const char *name, unsigned flags, uint64_t size, struct disk **ret)
 {
 	struct crypt_store *s = to_crypt(store);
@@ -320,6 +290,8 @@ static int crypt_open(struct store *store, const char *name, unsigned flags, uin
 		return open_mapped(s, name, flags, size, ret);
 	if (size % XTS_SECTOR)
 		return -EINVAL;
+	if (is_signed(s, name))
+		return signed_disk_open(s->inner, s->rooms, &s->key, name, flags, size, ret);
 	struct crypt_disk *d = calloc(1, sizeof(*d));
 	if (!d)
 		return -ENOMEM;
@@ -341,6 +313,8 @@ static int crypt_remove(struct store *store, const char *name)
 {
 	struct crypt_store *s = to_crypt(store);
 
+	if (is_signed(s, name))
+		return signed_disk_remove(s->inner, name);
 	return store_remove(is_mapped(name) && s->memory ? s->memory : s->inner, name);
 }
 
@@ -351,7 +325,14 @@ static int crypt_sync_names(struct store *store)
 
 static int crypt_space(struct store *store, uint64_t *ret_free, uint64_t *ret_total)
 {
-	return store_space(to_crypt(store)->inner, ret_free, ret_total);
+	struct crypt_store *s = to_crypt(store);
+	int r = store_space(s->inner, ret_free, ret_total);
+
+	if (r == 0 && s->key.mode == ENCRYPTION_AEAD) { /* what a chunk takes beside itself is not there for others */
+		*ret_free -= *ret_free / SIGNED_SHARE;
+		*ret_total -= *ret_total / SIGNED_SHARE;
+	}
+	return r;
 }
 
 /* A volume that was left clean, or that was never made, needs nothing from them. */
@@ -372,24 +353,16 @@ static void drop_mapped(struct crypt_store *s)
 			log_debug("%s was not there to be removed", names[i]);
 }
 
-static void crypt_close(struct store *store) NO_THREAD_SAFETY
+static void crypt_close(struct store *store)
 {
 	struct crypt_store *s = to_crypt(store);
 
 	drop_mapped(s);
-	assert(s->n_idle == s->n_rooms);
-	while (s->n_idle) {
-		uint8_t *room = s->idle[--s->n_idle];
-
-		key_wipe(room, CRYPT_ROOM);
-		free(room);
-	}
+	rooms_free(s->rooms);
 	xts_cache_free(s->xts);
 	data_key_wipe(&s->key);
 	store_close(s->memory);
 	store_close(s->inner);
-	cond_destroy(&s->room_free);
-	mutex_destroy(&s->lock);
 	free(s);
 }
 
@@ -407,7 +380,11 @@ int crypt_store_new(struct store *inner, struct store *memory, uint64_t mapped_b
 	struct crypt_store *s = calloc(1, sizeof(*s));
 	int r = s ? xts_cache_new(&s->xts) : -ENOMEM;
 
+	if (r == 0)
+		r = rooms_new(&s->rooms);
 	if (r < 0) {
+		if (s)
+			xts_cache_free(s->xts);
 		free(s);
 		return r;
 	}
@@ -416,8 +393,6 @@ int crypt_store_new(struct store *inner, struct store *memory, uint64_t mapped_b
 	s->memory = memory;
 	s->key = *key;
 	s->mapped_bytes = mapped_bytes;
-	mutex_init(&s->lock);
-	cond_init(&s->room_free);
 	*ret = &s->base;
 	return 0;
 }

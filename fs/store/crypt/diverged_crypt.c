@@ -10,7 +10,7 @@
 #include "fs/store/crypt/siv.h"
 #include "fs/store/crypt/xts.h"
 
-#define ROOM_SECTORS 16u
+#define PIECE_SECTORS 16u
 
 struct diverged_keys {
 	struct data_key key;
@@ -152,7 +152,7 @@ static int crypt_put_line(struct diverged_sink *base, struct slice line)
 static int crypt_put_data(struct diverged_sink *base, uint64_t ino, uint64_t off, const void *p, size_t len)
 {
 	struct crypt_sink *s = to_crypt(base);
-	uint8_t room[ROOM_SECTORS * XTS_SECTOR];
+	uint8_t room[PIECE_SECTORS * XTS_SECTOR];
 	int r = off % XTS_SECTOR || len % XTS_SECTOR ? -EINVAL : key_of_file(s->keys, ino);
 
 	for (size_t done = 0; r == 0 && done < len;) {

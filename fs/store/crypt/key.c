@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const names[] = {[ENCRYPTION_NONE] = "none", [ENCRYPTION_XTS] = "xts"};
+static const char *const names[] = {[ENCRYPTION_NONE] = "none", [ENCRYPTION_XTS] = "xts", [ENCRYPTION_AEAD] = "aead"};
 
 const char *encryption_name(enum encryption mode)
 {

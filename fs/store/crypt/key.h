@@ -4,6 +4,8 @@
  * 64 random bytes, made by format and never changed: everything that is encrypted depends on them.  Nothing is encrypted with them;
  * each use has a key of its own, HKDF-SHA256 (RFC 5869) without salt, with the words of the use as `info`:
  *     "clawfs xts NAME"       the file NAME of the store: AES-256-XTS, 64 bytes
+ *     "clawfs gcm NAME"       in aead mode, the file NAME of the arena: AES-256-GCM, 32 bytes
+ *     "clawfs batches"        in aead mode, batches of the journal: HMAC-SHA256, 32 bytes
  *     "clawfs index names"    names in keys of the index: AES-256-SIV, 64 bytes
  *     "clawfs index values"   values of the index: AES-256-SIV, 64 bytes
  *     "clawfs diverged rows"  lines kept in diverged/: AES-256-SIV, 64 bytes
@@ -21,6 +23,7 @@
 enum encryption {
 	ENCRYPTION_NONE,
 	ENCRYPTION_XTS = 1, /* as in keys_format.h */
+	ENCRYPTION_AEAD = 2, /* the same, and data is signed: signed_disk.h, batch_mac.h */
 };
 
 struct data_key {
@@ -28,7 +31,7 @@ struct data_key {
 	uint8_t bytes[DATA_KEY_BYTES];
 };
 
-/* "none", "xts". */
+/* "none", "xts", "aead". */
 const char *encryption_name(enum encryption mode);
 /* -EINVAL for any other word. */
 MUST_CHECK int encryption_parse(const char *word, enum encryption *ret);

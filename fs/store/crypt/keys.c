@@ -68,7 +68,8 @@ int keys_check(const struct keys_block *b)
 		return -EBADMSG;
 	if (le32_get(b->version) > KEYS_VERSION)
 		return -EPROTONOSUPPORT;
-	if (le32_get(b->version) != KEYS_VERSION || le32_get(b->mode) != ENCRYPTION_XTS || !all_zero(b->zero, sizeof(b->zero)))
+	bool mode_ok = le32_get(b->mode) == ENCRYPTION_XTS || le32_get(b->mode) == ENCRYPTION_AEAD;
+	if (le32_get(b->version) != KEYS_VERSION || !mode_ok || !all_zero(b->zero, sizeof(b->zero)))
 		return -EUCLEAN;
 	for (unsigned i = 0; i < KEYS_SLOTS; i++)
 		if (!slot_ok(&b->slot[i]))

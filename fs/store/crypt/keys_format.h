@@ -45,7 +45,7 @@ _Static_assert(sizeof(struct key_slot) == 256, "");
 struct keys_block {
 	le64 magic;
 	le32 version;
-	le32 mode;      /* 1: AES-256-XTS */
+	le32 mode;      /* enum encryption: 1 xts, 2 aead */
 	uint8_t volume[16];
 	le64 generation; /* grows by one each time */
 	struct key_slot slot[KEYS_SLOTS];
