@@ -84,6 +84,13 @@ struct leaf_data {
 	uint16_t superseded;      /* of the wanted: changed since the view */
 };
 
+/* A block that a volume cannot read: the slot of a leaf, and what its data has to be. */
+struct block_wanted {
+	uint64_t number;          /* of the question, rising; only its volume knows it */
+	uint64_t ino, leaf;
+	uint32_t slot, crc;
+};
+
 /* What a leader's stream to one peer holds of the batch it is sending.  Start with NULL; cursor_free(NULL) is fine. */
 struct replica_cursor;
 
@@ -121,6 +128,15 @@ struct replica_ops {
 	int (*commit)(struct replica_volume *v, uint64_t *ret_durable_seq);
 	/* Follower: its state differs from the leader's: nothing is served any more until a resync. */
 	int (*set_differs)(struct replica_volume *v, uint64_t seq);
+
+	/*
+	 * Repairs, whatever the role.  next_wanted: the oldest question with a number above `after`; -ENOENT.  give_block: what a
+	 * peer answered to question `number`: a block, which is believed only if it has the CRC, or NULL: it does not have it.
+	 * answer_block: the block as a peer wants it, into BLOCK_SIZE aligned bytes; -ENOENT: it is not here, -EUCLEAN: there is no such.
+	 */
+	int (*next_wanted)(struct replica_volume *v, uint64_t after, struct block_wanted *ret);
+	void (*give_block)(struct replica_volume *v, uint64_t number, const void *block);
+	int (*answer_block)(struct replica_volume *v, const struct block_wanted *b, void *block);
 
 	/* Roles.  note_epoch: durably promises to accept nothing below `epoch`; a leader whose own epoch is lower becomes a
 	 * follower by it: it commits, stops writing and says so.  promote: -EAGAIN while fenced, resyncing or different,

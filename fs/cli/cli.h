@@ -68,6 +68,9 @@ enum {
 #define VERB_KEY_ADD    (UINT64_C(1) << 57)
 #define VERB_KEY_REMOVE (UINT64_C(1) << 58)
 #define VERB_KEY_CHANGE (UINT64_C(1) << 59)
+#define VERB_SCRUB_START  (UINT64_C(1) << 36)
+#define VERB_SCRUB_STATUS (UINT64_C(1) << 37)
+#define VERB_SCRUB        (UINT64_C(1) << 38) /* pause, stop, clear and release, which take no options of their own */
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
 };
@@ -92,6 +95,8 @@ struct args {
 	uint64_t replica_rate, ttl_ns;
 
 	uint64_t recall_rate, high_water;
+	uint64_t scrub_rate;
+	bool cold, wait;
 	/* of `tier add`, as words of a store's definition */
 	const char *endpoint, *region, *storage_class, *ca_file, *prices, *verify;
 	const char *store_rate, *store_requests, *store_budget, *store_grace, *store_timeout, *pack_size;
@@ -188,6 +193,12 @@ int verb_key_list(const struct args *a);
 int verb_key_add(const struct args *a);
 int verb_key_remove(const struct args *a);
 int verb_key_change(const struct args *a);
+int verb_scrub_start(const struct args *a);
+int verb_scrub_pause(const struct args *a);
+int verb_scrub_stop(const struct args *a);
+int verb_scrub_status(const struct args *a);
+int verb_scrub_clear(const struct args *a);
+int verb_scrub_release(const struct args *a);
 
 /* volume.c: a volume's directory as the other folders want it. */
 struct volume_config {

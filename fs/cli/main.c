@@ -104,6 +104,25 @@ const struct verb verbs[] = {
      "New files below a directory stay here too.  Exit codes: 0 done; 1 not; 16 wrong usage.", verb_tier_pin},
     {"tier unpin", VERB_TIER_PIN, "PATH", 1, "let the policy of the directory decide again",
      "Exit codes: 0 done; 1 not; 16 wrong usage.", verb_tier_unpin},
+    {"scrub start", VERB_SCRUB_START, "MOUNTPOINT", 1, "look for damage in all data, and repair it",
+     "Goes on where a paused one is, also after a restart of the daemon.  Damage is repaired from a peer or a store that has the "
+     "data;\n"
+     "what cannot be is named by `clawfs scrub status`.  Exit codes: 0 started, or with --wait: nothing is damaged, or it was "
+     "repaired;\n"
+     "1 not started, or not done; 4 there is damage; 16 wrong usage.",
+     verb_scrub_start},
+    {"scrub pause", VERB_SCRUB, "MOUNTPOINT", 1, "halt it; scrub start goes on from there",
+     "Exit codes: 0 halted; 1 none is running; 16 wrong usage.", verb_scrub_pause},
+    {"scrub stop", VERB_SCRUB, "MOUNTPOINT", 1, "end it; the next one begins anew",
+     "Exit codes: 0 ended; 1 there is none; 16 wrong usage.", verb_scrub_stop},
+    {"scrub status", VERB_SCRUB_STATUS, "MOUNTPOINT", 1, "how far it is, and which files are damaged",
+     "Exit codes: 0 no file is damaged; 1 not a mounted volume; 4 files are damaged; 16 wrong usage.", verb_scrub_status},
+    {"scrub clear", VERB_SCRUB, "PATH", 1, "give up what of a file cannot be repaired",
+     "On the leader.  Blocks that nobody has become zeros, and the file can be read again.  Exit codes: 0 done; 1 not; 16 wrong "
+     "usage.",
+     verb_scrub_clear},
+    {"scrub release", VERB_SCRUB, "MOUNTPOINT", 1, "test blocks that failed, and use those again that pass",
+     "Exit codes: 0 tested; 1 not; 16 wrong usage.", verb_scrub_release},
     {"gc", VERB_GC, "MOUNTPOINT", 1, "remove objects from the stores that no file needs",
      "What an upload that was cut off left behind, and what was not used for the store's grace time.\n"
      "Exit codes: 0 done; 1 a store could not be looked through, or lacks objects; 16 wrong usage.",

@@ -14,6 +14,7 @@
 
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/scrub/impl.h"
 #include "fs/core/snap/snap_check.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
@@ -423,7 +424,8 @@ static void check_space(struct check *c)
 	arena_get_status(c->fs->arena, &as);
 	for (uint64_t b = 0; b < c->n_blocks; b++)
 		leaked += !((c->seen[b / 64] | c->dead[b / 64]) >> (b % 64) & 1) &&
-			  arena_is_used(c->fs->arena, pointer_make(DEVICE_ARENA_FIRST, b));
+			  arena_is_used(c->fs->arena, pointer_make(DEVICE_ARENA_FIRST, b)) &&
+			  !quarantine_has(c->fs, pointer_make(DEVICE_ARENA_FIRST, b));
 	if (leaked)
 		ACCOUNTING(c, FS_ROOT_INO, "%llu blocks are marked used and belong to nothing: to be freed",
 			   (unsigned long long)leaked);

@@ -14,6 +14,7 @@
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
+#include "fs/core/scrub/impl.h"
 
 #define KEEP_SHARE 8u /* of the ring, for peers */
 
@@ -123,6 +124,8 @@ static int draw_line(struct fs *fs, struct line *ret)
 	r = save_caches(fs, true);
 	if (r == 0)
 		r = resync_settle(fs);
+	if (r == 0)
+		r = scrub_save(fs);
 	if (r == 0)
 		r = arena_save(fs->arena, put_page, fs);
 	if (r == 0)

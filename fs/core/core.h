@@ -126,6 +126,11 @@ struct fs {
 	struct ageing *ageing;         /* tier/ageing.c */
 	struct usage *usage;           /* usage/ */
 	struct tier_jobs *tier_jobs;   /* tier/jobs.c */
+	struct scrub *scrub;           /* scrub/scrub.c */
+	struct damages *damages;        /* scrub/damage.c */
+	struct quarantine *quarantine; /* scrub/quarantine.c */
+	struct parked *parked;         /* scrub/parked.c */
+	struct asks *asks;             /* scrub/ask.c */
 	struct service position_timer;
 	_Atomic int role;              /* enum replica_role */
 	_Atomic int unreadable;        /* 0, or -EBUSY: what fs_readable() says */
@@ -269,7 +274,10 @@ void replica_durable(void *fs, uint64_t seq); /* for the journal: fs_hooks.durab
 bool replica_has_hooks(struct fs *fs);        /* fs->hooks may be looked at */
 void replica_changed(struct fs *fs, const struct fs_change *c); /* to the watcher */
 
-/* view.c and resync.c: the members of struct replica_ops that begin with view_, resync_ or are read_leaf */
+/* scrub/ask.c: the members of struct replica_ops about blocks; view.c and resync.c: those that begin with view_, resync_ or are read_leaf */
+int replica_next_wanted(struct replica_volume *v, uint64_t after, struct block_wanted *ret);
+void replica_give_block(struct replica_volume *v, uint64_t number, const void *block);
+int replica_answer_block(struct replica_volume *v, const struct block_wanted *b, void *block);
 int replica_view_open(struct replica_volume *v, struct replica_view **ret_view, struct replica_view_info *ret);
 void replica_view_close(struct replica_view *view);
 int replica_view_rows(struct replica_view *view, struct slice from, struct slice to, replica_row_fn *fn, void *ctx);

@@ -240,6 +240,12 @@ static int fill_row(struct dump_row *w, struct kv *kv)
 		if (w->key.len == 17)
 			put_int(w->out, "page", be64_get(k + 9));
 		return 0;
+	case TABLE_SCRUB:
+		if (w->key.len != 17)
+			return -EUCLEAN;
+		put_int(w->out, "block", be64_get(k + 9));
+		put_int(w->out, "bytes", w->value.len);
+		return 0;
 	case TABLE_ORPHAN:
 		return 0;
 	case TABLE_USAGE:

@@ -7,6 +7,8 @@
  * Reading verifies every block against its slot's CRC-32C.  A mismatch is damage: named once in the log and in status, and
  * returned as -EBADMSG for the range.
  *
+ * Where a peer may have what is damaged here, the read waits for that in the same way (fs/core/scrub/parked.c): -EINPROGRESS.
+ *
  * Data that only an object store has comes from memory, if it was recalled; else the read is -EINPROGRESS, and what it missed is
  * kept for the thread (tier_missed()).  Where a home turns out to be damaged and the data is tiered as well, the object has the
  * good copy.
@@ -19,6 +21,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/scrub/impl.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 
@@ -46,6 +49,8 @@ void slot_sever(struct fs *fs, struct slot *s)
 
 static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
 {
+	if (quarantine_has(fs, home)) /* it failed: in use by nobody, and not free */
+		return;
 	int r = arena_free(fs->arena, (struct run){.start = home, .n_blocks = 1});
 
 	if (r < 0) /* the bitmap disagrees with the leaf: fsck will say more; nothing is lost by leaving the block alone */
@@ -99,6 +104,7 @@ int extent_put(struct fs *fs, struct inode *in, uint64_t ino, uint64_t leaf, con
 	if (!in)
 		return 0;
 	tier_touched(fs, ino);
+	damage_replaced(fs, ino, leaf, old, new);
 	return objects_moved(fs, old, new, applied);
 }
 
@@ -310,12 +316,13 @@ static bool is_damage(int r)
 	return r == -EUCLEAN || r == -EBADMSG || r == -EIO;
 }
 
+/* -EBADMSG, once it is noted; the caller says what it waits for. */
 static int damaged(struct fs *fs, uint64_t ino, uint64_t block, int r)
 {
-	return fs_damaged(fs, ino, block * BLOCK_SIZE,
-			  r == 0      ? "data checksum"
-			  : r == -EIO ? "unreadable data"
-				      : "block pointer");
+	struct leaf l;
+	int e = extent_get(fs, ino, block / LEAF_SLOTS, &l);
+
+	return verify_failed(fs, ino, block, e == 0 ? &l.slot[block % LEAF_SLOTS] : NULL, r == 0 ? -EBADMSG : r);
 }
 
 /* How many blocks from `i` on, lying one after the other, have what they should. */
@@ -341,7 +348,8 @@ static int read_either(struct fs *fs, uint64_t ino, uint64_t block, const struct
 		return 0;
 	r = damaged(fs, ino, block + i, r);
 	if (!m->tiered[i])
-		return r;
+		return parked_missed(fs, ino, block + i) ? -EINPROGRESS : r;
+	parked_later(fs, ino, block + i);
 	r = extent_get(fs, ino, c.leaf, &l);
 	return r < 0 ? r : read_recalled(fs, &c, &l, piece_mask(&c));
 }
@@ -360,7 +368,7 @@ static int read_stretch(struct fs *fs, uint64_t ino, uint64_t block, const struc
 		return 0;
 	for (uint32_t k = i; k < i + n; k++)
 		tiered |= m->tiered[k];
-	if (!tiered)
+	if (!tiered && !repair_has_source(fs))
 		return damaged(fs, ino, block + i + good, r);
 	for (uint32_t k = i + good; k < i + n; k++) {
 		r = read_either(fs, ino, block, m, k, p);

@@ -58,6 +58,7 @@ struct fs_config {
 				 char *message);
 	void *object_store_ctx;
 	uint64_t recall_rate;       /* bytes a second that reads of cold data may fetch; 0: no limit */
+	uint64_t scrub_rate;        /* bytes a second that a scrub reads unless it is told otherwise; 0: default */
 	uint32_t high_water;        /* percent of space used above which the coldest files are aged out, whatever their age; 0: never */
 	enum fs_audit audit;
 	bool audit_strict;          /* an act that cannot be logged is refused */
@@ -325,6 +326,11 @@ struct fs_hooks {
 	void *ctx;
 	/* A batch is durable.  No locks held; must not block. */
 	void (*durable)(void *ctx, uint64_t seq);
+	/*
+	 * A block is wanted that this volume cannot read (replica_ops.next_wanted): how many peers can be asked for it now, and wakes
+	 * their connections.  Each answers once, or its connection ends.  Must not block.  NULL: nobody.
+	 */
+	uint32_t (*ask_block)(void *ctx);
 	/* Adds members to the status object (json_t). */
 	void (*status)(void *ctx, void *json_object);
 };

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/scrub/impl.h"
 
 /* Ring blocks read in one go. */
 #define READ_BLOCKS 256u
@@ -258,8 +259,10 @@ static int read_stretch(struct fs *fs, struct step *s, const struct ring_order *
 		const uint8_t *from = scratch + (o[i].pos - o[0].pos) * BLOCK_SIZE;
 
 		/* Damaged in the ring: it goes home as it is.  Its CRC goes with it, so that a read still tells. */
-		if (crc32c(0, from, BLOCK_SIZE) != m->crc)
+		if (crc32c(0, from, BLOCK_SIZE) != m->crc) {
+			damage_note(fs, m->ino, m->block);
 			fs_damaged(fs, m->ino, m->block * BLOCK_SIZE, "data in the journal");
+		}
 		memcpy(s->data + o[i].move * BLOCK_SIZE, from, BLOCK_SIZE);
 	}
 	return 0;

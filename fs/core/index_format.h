@@ -19,6 +19,7 @@
  *     S gen           -> snap_value, name        a snapshot, the same on every node
  *     K top           -> held_value              what this node keeps of one
  *     K top ptr       -> le32 birth              its deadlist: a block of it that nothing newer has
+ *     Z               -> scrub_format.h          what this node's scrub knows
  *     A               -> anchor_value
  */
 #pragma once
@@ -28,7 +29,7 @@
 enum index_table {
 	TABLE_ANCHOR = 'A', TABLE_BITMAP = 'B', TABLE_COOKIE = 'C', TABLE_DENTRY = 'D', TABLE_EXTENT = 'E',
 	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_DEAD = 'K', TABLE_TARGET = 'L', TABLE_NAME = 'N', TABLE_ORPHAN = 'O',
-	TABLE_POLICY = 'P', TABLE_OBJECT = 'Q', TABLE_SNAP = 'S', TABLE_USAGE = 'U', TABLE_XATTR = 'X',
+	TABLE_POLICY = 'P', TABLE_OBJECT = 'Q', TABLE_SNAP = 'S', TABLE_USAGE = 'U', TABLE_XATTR = 'X', TABLE_SCRUB = 'Z',
 };
 #define INDEX_KEY_MAX (1 + 8 + 255)
 

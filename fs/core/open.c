@@ -22,6 +22,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/scrub/impl.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 #include "fs/store/super_format.h"
@@ -131,6 +132,7 @@ static int fs_new(const struct fs_config *c, struct fs **ret)
 static void close_tiers(struct fs *fs)
 {
 	atomic_store(&fs->closing, true);
+	scrub_shut(fs);
 	stores_shut(fs);
 	recall_shut(fs);
 	jobs_close(fs);
@@ -141,6 +143,7 @@ static void close_tiers(struct fs *fs)
 static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 {
 	close_tiers(fs);
+	scrub_close(fs);
 	stores_close(fs);
 	resync_free(fs);
 	audit_close(fs);
@@ -159,6 +162,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	fs->sums = sums_free(fs->sums);
 	objects_close(fs);
 	watches_close(fs);
+	damage_close(fs);
 	replica_close(fs);
 	homer_destroy(&fs->homer);
 	free(fs->reap);
@@ -552,6 +556,8 @@ static int open_all(struct fs *fs)
 	if (r == 0)
 		r = open_index(fs, &a);
 	if (r == 0)
+		r = damage_open(fs);
+	if (r == 0)
 		r = policies_load(fs);
 	if (r == 0)
 		r = snaps_load(fs);
@@ -596,6 +602,8 @@ static int open_all(struct fs *fs)
 		r = ageing_open(fs);
 	if (r == 0)
 		r = jobs_open(fs);
+	if (r == 0)
+		r = scrub_open(fs);
 	if (r == 0 && !fs->config.read_only && !fs->config.no_threads)
 		r = services_start(fs);
 	return r;

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "fs/core/core.h"
+#include "fs/core/scrub/impl.h"
 #include "fs/core/tier/tier.h"
 
 #define IDLE_NS (3600 * NSEC_PER_SEC) /* nobody waits */
@@ -231,6 +232,7 @@ void fs_end_waits(struct fs *fs)
 	struct positions *p = fs->positions;
 
 	durability_end_waits(fs);
+	parked_end_waits(fs);
 	recall_end_waits(fs);
 	mutex_lock(&p->lock);
 	p->ending++;

@@ -10,6 +10,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/scrub/report.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 
@@ -225,6 +226,7 @@ void fs_status_json(struct fs *fs, struct buf *out)
 	json_object_set_new(root, "usage", usage_status_json(fs));
 	json_object_set_new(root, "tier", tier_status_json(fs));
 	json_object_set_new(root, "audit", audit_status_json(fs));
+	json_object_set_new(root, "scrub", scrub_status_json(fs));
 	json_object_set_new(root, "jobs",
 			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
 				      service_json(&fs->homer_service), "checkpointer", service_json(&fs->checkpointer), "reaper",

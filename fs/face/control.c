@@ -197,6 +197,7 @@ const struct control *control_row(size_t i)
 		size_t n;
 	} tables[] = {{controls, ARRAY_SIZE(controls)},
 		      {feed_controls, n_feed_controls},
+		      {scrub_controls, n_scrub_controls},
 		      {snap_controls, n_snap_controls},
 		      {tier_controls, n_tier_controls},
 		      {usage_controls, n_usage_controls}};

@@ -48,6 +48,9 @@ MUST_CHECK int control_parse_wait(struct slice text, uint64_t *ret_seq, uint64_t
 extern const struct control feed_controls[];
 extern const size_t n_feed_controls;
 
+/* control_scrub.c */
+extern const struct control scrub_controls[];
+extern const size_t n_scrub_controls;
 /* control_tier.c */
 extern const struct control tier_controls[];
 extern const size_t n_tier_controls;

@@ -73,6 +73,8 @@ struct arena_write {
 /* At queue depth; sorts nothing: give it in the order of pointers. */
 MUST_CHECK int arena_write_many(struct arena *a, const struct arena_write *w, size_t n);
 MUST_CHECK int arena_flush(struct arena *a);
+/* One block that is allocated and nobody's, to see whether it keeps what is written: an error says that of it and nothing of the arena. */
+MUST_CHECK int arena_test_write(struct arena *a, pointer_t at, const struct iovec *iov);
 
 /* The allocation bitmap as pages of ARENA_PAGE_BLOCKS bits for the index: bit set = used. */
 #define ARENA_PAGE_BLOCKS 32768u

@@ -205,6 +205,18 @@ int arena_writev(struct arena *a, pointer_t at, const struct iovec *iov, int n_i
 	return written(a, part.chunk, part.n, disk_writev(part.chunk->disk, iov, n_iov, part.off, 0));
 }
 
+int arena_test_write(struct arena *a, pointer_t at, const struct iovec *iov)
+{
+	uint64_t block;
+
+	assert(iov->iov_len == BLOCK_SIZE);
+	int r = arena_range(a, at, 1, &block);
+	if (r < 0)
+		return r;
+	struct piece part = piece_of(a, block, 1);
+	return disk_writev(part.chunk->disk, iov, 1, part.off, 0);
+}
+
 /* Writes collected for one chunk. */
 struct write_batch {
 	struct chunk *chunk;

@@ -199,6 +199,32 @@ int super_read(struct store *store, struct super *ret)
 	return choose(results, copies, ret);
 }
 
+int super_peek(struct store *store, struct super *ret)
+{
+	CLEANUP_FREE void *block = NULL;
+	struct super copy, best = {0};
+	bool valid[COPIES] = {false}, any = false;
+	struct disk *d;
+
+	if (posix_memalign(&block, DISK_BLOCK, SUPER_BYTES))
+		return -ENOMEM;
+	int r = open_super(store, DISK_READONLY, &d);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < COPIES; i++) {
+		valid[i] = read_copy(d, i, block, &copy) == 0;
+		if (valid[i] && (!any || copy.generation > best.generation))
+			best = copy;
+		any |= valid[i];
+	}
+	disk_close(d);
+	if (!any)
+		return -EBADMSG;
+	memcpy(best.copy_valid, valid, sizeof(valid));
+	*ret = best;
+	return 0;
+}
+
 static int write_copy(struct disk *d, const struct super *s, uint64_t generation)
 {
 	CLEANUP_FREE void *block = NULL;

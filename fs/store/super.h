@@ -33,6 +33,8 @@ struct super {
 /* Creates the file `super` with both copies; -EEXIST. */
 MUST_CHECK int super_create(struct store *store, const struct super *s);
 MUST_CHECK int super_read(struct store *store, struct super *ret);
+/* The same without a word in the log, for who looks at a volume that is open: -EBADMSG when neither copy is whole. */
+MUST_CHECK int super_peek(struct store *store, struct super *ret);
 /* generation + 1, into the other copy. */
 MUST_CHECK int super_write(struct store *store, struct super *s);
 /* A whole copy as read from disk; for super_read, fuzzing and fsck. */

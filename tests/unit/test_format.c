@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 
+#include "fs/core/scrub/scrub_format.h"
 #include "fs/core/index_format.h"
 #include "fs/core/leaf.h"
 #include "fs/core/tier/usage_format.h"
@@ -87,6 +88,18 @@ static struct layout layouts[] = {
 #define S body_snap
 	STRUCT(body_snap, M(S, gen), M(S, name_len), M(S, zero)),
 #undef S
+#define S scrub_state_value
+	STRUCT(scrub_state_value, M(S, version), M(S, state), M(S, phase), M(S, flags), M(S, zero), M(S, cursor_len), M(S, cursor),
+	       M(S, errors), M(S, rate), M(S, pass), M(S, started_ns), M(S, checked_bytes), M(S, total_bytes), M(S, bad_blocks),
+	       M(S, repaired_blocks), M(S, bad_rows), M(S, next_ino), M(S, last_started_ns), M(S, last_ended_ns), M(S, last_bad_blocks),
+	       M(S, last_repaired_blocks), M(S, last_next_ino)),
+#undef S
+#define S damaged_value
+	STRUCT(damaged_value, M(S, version), M(S, state), M(S, zero), M(S, found_ns), M(S, changed_ns)),
+#undef S
+#define S quarantine_value
+	STRUCT(quarantine_value, M(S, version), M(S, zero), M(S, birth), M(S, ino), M(S, block)),
+#undef S
 #define S body_config
 	STRUCT(body_config, M(S, key_len), M(S, value_len), M(S, zero)),
 #undef S
@@ -163,6 +176,7 @@ static struct constant constants[] = {
 	CONSTANT(SUPER_CLEAN),
 	CONSTANT(SUPER_FOLLOWER), CONSTANT(SUPER_RESYNCING), CONSTANT(SUPER_SAVE), CONSTANT(SUPER_DIFFERS),
 	CONSTANT(ANCHOR_MAGIC), CONSTANT(INDEX_KEY_MAX), CONSTANT(LEAF_SLOTS), CONSTANT(LEAF_BYTES_MAX),
+	CONSTANT(SCRUB_CURSOR_BYTES),
 	CONSTANT(RECORD_FRAME_MAX), CONSTANT(RECORD_PLACES_MAX),
 	CONSTANT(ARENA_PAGE_BLOCKS), CONSTANT(ARENA_PAGE_BYTES),
 	CONSTANT(USAGE_MAGIC), CONSTANT(USAGE_VERSION), CONSTANT(USAGE_STORES_MAX), CONSTANT(USAGE_COPY_BYTES),

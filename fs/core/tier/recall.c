@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fs/core/scrub/impl.h"
 #include "fs/core/tier/recall_impl.h"
 
 #define RECALL_MEMORY_MIN (16 * MIB)
@@ -286,6 +287,11 @@ static void recall_missed(struct fs *fs, unsigned flags, struct journal_waiter *
 {
 	struct tier_miss m = tier_take_miss();
 	enum recall_mode mode = RECALL_CACHE;
+
+	if (m.n_bad) { /* what is cold besides is missed again */
+		parked_wait(fs, &m, w);
+		return;
+	}
 	int r = m.n_leaves ? recall_mode_get(fs, m.ino, &mode) : -EIO;
 
 	if (r == 0 && mode == RECALL_DENY) {
@@ -313,6 +319,7 @@ void fs_recall_cancel(struct fs *fs, struct journal_waiter *w)
 	struct recall *rc = fs->recall;
 	struct recall_request *list[2];
 
+	parked_cancel(fs, w);
 	mutex_lock(&rc->lock);
 	list[0] = rc->waiting;
 	list[1] = rc->pending;

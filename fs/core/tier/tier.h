@@ -134,10 +134,16 @@ MUST_CHECK int tier_file_state(struct fs *fs, uint64_t ino, struct tier_file *re
  * A reader that comes upon cold slots that are not in memory gets -EINPROGRESS from extent_read(), and with it from the operation,
  * which has changed nothing.  What it missed is kept for the thread: fs_recall_async() fetches it, then the operation is called again.
  */
+#define TIER_MISS_BAD 32u
 struct tier_miss {
 	uint64_t ino, leaf, n_leaves; /* 0 leaves: nothing was missed */
+	/* Blocks that are damaged and may be repaired (fs/core/scrub/parked.c): the same wait, for another reason. */
+	uint64_t bad_ino;
+	uint32_t n_bad;
+	uint64_t bad[TIER_MISS_BAD];
 };
 void tier_missed(uint64_t ino, uint64_t leaf); /* by extent_read(): the first one, and those right behind it */
+void tier_missed_bad(uint64_t ino, uint64_t block); /* the same; one too many is come upon the next time */
 struct tier_miss tier_take_miss(void);
 /* The blocks of a leaf's frame, by slot, of at least `mask`: true when they are in memory.  Copies what `mask` names, others untouched. */
 bool recalled_get(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint8_t *blocks);

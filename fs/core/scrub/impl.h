@@ -1,0 +1,202 @@
+/*
+ * impl.h: what the rooms of fs/core see of the scrub, and its files of each other.  Others use scrub.h.
+ *
+ *     scrub.c       the thread, its states, commands
+ *     walk.c        a pass: superblocks, rows of the index, data of files, cold data
+ *     verify.c      one leaf read and compared
+ *     damage.c      which blocks of files are damaged or were; damage_rows.c keeps that in the index
+ *     quarantine.c  which blocks of the arena failed and are not used again
+ *     repair.c      a good copy of a block from somewhere, and its new home
+ *     ask.c         peers as such a source, and answers to theirs
+ *     parked.c      reads that wait for a repair
+ *     clear.c       giving up what cannot be repaired
+ *     report.c      JSON and words
+ *
+ * Locks, each a leaf in the order of locks: those of damage, quarantine, asks, parked and scrub.  None is held over a call that locks,
+ * nor over I/O, save that of damage and quarantine over changes of the index when a checkpoint draws its line.
+ */
+#pragma once
+
+#include "fs/core/core.h"
+#include "fs/core/scrub/scrub.h"
+
+/* ---- life: called by open.c ---- */
+
+MUST_CHECK int damage_open(struct fs *fs); /* the index is open, and nothing was applied yet */
+void damage_close(struct fs *fs);          /* NULL is fine, as below */
+MUST_CHECK int scrub_open(struct fs *fs);  /* everything else is; a pass that was under way goes on */
+void scrub_shut(struct fs *fs);            /* who waits for a repair is answered, threads end */
+void scrub_close(struct fs *fs);
+/* Under the gate, exclusive, before a line is drawn: what changed goes into the index. */
+MUST_CHECK int scrub_save(struct fs *fs);
+
+/* ---- damage.c ---- */
+
+enum damage_state { DAMAGE_BAD = 1, DAMAGE_REPAIRED = 2 };
+#define DAMAGE_FILES_MAX  1000u
+#define DAMAGE_BLOCKS_MAX 16384u
+struct damaged_block {
+	uint64_t ino, block;
+	int64_t found_ns, changed_ns; /* real */
+	int64_t tried_ns;             /* mono: when repairing it failed last; 0: it was not tried since the mount */
+	enum damage_state state;
+	bool dirty;                   /* its row is not what this says */
+};
+/* A block is damaged.  True: that is news. */
+bool damage_note(struct fs *fs, uint64_t ino, uint64_t block);
+/* It was repaired, or reads as it should. */
+void damage_repaired(struct fs *fs, uint64_t ino, uint64_t block);
+/* It could not be repaired: not tried again at once. */
+void damage_tried(struct fs *fs, uint64_t ino, uint64_t block);
+bool damage_tried_lately(struct fs *fs, uint64_t ino, uint64_t block);
+/* Whether it is known as damaged. */
+bool damage_is_bad(struct fs *fs, uint64_t ino, uint64_t block);
+/* The file has other data there by now, or is gone (block UINT64_MAX: all of it). */
+void damage_forget(struct fs *fs, uint64_t ino, uint64_t block);
+/* By extent_put(), of a logged change; costs one load where nothing is damaged. */
+void damage_replaced(struct fs *fs, uint64_t ino, uint64_t leaf, const struct leaf *old, const struct leaf *new);
+struct damage_file {
+	uint64_t ino;
+	uint64_t n_bad, n_repaired;
+	int64_t changed_ns;
+};
+/* The first file from `ino` on that has any; false: none. */
+bool damage_next(struct fs *fs, uint64_t ino, struct damage_file *ret);
+/* The first damaged block of the file from `block` on. */
+bool damage_next_block(struct fs *fs, uint64_t ino, uint64_t block, uint64_t *ret_block);
+struct damage_sum {
+	uint64_t n_files, n_bad, n_repaired; /* in the table */
+	uint64_t beyond;                     /* blocks found since the mount that it had no room for */
+};
+void damage_get_sum(struct fs *fs, struct damage_sum *ret);
+
+/* ---- quarantine.c ---- */
+
+#define QUARANTINE_MAX 65536u
+struct quarantined {
+	pointer_t home;
+	uint64_t ino, block;
+	uint32_t birth;
+	bool dirty;
+};
+/* The home failed; once no slot has it any more it is nobody's, and not free.  Beyond QUARANTINE_MAX nothing is kept. */
+void quarantine_add(struct fs *fs, const struct quarantined *q);
+void quarantine_remove(struct fs *fs, pointer_t home);
+/* By extent.c, when a home goes: true when it must stay in use.  One load where there is none. */
+bool quarantine_has(struct fs *fs, pointer_t home);
+/* The first from `home` on. */
+bool quarantine_next(struct fs *fs, pointer_t home, struct quarantined *ret);
+uint64_t quarantine_count(struct fs *fs);
+/* Tests all of them by writing; *ret_n are given back. */
+MUST_CHECK int quarantine_release(struct fs *fs, uint64_t *ret_n);
+
+/* ---- verify.c ---- */
+
+/* What reading one leaf found. */
+struct leaf_verdict {
+	struct leaf leaf;
+	uint16_t checked;  /* slots that were read */
+	uint16_t bad;      /* of those */
+	bool bad_row;      /* the leaf itself cannot be read */
+};
+/*
+ * Reads every block of the leaf that is here, past all caches, and compares it; `room` is LEAF_SLOTS blocks, aligned.  What was found
+ * is noted, nothing is repaired.  -ENOENT: the file is gone, -EBUSY: the volume is between two states.
+ */
+MUST_CHECK int leaf_verify(struct fs *fs, uint64_t ino, uint64_t leaf, uint8_t *room, struct leaf_verdict *ret);
+/* The block as its slot says, staged or at home: 0, -EBADMSG it is not that, -EIO, -EUCLEAN.  The stripe is held. */
+MUST_CHECK int verify_slot(struct fs *fs, const struct slot *s, uint8_t *block);
+/* A read came upon a damaged block of `at`: notes, counts and logs it; -EBADMSG. */
+int verify_failed(struct fs *fs, uint64_t ino, uint64_t block, const struct slot *s, int why);
+
+/* ---- repair.c ---- */
+
+struct block_question {
+	uint64_t ino, leaf;
+	unsigned slot;
+	uint32_t crc;
+	struct leaf_object object; /* the slot is tiered there; id 0: it is not */
+};
+struct repair_status {
+	_Atomic uint64_t repaired, failed, by_replica, by_tier, in_place, lies, answered, refused;
+	_Atomic int64_t last_ns; /* real */
+};
+/*
+ * Gets the data of a damaged block and gives it a new home.  0: it reads as it should now, -ENOENT: there is no such data (any more),
+ * -EBADMSG: nobody has it, -EROFS, -ENOSPC.  Takes as long as its sources do, at most; no lock is held.
+ */
+MUST_CHECK int repair_block(struct fs *fs, uint64_t ino, uint64_t block);
+/* Blocks of a recalled frame to their places by slot; false: it is not in memory, or does not have them all. */
+bool frame_copy(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint8_t *blocks);
+/* Whether anybody could have the data: a peer that can be asked. */
+bool repair_has_source(struct fs *fs);
+
+/* ---- ask.c ---- */
+
+MUST_CHECK int asks_open(struct fs *fs);
+void asks_shut(struct fs *fs);
+void asks_close(struct fs *fs);
+/* Of peers: -ENOENT none has it, or none answered in time.  What they gave has the CRC. */
+MUST_CHECK int asks_fetch(struct fs *fs, const struct block_question *q, uint8_t *block);
+
+/* ---- parked.c ---- */
+
+/* By extent_read(): true when the read is to end with -EINPROGRESS, and the block was noted for its thread. */
+bool parked_missed(struct fs *fs, uint64_t ino, uint64_t block);
+/* The same for one that need not wait, since it has the data from elsewhere: the block is repaired soon. */
+void parked_later(struct fs *fs, uint64_t ino, uint64_t block);
+struct tier_miss;
+/*
+ * What fs_recall_async() does with it: the blocks are repaired, or it is known that they cannot be, and w->done is called with 0, once,
+ * perhaps from another thread; -EIO at the end.  The caller calls its operation again, which then finds the data, or damage.
+ */
+void parked_wait(struct fs *fs, const struct tier_miss *m, struct journal_waiter *w);
+void parked_cancel(struct fs *fs, const struct journal_waiter *w); /* -EINTR, if it waits */
+void parked_end_waits(struct fs *fs);                              /* its part of fs_end_waits() */
+MUST_CHECK int parked_open(struct fs *fs);
+void parked_shut(struct fs *fs);
+void parked_close(struct fs *fs);
+
+/* ---- scrub.c and walk.c ---- */
+
+enum scrub_state { SCRUB_IDLE, SCRUB_RUNNING, SCRUB_PAUSED, SCRUB_DONE };
+enum scrub_phase { PHASE_SUPER, PHASE_ROWS, PHASE_DATA, PHASE_END };
+/* A pass, as it is kept in the index. */
+struct scrub_pass {
+	enum scrub_state state;
+	enum scrub_phase phase;
+	bool cold;
+	uint8_t cursor[20];
+	uint8_t cursor_len;
+	uint32_t errors;
+	uint64_t rate, pass, checked_bytes, total_bytes, bad_blocks, repaired_blocks, bad_rows, next_ino;
+	int64_t started_ns, last_started_ns, last_ended_ns;
+	uint64_t last_bad_blocks, last_repaired_blocks, last_next_ino;
+};
+struct scrub {
+	struct fs *fs;
+	pthread_t thread;
+	bool has_thread;
+	struct mutex lock;
+	struct cond wake;
+	/* guarded by lock */
+	bool stop, dirty;
+	struct scrub_pass pass;
+	int64_t rate_free_ns, saved_ns; /* mono */
+	int64_t run_ns;                 /* mono: when this run of the pass began, and */
+	uint64_t run_bytes;             /* what was checked by then, for the estimate */
+	char waits[64];                 /* why it rests; "" */
+	struct scrub_job *jobs, **last_job;
+	bool busy; /* with a job */
+
+	struct repair_status repairs;
+};
+void scrub_get(struct fs *fs, struct scrub_pass *ret);
+/* One piece of the pass: at most a leaf's worth.  *ret_bytes: what was read.  Moves `p`; the caller publishes it. */
+MUST_CHECK int walk_step(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_bytes);
+void scrub_row_encode(const struct scrub_pass *p, uint8_t *value);
+MUST_CHECK int scrub_row_decode(struct slice value, struct scrub_pass *ret);
+
+/* ---- clear.c ---- */
+
+MUST_CHECK int clear_file(struct fs *fs, const struct fs_cred *cred, uint64_t ino);
