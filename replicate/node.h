@@ -93,6 +93,8 @@ struct node *node_free(struct node *n); /* no session is left */
 
 /* The journal has a newer durable batch: streams go on.  From any thread, also under locks of the filesystem; never blocks. */
 void node_batch_durable(struct node *n, uint64_t seq);
+/* The volume wants a block (replica_ops.next_wanted): how many peers can be asked now; their connections are woken.  Never blocks. */
+uint32_t node_ask_block(struct node *n);
 
 /*
  * Whom to dial now: up to `max` node ids.  A follower: the leader it knows, else every peer in turn until one leads; a leader: the

@@ -57,6 +57,7 @@ struct node_peer {
 	int64_t tried_ns, due_ns, backoff_ns;
 	uint32_t tries;         /* since it last was of use */
 	bool slow_retry;        /* our own volume is in the way */
+	bool answers_blocks;    /* on `stream` */
 	uint64_t sent_bytes, received_bytes, connects, errors;
 	uint64_t batches, batch_bytes; /* sent or taken lately, for their average size; node_peer_count_locked() */
 	uint64_t resync_rows, resync_bytes;
@@ -196,6 +197,17 @@ struct following {
 	struct state states[STATES_MAX];     /* to be compared once they can be */
 };
 
+/* Either side: blocks.c. */
+#define BLOCKS_MAX 16u
+struct blocks {
+	bool said, peer_answers;
+	uint64_t asked;                     /* the newest question that was passed on */
+	uint64_t out[BLOCKS_MAX];           /* those without an answer */
+	uint32_t n_out, n_in;
+	struct block_wanted in[BLOCKS_MAX]; /* of the other side, oldest first */
+	int64_t next_ns;                    /* mono: the next may be answered */
+};
+
 struct serving; /* leader's side of a resync: leader.c */
 struct pull;    /* follower's: resync.c */
 
@@ -229,6 +241,7 @@ struct session {
 
 	struct leading leading;
 	struct following following;
+	struct blocks blocks;
 	struct serving *serving;
 	struct pull *pull;
 };
@@ -295,6 +308,14 @@ bool pull_waits_for_view(const struct session *s);
 MUST_CHECK int pull_message(struct session *s, enum message_type type, struct slice body);
 MUST_CHECK int pull_pump(struct session *s, int64_t *deadline_ns);
 void pull_stop(struct session *s);
+
+/* ---- blocks.c: repairs, on a stream in either direction ---- */
+
+bool blocks_is_features(uint64_t ping);
+void blocks_take_features(struct session *s, uint64_t ping);
+MUST_CHECK int blocks_message(struct session *s, enum message_type type, struct slice body);
+MUST_CHECK int blocks_pump(struct session *s, int64_t *deadline_ns);
+void blocks_stop(struct session *s);
 
 /* ---- rows ---- */
 

@@ -29,9 +29,10 @@ static const uint32_t may_come[] = {
     [SESSION_LISTENING] = M(HELLO) | M(REFUSE),
     [SESSION_GREETING] = M(WELCOME) | M(REFUSE),
     [SESSION_REFERRED] = M(PEERS) | M(REFUSE),
-    [SESSION_LEADING] = M(ACK) | M(LEADING) | M(PING) | M(PONG) | M(REFUSE),
+    [SESSION_LEADING] = M(ACK) | M(LEADING) | M(BLOCK_WANTED) | M(BLOCK) | M(PING) | M(PONG) | M(REFUSE),
     [SESSION_SERVING] = M(GET_HASHES) | M(GET_ROWS) | M(GET_LEAVES) | M(RESYNCED) | M(PING) | M(PONG) | M(REFUSE),
-    [SESSION_FOLLOWING] = M(BATCH) | M(DATA) | M(STATE) | M(PEERS) | M(HANDOVER) | M(PING) | M(PONG) | M(REFUSE),
+    [SESSION_FOLLOWING] =
+	M(BATCH) | M(DATA) | M(STATE) | M(PEERS) | M(HANDOVER) | M(BLOCK_WANTED) | M(BLOCK) | M(PING) | M(PONG) | M(REFUSE),
     [SESSION_PULLING] = M(VIEW) | M(HASHES) | M(ROWS) | M(LEAVES) | M(PEERS) | M(PING) | M(PONG) | M(REFUSE),
     [SESSION_OVER] = 0,
 };
@@ -220,6 +221,8 @@ static int take_ping(struct session *s, enum message_type type, struct slice bod
 
 	if (r)
 		return r;
+	if (type == MESSAGE_PING && blocks_is_features(value))
+		blocks_take_features(s, value);
 	if (type == MESSAGE_PONG)
 		handover_answer(s, value);
 	else if (session_pending(s) < SESSION_OUT_MAX) /* who does not read what it asked for needs no answer */
@@ -239,6 +242,9 @@ static int dispatch(struct session *s, enum message_type type, struct slice body
 		return greeting_hello(s, body);
 	case MESSAGE_WELCOME:
 		return greeting_welcome(s, body);
+	case MESSAGE_BLOCK_WANTED:
+	case MESSAGE_BLOCK:
+		return blocks_message(s, type, body);
 	default:
 		break;
 	}
@@ -401,6 +407,8 @@ int session_pump(struct session *s, int64_t *ret_deadline_ns)
 	tidy(s, begun_ns);
 	r = take_turn(s, &deadline_ns);
 	if (!r)
+		r = blocks_pump(s, &deadline_ns);
+	if (!r)
 		r = keep_talking(s, &deadline_ns);
 	if (r && !s->error)
 		(void)session_fail(s, r, "%s", r == -ESTALE ? ANOTHER_EPOCH : strerror(-r));
@@ -439,6 +447,7 @@ void session_claim_locked(struct node *n, struct session *s, struct node_peer *p
 		p->stream->cut = -ECONNABORTED;
 	p->stream = s;
 	p->state = state;
+	p->answers_blocks = false;
 	n->tell_acked = n->tell_wake = true;
 }
 
@@ -494,8 +503,10 @@ static void note_end(struct session *s, struct node_peer *p)
 		p->state = s->last_state != PEER_DISCONNECTED ? s->last_state : is_refusal(s) ? PEER_REFUSED : PEER_DISCONNECTED;
 		memcpy(p->reason, s->reason, sizeof(p->reason));
 	}
-	if (p->stream == s)
+	if (p->stream == s) {
 		p->stream = NULL;
+		p->answers_blocks = false;
+	}
 	p->errors += !is_in_order(s->error);
 	if (s->volume_failed) {
 		p->slow_retry = true;
@@ -540,6 +551,7 @@ struct session *session_free(struct session *s, int why, const char *reason)
 	pull_stop(s);
 	leader_stop(s);
 	serving_stop(s);
+	blocks_stop(s);
 	mutex_lock(&n->lock);
 	leave_locked(n, s, &level, name);
 	mutex_unlock(&n->lock);

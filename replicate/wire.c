@@ -56,6 +56,8 @@ static const struct {
     [MESSAGE_LEADING] = {"LEADING", 0},
     [MESSAGE_JOIN] = {"JOIN", WIRE_JSON_MAX},
     [MESSAGE_JOINED] = {"JOINED", WIRE_JSON_MAX},
+    [MESSAGE_BLOCK_WANTED] = {"BLOCK_WANTED", sizeof(struct wire_block_wanted)},
+    [MESSAGE_BLOCK] = {"BLOCK", sizeof(struct wire_block) + BLOCK_SIZE},
 };
 
 static bool type_ok(unsigned type)
@@ -814,6 +816,64 @@ int handover_get(struct slice body, struct handover *ret)
 	if (!w)
 		return -EUCLEAN;
 	*ret = (struct handover){le64_get(w->seq), le64_get(w->hash), le64_get(w->epoch)};
+	return 0;
+}
+
+/* ---- repairs ---- */
+
+static bool block_wanted_ok(const struct block_wanted *m)
+{
+	return m->number && m->ino && m->slot < WIRE_SLOTS;
+}
+
+void block_wanted_put(struct buf *out, const struct block_wanted *m)
+{
+	const struct wire_block_wanted w = {.number = le64_make(m->number),
+					    .ino = le64_make(m->ino),
+					    .leaf = le64_make(m->leaf),
+					    .slot = le32_make(m->slot),
+					    .crc = le32_make(m->crc)};
+
+	assert(block_wanted_ok(m));
+	buf_put(out, &w, sizeof(w));
+}
+
+int block_wanted_get(struct slice body, struct block_wanted *ret)
+{
+	const struct wire_block_wanted *w = whole(body, sizeof(*w));
+
+	if (!w)
+		return -EUCLEAN;
+	const struct block_wanted m = {.number = le64_get(w->number),
+				       .ino = le64_get(w->ino),
+				       .leaf = le64_get(w->leaf),
+				       .slot = le32_get(w->slot),
+				       .crc = le32_get(w->crc)};
+	if (!block_wanted_ok(&m))
+		return -EUCLEAN;
+	*ret = m;
+	return 0;
+}
+
+void block_answer_put(struct buf *out, const struct block_answer *m)
+{
+	const struct wire_block w = {.number = le64_make(m->number), .bytes = le32_make(m->block ? BLOCK_SIZE : 0)};
+
+	assert(m->number);
+	buf_put(out, &w, sizeof(w));
+	if (m->block)
+		buf_put(out, m->block, BLOCK_SIZE);
+}
+
+int block_answer_get(struct slice body, struct block_answer *ret)
+{
+	struct slice left = body;
+	const struct wire_block *w = take(&left, sizeof(*w));
+
+	if (!w || !le64_get(w->number) || le32_get(w->zero) || (le32_get(w->bytes) != 0 && le32_get(w->bytes) != BLOCK_SIZE) ||
+	    left.len != le32_get(w->bytes))
+		return -EUCLEAN;
+	*ret = (struct block_answer){.number = le64_get(w->number), .block = left.len ? left.p : NULL};
 	return 0;
 }
 

@@ -42,7 +42,10 @@ enum message_type {
 	/* Joining (join.h), on a connection authenticated by an invitation instead of certificates. */
 	MESSAGE_JOIN,       /* joiner: JSON */
 	MESSAGE_JOINED,     /* inviter: JSON */
-	MESSAGE_TYPE_MAX = MESSAGE_JOINED,
+	/* Repairs, on a stream, either way: of a peer that has said that it answers (FEATURE_BLOCKS). */
+	MESSAGE_BLOCK_WANTED, /* the block of that slot, with that CRC */
+	MESSAGE_BLOCK,        /* it, or that it is not here */
+	MESSAGE_TYPE_MAX = MESSAGE_BLOCK,
 };
 const char *message_type_name(unsigned type); /* "HELLO"; "?" when unknown */
 
@@ -87,6 +90,13 @@ void frame_end(struct buf *out, size_t at, uint64_t number);
 MUST_CHECK int frame_peek(const void *p, size_t len, uint64_t expect, size_t *ret_need);
 /* A whole frame, checked by frame_peek(): checks the CRC. */
 MUST_CHECK int frame_open(const void *p, size_t len, enum message_type *ret_type, struct slice *ret_body);
+
+/*
+ * A PING with this bit says which messages its sender understands beyond those of version 1; any node answers it as every PING, so
+ * older ones need not know.  No epoch, which is what other PINGs carry, has the bit.
+ */
+#define FEATURES_BIT   (UINT64_C(1) << 63)
+#define FEATURE_BLOCKS (UINT64_C(1) << 0) /* BLOCK_WANTED is answered */
 
 /* HELLO and WELCOME */
 enum { HELLO_ANNOUNCE = 1 << 0 /* I lead and want you to know; I follow nobody */, HELLO_RESYNCING = 1 << 1, HELLO_DIFFERS = 1 << 2,
@@ -142,6 +152,10 @@ struct get_leaves {
 	uint32_t n;
 	struct leaf_data leaf[WIRE_LEAVES_MAX]; /* superseded unused */
 };
+struct block_answer {
+	uint64_t number;      /* of the question */
+	const uint8_t *block; /* borrowed; NULL: it is not here */
+};
 struct handover {
 	uint64_t seq, hash, epoch;
 };
@@ -187,6 +201,10 @@ MUST_CHECK int leaves_next(struct slice body, size_t *at, struct leaf_data *ret,
 MUST_CHECK int leaves_head(struct slice body, bool *ret_last, uint64_t *ret_fence);
 void handover_put(struct buf *out, const struct handover *m);
 MUST_CHECK int handover_get(struct slice body, struct handover *ret);
+void block_wanted_put(struct buf *out, const struct block_wanted *m);
+MUST_CHECK int block_wanted_get(struct slice body, struct block_wanted *ret);
+void block_answer_put(struct buf *out, const struct block_answer *m);
+MUST_CHECK int block_answer_get(struct slice body, struct block_answer *ret);
 /* PEERS, JOIN, JOINED: JSON text up to WIRE_JSON_MAX. */
 void text_put(struct buf *out, const char *json);
 MUST_CHECK int text_get(struct slice body, struct slice *ret);

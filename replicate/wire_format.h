@@ -67,6 +67,9 @@ struct wire_get_leaves { le32 n, zero; };
 struct wire_leaves { uint8_t last; le64 fence; };
 struct wire_leaf { le64 ino, leaf; le16 wanted, superseded; le32 zero; };
 struct wire_handover { le64 seq, hash, epoch; };
+struct wire_block_wanted { le64 number, ino, leaf; le32 slot, crc; };
+/* BLOCK; then the block, when it is here. */
+struct wire_block { le64 number; le32 bytes /* of the block: 4096 or 0 */, zero; };
 
 #define WIRE_SLOTS 16u /* of a leaf */
 
@@ -79,3 +82,4 @@ _Static_assert(sizeof(struct wire_get_hashes) == 16 && sizeof(struct wire_hashes
 _Static_assert(sizeof(struct wire_get_rows) == 8 && sizeof(struct wire_rows) == 1 && sizeof(struct wire_row) == 8, "");
 _Static_assert(sizeof(struct wire_get_leaves) == 8 && sizeof(struct wire_leaves) == 9 && sizeof(struct wire_leaf) == 24, "");
 _Static_assert(sizeof(struct wire_handover) == 24, "");
+_Static_assert(sizeof(struct wire_block_wanted) == 32 && sizeof(struct wire_block) == 16, "");

@@ -67,6 +67,13 @@ static void batch_durable(void *ctx, uint64_t seq)
 	node_batch_durable(r->node, seq);
 }
 
+static uint32_t ask_block(void *ctx)
+{
+	struct replication *r = ctx;
+
+	return node_ask_block(r->node);
+}
+
 static void acked(void *ctx, const uint64_t *durable, uint32_t n_known, uint32_t n_live)
 {
 	struct replication *r = ctx;
@@ -246,7 +253,7 @@ static int start_server(struct replication *r, const struct args *a, const struc
 
 static int start(struct replication *r, const struct args *a)
 {
-	const struct fs_hooks hooks = {.ctx = r, .durable = batch_durable, .status = replication_status};
+	const struct fs_hooks hooks = {.ctx = r, .durable = batch_durable, .ask_block = ask_block, .status = replication_status};
 	struct replica_point here;
 	struct peers list;
 

@@ -239,7 +239,25 @@ static int resync_end(struct replica_volume *v, const struct replica_view_info *
 	return r;
 }
 
+static int next_wanted(struct replica_volume *v, uint64_t after, struct block_wanted *ret)
+{
+	return real_of(v)->ops->next_wanted(real_of(v), after, ret);
+}
+
+static void give_block(struct replica_volume *v, uint64_t number, const void *block)
+{
+	real_of(v)->ops->give_block(real_of(v), number, block);
+}
+
+static int answer_block(struct replica_volume *v, const struct block_wanted *b, void *block)
+{
+	return real_of(v)->ops->answer_block(real_of(v), b, block);
+}
+
 static struct replica_ops ops = {
+    .next_wanted = next_wanted,
+    .give_block = give_block,
+    .answer_block = answer_block,
     .get_point = get_point,
     .hash_after = hash_after,
     .is_prefix = is_prefix,

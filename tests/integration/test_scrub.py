@@ -3,7 +3,6 @@ stops the mount.  Every block of a small file is damaged in turn, in every way t
 
 import errno
 import json
-import mmap
 import os
 import random
 import subprocess
@@ -12,45 +11,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import clawfs_env  # noqa: E402
-from clawfs_env import EXIT_DAMAGED, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Failed, cli, wait_for  # noqa: E402
-
-BLOCK = 4096
-
-
-class Arena:
-    """The chunks of a volume, looked at past the daemon."""
-
-    def __init__(self, store):
-        self.dir = os.path.join(store, "arena.1")
-
-    def find(self, block):
-        """(path, offset) of the one block of the arena with this content."""
-        found = []
-        for name in sorted(os.listdir(self.dir)):
-            path = os.path.join(self.dir, name)
-            with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:
-                at = m.find(block)
-                while at >= 0:
-                    if at % BLOCK == 0:
-                        found.append((path, at))
-                    at = m.find(block, at + 1)
-        if len(found) != 1:
-            raise AssertionError("the block is there %d times" % len(found))
-        return found[0]
-
-    @staticmethod
-    def read(place):
-        with open(place[0], "rb") as f:
-            f.seek(place[1])
-            return f.read(BLOCK)
-
-    @staticmethod
-    def write(place, data):
-        fd = os.open(place[0], os.O_WRONLY)
-        os.pwrite(fd, data, place[1])
-        os.fsync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(fd)
+from arena import BLOCK, DAMAGES, Arena, damaged  # noqa: E402
+from clawfs_env import EXIT_DAMAGED, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, cli, wait_for  # noqa: E402
 
 
 class ScrubTest(clawfs_env.VolumeTest):
@@ -77,10 +39,7 @@ class ScrubTest(clawfs_env.VolumeTest):
         arena = Arena(v.store)
         place = arena.find(data[block * BLOCK:(block + 1) * BLOCK])
         old = arena.read(place)
-        new = {"flip": lambda: bytes([old[0] ^ 1]) + old[1:],
-               "zeroed": lambda: bytes(BLOCK),
-               "torn": lambda: old[:512] + bytes(BLOCK - 512),
-               "misdirected": lambda: data[-BLOCK:] if block == 0 else data[:BLOCK]}[how]()
+        new = damaged(how, old, data[-BLOCK:] if block == 0 else data[:BLOCK])
         arena.write(place, new)
         return place, old
 
@@ -128,7 +87,7 @@ class Finding(ScrubTest):
         self.assertEqual(e.exception.errno, errno.ENODATA)
 
     def test_each_kind_of_damage_is_found_named_and_nothing_else(self):
-        for how in ("flip", "zeroed", "torn", "misdirected"):
+        for how in DAMAGES:
             with self.subTest(how=how):
                 v = self.volume(name="v-" + how)
                 data = self.make(v, "dir/some file", 24)

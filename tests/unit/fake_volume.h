@@ -43,6 +43,7 @@ struct fake_rows {
 	uint32_t n, cap;
 };
 
+#define FAKE_WANTED_MAX 64u
 struct fake {
 	struct replica_volume volume;
 	struct replica_point point;
@@ -64,6 +65,14 @@ struct fake {
 	int fail_finish, fail_commit, fail_promote, fail_note, fail_offer; /* -errno, until cleared */
 	uint64_t damaged_seq, late_sum_seq, wrong_sum_seq;
 	bool lying_rows;
+	/* blocks it wants, what it was given, how often it was asked */
+	struct block_wanted wanted[FAKE_WANTED_MAX];
+	uint32_t n_wanted, n_given, n_asked;
+	struct {
+		uint64_t number;
+		bool here;
+		uint8_t block[BLOCK_SIZE];
+	} given[FAKE_WANTED_MAX];
 };
 
 static struct fake *fake_of(struct replica_volume *v) { return (struct fake *)v; }
@@ -799,7 +808,45 @@ static int fake_resync_end(struct replica_volume *v, const struct replica_view_i
 	return 0;
 }
 
+/* ---- blocks ---- */
+
+static int fake_next_wanted(struct replica_volume *v, uint64_t after, struct block_wanted *ret)
+{
+	const struct fake *f = fake_of(v);
+
+	for (uint32_t i = 0; i < f->n_wanted; i++) {
+		if (f->wanted[i].number <= after)
+			continue;
+		*ret = f->wanted[i];
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static void fake_give_block(struct replica_volume *v, uint64_t number, const void *block)
+{
+	struct fake *f = fake_of(v);
+
+	assert(f->n_given < FAKE_WANTED_MAX);
+	f->given[f->n_given].number = number;
+	f->given[f->n_given].here = block != NULL;
+	if (block)
+		memcpy(f->given[f->n_given].block, block, BLOCK_SIZE);
+	f->n_given++;
+}
+
+/* Has blocks that are their slot's number over and over. */
+static int fake_answer_block(struct replica_volume *v, const struct block_wanted *b, void *block)
+{
+	struct fake *f = fake_of(v);
+
+	f->n_asked++;
+	memset(block, (int)b->slot, BLOCK_SIZE);
+	return crc32c(0, block, BLOCK_SIZE) == b->crc ? 0 : -ENOENT;
+}
+
 static const struct replica_ops fake_ops = {
+	.next_wanted = fake_next_wanted, .give_block = fake_give_block, .answer_block = fake_answer_block,
 	.get_point = fake_get_point, .hash_after = fake_hash_after, .is_prefix = fake_is_prefix, .state_sum = fake_state_sum,
 	.read_batch = fake_read_batch, .read_data = fake_read_data, .cursor_free = fake_cursor_free,
 	.take_batch = fake_take_batch, .take_data = fake_take_data, .finish_batch = fake_finish_batch,

@@ -76,6 +76,12 @@ static struct layout layouts[] = {
 #define S wire_handover
 	STRUCT(wire_handover, M(S, seq), M(S, hash), M(S, epoch)),
 #undef S
+#define S wire_block_wanted
+	STRUCT(wire_block_wanted, M(S, number), M(S, ino), M(S, leaf), M(S, slot), M(S, crc)),
+#undef S
+#define S wire_block
+	STRUCT(wire_block, M(S, number), M(S, bytes), M(S, zero)),
+#undef S
 };
 
 static const struct constant fixed[] = {
@@ -85,7 +91,7 @@ static const struct constant fixed[] = {
 	CONSTANT(SESSION_OUT_MAX), CONSTANT(SESSION_MEMORY_MAX), CONSTANT(SESSION_PING_NS), CONSTANT(SESSION_DEAD_NS),
 	CONSTANT(HELLO_ANNOUNCE), CONSTANT(HELLO_RESYNCING), CONSTANT(HELLO_DIFFERS), CONSTANT(HELLO_RESYNC_WANTED),
 	CONSTANT(WELCOME_STREAM), CONSTANT(WELCOME_RESYNC), CONSTANT(WELCOME_RESYNC_SAVE), CONSTANT(WELCOME_CONFLICT),
-	CONSTANT(WELCOME_NOT_LEADER), CONSTANT(WELCOME_NOTED),
+	CONSTANT(WELCOME_NOT_LEADER), CONSTANT(WELCOME_NOTED), CONSTANT(FEATURES_BIT), CONSTANT(FEATURE_BLOCKS),
 };
 /* clang-format on */
 

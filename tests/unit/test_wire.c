@@ -511,6 +511,10 @@ static void sample_body(enum message_type type, struct buf *b)
 		return;
 	case MESSAGE_HANDOVER:
 		return handover_put(b, &(struct handover){1, 2, 3});
+	case MESSAGE_BLOCK_WANTED:
+		return block_wanted_put(b, &(struct block_wanted){1, 2, 3, 4, 5});
+	case MESSAGE_BLOCK:
+		return block_answer_put(b, &(struct block_answer){6, blocks});
 	case MESSAGE_PEERS:
 	case MESSAGE_JOIN:
 	case MESSAGE_JOINED:

@@ -123,6 +123,9 @@ static inline int any_get_rows(struct slice body, struct buf *again) { ANY(get_r
 static inline int any_get_leaves(struct slice body, struct buf *again) { ANY(get_leaves, get_leaves, again); }
 static inline int any_handover(struct slice body, struct buf *again) { ANY(handover, handover, again); }
 
+static inline int any_block_wanted(struct slice body, struct buf *again) { ANY(block_wanted, block_wanted, again); }
+static inline int any_block(struct slice body, struct buf *again) { ANY(block_answer, block_answer, again); }
+
 static inline int any_ping(struct slice body, struct buf *again)
 {
 	uint64_t value;
@@ -148,7 +151,7 @@ static any_fn *const any_types[MESSAGE_TYPE_MAX + 1] = {
     [MESSAGE_HASHES] = any_hashes,       [MESSAGE_GET_ROWS] = any_get_rows,     [MESSAGE_ROWS] = any_rows,
     [MESSAGE_GET_LEAVES] = any_get_leaves, [MESSAGE_LEAVES] = any_leaves,       [MESSAGE_RESYNCED] = any_empty,
     [MESSAGE_HANDOVER] = any_handover,   [MESSAGE_LEADING] = any_empty,         [MESSAGE_JOIN] = any_text,
-    [MESSAGE_JOINED] = any_text,
+    [MESSAGE_JOINED] = any_text,         [MESSAGE_BLOCK_WANTED] = any_block_wanted, [MESSAGE_BLOCK] = any_block,
 };
 
 /* 0 when the body is one of `type`, and then it came back as it was; else the decoder's error. */
