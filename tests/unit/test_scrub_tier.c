@@ -1,0 +1,166 @@
+/* test_scrub_tier.c: damage where an object store has the data, too: repaired from there; and objects looked at themselves. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "fs/core/scrub/impl.h"
+#include "tests/unit/recall_world.h"
+
+static struct recall_world world;
+
+static int make_world(void **state)
+{
+	(void)state;
+	world_open(&world, false);
+	return 0;
+}
+
+static int free_world(void **state)
+{
+	(void)state;
+	world_close(&world);
+	return 0;
+}
+
+/* A file that is in an object and at home as well. */
+static uint64_t make_kept(const char *name, size_t len)
+{
+	uint64_t ino = make_cold(&world, FS_ROOT_INO, name, len), kept;
+
+	assert_int_equal(recall_file(world.v.fs, ino, &kept), 0);
+	assert_int_equal(kept, len / BLOCK_SIZE);
+	assert_int_equal(fs_checkpoint(world.v.fs), 0);
+	return ino;
+}
+
+static pointer_t damage(uint64_t ino, uint64_t block)
+{
+	struct leaf l;
+	uint8_t byte;
+	char name[64];
+
+	icache_rdlock(world.v.fs->icache, ino);
+	assert_int_equal(extent_get(world.v.fs, ino, block / LEAF_SLOTS, &l), 0);
+	icache_rdunlock(world.v.fs->icache, ino);
+	pointer_t home = l.slot[block % LEAF_SLOTS].home;
+	uint64_t chunk = 16 * MIB / BLOCK_SIZE, off = pointer_block(home) % chunk * BLOCK_SIZE + 5;
+	assert_true(home && l.slot[block % LEAF_SLOTS].tiered);
+	snprintf(name, sizeof(name), "arena.1/chunk.%05u", (unsigned)(pointer_block(home) / chunk));
+	simstore_peek(world.v.sim, name, &byte, 1, off);
+	byte ^= 0x20;
+	simstore_poke(world.v.sim, name, &byte, 1, off);
+	return home;
+}
+
+/* Those of leaves; and nothing of them is in memory any more. */
+static void erase_objects(void)
+{
+	struct simobject_entry e;
+
+	for (uint64_t n = simobject_count(world.so); n-- > 0;)
+		if (simobject_entry(world.so, n, &e) && strncmp(e.key, "packs/", 6) == 0)
+			simobject_erase(world.so, e.store, e.key);
+	world_reopen(&world);
+}
+
+static void command_done(struct journal_waiter *w, int result)
+{
+	(void)w;
+	assert_int_equal(result, 0);
+}
+
+static struct scrub_pass scrub(const char *command)
+{
+	struct journal_waiter w = {.done = command_done};
+	struct scrub_pass p;
+	bool more = true;
+
+	fs_scrub_command(world.v.fs, (struct slice){command, strlen(command)}, &w);
+	while (more)
+		assert_int_equal(fs_scrub_step(world.v.fs, &more), 0);
+	scrub_get(world.v.fs, &p);
+	return p;
+}
+
+static void every_block_of_a_kept_file_is_repaired_from_its_object(void **state)
+{
+	uint64_t ino = make_kept("f", 20 * BLOCK_SIZE);
+
+	(void)state;
+	for (uint64_t block = 0; block < 20; block++) {
+		pointer_t was = damage(ino, block);
+		struct scrub_pass p = scrub("start");
+
+		assert_int_equal(p.bad_blocks, 1);
+		assert_int_equal(p.repaired_blocks, 1);
+		assert_true(quarantine_has(world.v.fs, was));
+	}
+	assert_int_equal(atomic_load(&world.v.fs->scrub->repairs.by_tier), 20);
+	assert_int_equal(read_whole(&world, ino, 20 * BLOCK_SIZE, 64 * KIB), 0);
+}
+
+static void a_reader_is_served_from_the_object_meanwhile(void **state)
+{
+	uint64_t ino = make_kept("f", 5 * BLOCK_SIZE);
+
+	(void)state;
+	damage(ino, 2);
+	assert_int_equal(read_whole(&world, ino, 5 * BLOCK_SIZE, 64 * KIB), 0);
+	assert_true(damage_is_bad(world.v.fs, ino, 2));
+	assert_int_equal(scrub("start").repaired_blocks, 1);
+	assert_false(damage_is_bad(world.v.fs, ino, 2));
+}
+
+static void an_object_that_is_gone_repairs_nothing(void **state)
+{
+	uint64_t ino = make_kept("f", 5 * BLOCK_SIZE);
+
+	(void)state;
+	damage(ino, 3);
+	erase_objects();
+	struct scrub_pass p = scrub("start");
+	assert_int_equal(p.bad_blocks, 1);
+	assert_int_equal(p.repaired_blocks, 0);
+	assert_true(damage_is_bad(world.v.fs, ino, 3));
+}
+
+static void cold_data_is_looked_at_only_when_asked_for(void **state)
+{
+	make_cold(&world, FS_ROOT_INO, "f", 40 * BLOCK_SIZE);
+
+	(void)state;
+	uint64_t before = gets(&world);
+	struct scrub_pass p = scrub("start");
+	assert_int_equal(gets(&world), before);
+	assert_int_equal(p.checked_bytes, 0);
+	p = scrub("start cold");
+	assert_true(gets(&world) > before);
+	assert_int_equal(p.checked_bytes, 40 * BLOCK_SIZE);
+	assert_int_equal(p.errors + p.bad_blocks, 0);
+}
+
+static void an_object_that_is_gone_is_an_error_of_a_cold_pass(void **state)
+{
+	make_cold(&world, FS_ROOT_INO, "f", 40 * BLOCK_SIZE);
+
+	(void)state;
+	erase_objects();
+	struct scrub_pass p = scrub("start cold");
+	assert_int_equal(p.errors, 3); /* one a leaf */
+}
+
+#define CASE(f) cmocka_unit_test_setup_teardown(f, make_world, free_world)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    CASE(every_block_of_a_kept_file_is_repaired_from_its_object),
+	    CASE(a_reader_is_served_from_the_object_meanwhile),
+	    CASE(an_object_that_is_gone_repairs_nothing),
+	    CASE(cold_data_is_looked_at_only_when_asked_for),
+	    CASE(an_object_that_is_gone_is_an_error_of_a_cold_pass),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
