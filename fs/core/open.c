@@ -132,9 +132,9 @@ static int fs_new(const struct fs_config *c, struct fs **ret)
 static void close_tiers(struct fs *fs)
 {
 	atomic_store(&fs->closing, true);
-	scrub_shut(fs);
 	stores_shut(fs);
 	recall_shut(fs);
+	scrub_shut(fs); /* its threads wait for both of these */
 	jobs_close(fs);
 	ageing_close(fs);
 	recall_close(fs);

@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from clawfs_env import EXIT_FAILURE, EXIT_MOUNT, EXIT_OK, EXIT_USAGE, ROOT, SMALL, is_mounted, wait_for
 
 UNIT = "usr/lib/systemd/system/clawfs@.service"
+SCRUB_UNITS = ("usr/lib/systemd/system/clawfs-scrub@.service", "usr/lib/systemd/system/clawfs-scrub@.timer")
 BASH_COMPLETION = "usr/share/bash-completion/completions/clawfs"
 ZSH_COMPLETION = "usr/share/zsh/vendor-completions/_clawfs"
 PAGES = {"clawfs.1": "man1", "clawfs.5": "man5", "mount.clawfs.8": "man8"}
@@ -100,7 +101,7 @@ class Contents(unittest.TestCase):
     def test_it_holds_what_it_should_and_nothing_else(self):
         files = {p for p in dpkg("--listfiles", "clawfs").stdout.split() if not os.path.isdir(path(p[1:]))}
         docs = {p for p in files if p.startswith("/usr/share/doc/clawfs/")}
-        expected = {"/usr/bin/clawfs", "/usr/sbin/mount.clawfs", "/" + UNIT, "/" + BASH_COMPLETION, "/" + ZSH_COMPLETION,
+        expected = {"/usr/bin/clawfs", "/usr/sbin/mount.clawfs", "/" + UNIT, *("/" + u for u in SCRUB_UNITS), "/" + BASH_COMPLETION, "/" + ZSH_COMPLETION,
                     "/usr/share/lintian/overrides/clawfs"}
         expected |= {"/usr/share/man/%s/%s.gz" % (d, page) for page, d in PAGES.items()}
         self.assertEqual(files - docs, expected)
@@ -329,6 +330,16 @@ class Unit(unittest.TestCase):
             self.skipTest("needs systemd-analyze")
         r = in_package("systemd-analyze", "verify", "clawfs@volume.service", "/" + UNIT)
         self.assertEqual(r.stdout + r.stderr, "")
+        r = in_package("systemd-analyze", "verify", "clawfs-scrub@volume.service", "clawfs-scrub@volume.timer")
+        self.assertEqual(r.stdout + r.stderr, "")
+
+    def test_the_scrub_reads_the_same_configuration_and_its_timer_catches_up(self):
+        service, timer = (open(path(u), encoding="utf-8").read().splitlines() for u in SCRUB_UNITS)
+        for wanted in ("Type=oneshot", "EnvironmentFile=/etc/clawfs/%i.conf", "TimeoutStartSec=infinity",
+                       "ExecStart=/usr/bin/clawfs scrub start --wait -- ${MOUNTPOINT}"):
+            self.assertIn(wanted, service)
+        for wanted in ("OnCalendar=monthly", "Persistent=true", "WantedBy=timers.target"):
+            self.assertIn(wanted, timer)
 
 
 def in_package(*args, script='exec "$@"', **kwargs):
