@@ -375,6 +375,90 @@ static void other_data_in_its_place_ends_the_damage_and_the_bad_block_is_not_use
 	assert_int_equal(fsck(fs), 0);
 }
 
+/* ---- snapshots ---- */
+
+static uint64_t ino_in_snapshot(struct fs *fs, const char *name)
+{
+	struct fs_attr dir, file;
+	uint64_t top;
+
+	assert_int_equal(fs_snap_root(fs, name, &top), 0);
+	assert_int_equal(fs_lookup(fs, top, "sub", &dir), 0);
+	assert_int_equal(fs_lookup(fs, dir.ino, "name", &file), 0);
+	return file.ino;
+}
+
+/* The world's reader and peer, of the snapshot's file with the content of that time. */
+static struct scrub_world in_snapshot(uint64_t ino, uint64_t seed)
+{
+	struct scrub_world s = world;
+
+	s.ino = ino;
+	s.seed = seed;
+	return s;
+}
+
+static void a_block_that_a_snapshot_shares_is_repaired_where_it_is_for_both(void **state)
+{
+	struct fs *fs = world.v.fs;
+
+	(void)state;
+	assert_int_equal(fs_snap_create(fs, &root, "s"), 0);
+	struct scrub_world s = in_snapshot(ino_in_snapshot(fs, "s"), world.seed);
+	world.mood = PEER_RIGHT;
+	pointer_t was = damage_block(&world, 12, DAMAGE_FLIP);
+	assert_int_equal(read_block(&world, 12), 0);
+	assert_true(slot_of(&world, 12).home == was);
+	assert_false(quarantine_has(fs, was));
+	assert_int_equal(read_block(&s, 12), 0);
+	assert_int_equal(fsck(fs), 0);
+}
+
+static void a_block_of_a_snapshot_is_repaired_through_the_snapshot(void **state)
+{
+	struct fs *fs = world.v.fs;
+
+	(void)state;
+	assert_int_equal(fs_snap_create(fs, &root, "s"), 0);
+	struct scrub_world s = in_snapshot(ino_in_snapshot(fs, "s"), world.seed);
+	damage_block(&world, 12, DAMAGE_ZEROED);
+	assert_int_equal(read_block(&s, 12), -EBADMSG);
+	assert_int_equal(read_block(&s, 11), 0);
+	world.mood = PEER_RIGHT;
+	world_now_ns += 60 * NSEC_PER_SEC;
+	assert_int_equal(read_block(&s, 12), 0);
+	assert_int_equal(read_block(&world, 12), 0);
+	assert_int_equal(world.asked, 1);
+}
+
+static void a_failed_block_of_a_snapshot_that_goes_is_not_used_again(void **state)
+{
+	struct fs *fs = world.v.fs;
+	uint8_t *p = aligned_alloc(DISK_BLOCK, 128 * KIB);
+	bool more = true;
+
+	(void)state;
+	assert_int_equal(fs_snap_create(fs, &root, "s"), 0);
+	struct scrub_world s = in_snapshot(ino_in_snapshot(fs, "s"), world.seed);
+	pointer_t was = damage_block(&world, 12, DAMAGE_TORN);
+	memset(p, 7, 128 * KIB);
+	assert_int_equal(fs_write(fs, &root, world.ino, 0, 128 * KIB, p, false), 0);
+	free(p);
+	assert_int_equal(read_block(&s, 12), -EBADMSG);
+	assert_true(quarantine_has(fs, was));
+	assert_int_equal(scrub_command(fs, "release"), 0);
+	assert_true(quarantine_has(fs, was));
+	assert_int_equal(fs_forget_all(fs), 0);
+	assert_int_equal(fs_snap_delete(fs, &root, "s"), 0);
+	while (more)
+		assert_int_equal(fs_snap_step(fs, &more), 0);
+	assert_true(arena_is_used(fs->arena, was));
+	assert_int_equal(fsck(fs), 0);
+	assert_int_equal(scrub_command(fs, "release"), 0);
+	assert_false(quarantine_has(fs, was) || arena_is_used(fs->arena, was));
+	assert_int_equal(fsck(fs), 0);
+}
+
 /* ---- the table ---- */
 
 static void the_table_is_bounded_in_files_and_blocks_and_counts_the_rest(void **state)
@@ -536,6 +620,9 @@ int main(void)
 	    CASE(clear_repairs_what_can_be_repaired),
 	    CASE(a_block_in_quarantine_is_given_back_only_when_nobody_names_it_and_it_keeps_what_is_written),
 	    CASE(other_data_in_its_place_ends_the_damage_and_the_bad_block_is_not_used_again),
+	    CASE(a_block_that_a_snapshot_shares_is_repaired_where_it_is_for_both),
+	    CASE(a_block_of_a_snapshot_is_repaired_through_the_snapshot),
+	    CASE(a_failed_block_of_a_snapshot_that_goes_is_not_used_again),
 	    CASE(the_table_is_bounded_in_files_and_blocks_and_counts_the_rest),
 	    CASE(what_is_said_is_json_of_bounded_size_and_all_pages_have_all_files),
 	    CASE(health_is_told_in_words),

@@ -15,6 +15,7 @@
 #include "base/crc32c.h"
 #include "fs/core/replica/impl.h"
 #include "fs/core/scrub/impl.h"
+#include "fs/core/snap/snap.h"
 
 #define ASK_WAIT_NS (5 * NSEC_PER_SEC)
 #define SILENT_NS   (10 * NSEC_PER_SEC)
@@ -89,8 +90,10 @@ static bool may_ask(struct fs *fs, struct asks *a) EXCLUDES(a->lock)
 int asks_fetch(struct fs *fs, const struct block_question *b, uint8_t *block)
 {
 	struct asks *a = fs->asks;
+	/* Of a snapshot the peer is asked for what the file is now, which may be the same. */
+	uint64_t ino = snap_is_ino(b->ino) ? snap_ino_own(b->ino) : b->ino;
 	struct ask q = {
-	    .wanted = {.ino = b->ino, .leaf = b->leaf, .slot = b->slot, .crc = b->crc}, .n_open = UNCOUNTED, .block = block};
+	    .wanted = {.ino = ino, .leaf = b->leaf, .slot = b->slot, .crc = b->crc}, .n_open = UNCOUNTED, .block = block};
 
 	if (!may_ask(fs, a))
 		return -ENOENT;

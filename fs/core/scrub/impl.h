@@ -116,6 +116,7 @@ struct block_question {
 	unsigned slot;
 	uint32_t crc;
 	struct leaf_object object; /* the slot is tiered there; id 0: it is not */
+	bool shared;               /* its home may be in a snapshot, or is that of one */
 };
 struct repair_status {
 	_Atomic uint64_t repaired, failed, by_replica, by_tier, in_place, lies, answered, refused;

@@ -4,8 +4,7 @@
  * While a slot still has its home there, the block only is known.  When the slot gets another home, by a repair or because the
  * file changes, the block stays marked used, and belongs to nobody: nothing is written to it any more.  Its row and that change
  * reach the disk by the same checkpoint.  An admin may have such blocks tested (quarantine_release()): one that keeps two
- * patterns is freed, and used again after the next checkpoint.  One that was born before the newest snapshot is left alone, for a
- * snapshot may still name it.
+ * patterns is freed, and used again after the next checkpoint.  One that a snapshot may name is left alone.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "fs/core/scrub/tables.h"
+#include "fs/core/snap/snap.h"
 
 static size_t lower(const struct quarantine *q, pointer_t home) REQUIRES(q->lock)
 {
@@ -140,7 +140,7 @@ static int look_at_slot(struct fs *fs, const struct quarantined *b, uint8_t *blo
 
 	*ret_named = *ret_good = false;
 	if (r < 0)
-		return r;
+		return r == -ESTALE ? 0 : r; /* of a snapshot that is gone */
 	const struct slot *s = &l.slot[b->block % LEAF_SLOTS];
 	*ret_named = s->home == b->home;
 	*ret_good = *ret_named && slot_has_data(s) && !s->staged && verify_slot(fs, s, block) == 0;
@@ -164,7 +164,7 @@ static int release_one(struct fs *fs, const struct quarantined *b, uint8_t *bloc
 {
 	bool named, good;
 
-	if (b->birth != (uint32_t)atomic_load(&fs->snapshot_generation))
+	if (snap_shares(fs, b->birth))
 		return 0;
 	icache_rdlock(fs->icache, b->ino);
 	int r = look_at_slot(fs, b, block, &named, &good);

@@ -7,6 +7,11 @@
  * old home together, and a crash before it leaves the damage as it was.  Never over the old block: it failed, and what it holds
  * may still tell why.  Only where there is no space at all the good data is written there, since what it replaces is no data.
  *
+ * A home that a snapshot may name, too, is first written anew where it is and read back: the same bytes, so rule R2 is not
+ * broken, and all who share it have it back.  When the disk does not keep them there, the live slot gets another home and the
+ * snapshot has none. A block of a snapshot is repaired in that way only; the snapshot cannot go meanwhile, so its block is nobody
+ * else's.
+ *
  * Data that waits in the ring is brought home first; the homer takes its CRC along, so a repair finds it there.
  *
  * Where the file changed meanwhile nothing is done: it has other data by now.
@@ -17,6 +22,7 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "fs/core/scrub/impl.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/recalled.h"
 #include "fs/core/tier/tier.h"
 
@@ -44,6 +50,8 @@ bool frame_copy(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint
 
 static int from_tier(struct fs *fs, const struct block_question *q, uint8_t *block)
 {
+	if (snap_is_ino(q->ino))
+		return -ENOENT;
 	CLEANUP_FREE uint8_t *room = q->object.id ? malloc(LEAF_SLOTS * BLOCK_SIZE) : NULL;
 
 	if (!room)
@@ -89,7 +97,22 @@ static int read_back(struct fs *fs, pointer_t at, uint32_t crc, uint8_t *room)
 	return crc32c(0, room, BLOCK_SIZE) == crc ? 0 : -EBADMSG;
 }
 
-/* The stripe is held.  `home` 0: there is no space, and the old home has to do. */
+/* An error says something of that block and nothing of the arena; what a crash undoes is damage as before. */
+static int write_in_place(struct fs *fs, pointer_t home, const uint8_t *good, uint32_t crc, uint8_t *room)
+{
+	const struct iovec iov = {(void *)(uintptr_t)good, BLOCK_SIZE};
+	int r = arena_test_write(fs->arena, home, &iov);
+
+	if (r == 0)
+		r = read_back(fs, home, crc, room);
+	if (r < 0)
+		return -EBADMSG;
+	quarantine_remove(fs, home);
+	atomic_fetch_add(&fs->scrub->repairs.in_place, 1);
+	return 0;
+}
+
+/* The stripe is held.  `home` 0: the old home has to do. */
 static int settle_locked(struct fs *fs, const struct block_question *q, const uint8_t *good, pointer_t home, uint8_t *room)
 {
 	struct leaf old, new;
@@ -101,14 +124,8 @@ static int settle_locked(struct fs *fs, const struct block_question *q, const ui
 	struct slot *s = &new.slot[q->slot];
 	if (!wants(s, q->crc))
 		return -ESTALE;
-	if (!home) {
-		const struct iovec iov = {(void *)(uintptr_t)good, BLOCK_SIZE};
-
-		r = arena_writev(fs->arena, s->home, &iov, 1);
-		if (r < 0)
-			fs_fail(fs, r, "writing repaired data to the arena");
-		return r < 0 ? r : read_back(fs, s->home, q->crc, room);
-	}
+	if (!home)
+		return write_in_place(fs, s->home, good, q->crc, room);
 	quarantine_add(fs, &(struct quarantined){
 			       .home = s->home, .ino = q->ino, .block = q->leaf * LEAF_SLOTS + q->slot, .birth = s->birth});
 	s->home = home;
@@ -134,18 +151,29 @@ static int write_fresh(struct fs *fs, const uint8_t *good, uint32_t crc, struct 
 	return r;
 }
 
+static int settle(struct fs *fs, const struct block_question *q, const uint8_t *good, pointer_t home, uint8_t *room)
+{
+	struct lockset ls;
+
+	if (snap_is_ino(q->ino)) /* nobody changes it, and repair_block() keeps it */
+		return settle_locked(fs, q, good, home, room);
+	lockset_lock(fs->icache, &ls, &q->ino, 1);
+	int r = settle_locked(fs, q, good, home, room);
+	lockset_unlock(fs->icache, &ls);
+	return r;
+}
+
 static int rewrite_gated(struct fs *fs, const struct block_question *q, const uint8_t *good, uint8_t *room)
 {
 	struct run run = {0};
-	struct lockset ls;
-	int r = write_fresh(fs, good, q->crc, &run, room);
+	int r = q->shared ? settle(fs, q, good, 0, room) : -EBADMSG;
 
+	if (r != -EBADMSG || snap_is_ino(q->ino))
+		return r;
+	r = write_fresh(fs, good, q->crc, &run, room);
 	if (r < 0 && r != -ENOSPC)
 		return r;
-	atomic_fetch_add(&fs->scrub->repairs.in_place, r == -ENOSPC);
-	lockset_lock(fs->icache, &ls, &q->ino, 1);
-	r = settle_locked(fs, q, good, run.start, room);
-	lockset_unlock(fs->icache, &ls);
+	r = settle(fs, q, good, run.start, room);
 	if (r < 0 && run.start)
 		arena_unalloc(fs->arena, run);
 	return r;
@@ -190,14 +218,17 @@ static int look_locked(struct fs *fs, uint64_t ino, uint64_t block, uint8_t *roo
 	    .ino = ino, .leaf = block / LEAF_SLOTS, .slot = (unsigned)(block % LEAF_SLOTS), .crc = s->crc};
 	if (s->tiered)
 		ret->object = l.object;
+	ret->shared = s->home && (snap_is_ino(ino) || snap_shares(fs, s->birth));
 	return s->staged ? 2 : 1;
 }
 
 static int look(struct fs *fs, uint64_t ino, uint64_t block, uint8_t *room, struct block_question *ret)
 {
 	struct inode *in;
-	int r = icache_rdlock_get(fs->icache, ino, &in);
 
+	if (snap_is_ino(ino))
+		return look_locked(fs, ino, block, room, ret);
+	int r = icache_rdlock_get(fs->icache, ino, &in);
 	if (r < 0)
 		return r;
 	r = look_locked(fs, ino, block, room, ret);
@@ -264,14 +295,12 @@ static int try_sources(struct fs *fs, const struct block_question *q, uint8_t *b
 	return -EBADMSG;
 }
 
-int repair_block(struct fs *fs, uint64_t ino, uint64_t block)
+static int repair(struct fs *fs, uint64_t ino, uint64_t block)
 {
 	CLEANUP_FREE void *room = NULL;
 	struct block_question q;
 	int r = -ESTALE;
 
-	if (fs->config.read_only || atomic_load(&fs->failed))
-		return -EROFS;
 	if (posix_memalign(&room, DISK_BLOCK, BLOCK_SIZE))
 		return -ENOMEM;
 	for (unsigned i = 0; r == -ESTALE && i < CHANGES_MAX; i++) {
@@ -288,4 +317,25 @@ int repair_block(struct fs *fs, uint64_t ino, uint64_t block)
 		atomic_fetch_add(&fs->scrub->repairs.failed, 1);
 	}
 	return r == -ESTALE ? -EBADMSG : r;
+}
+
+int repair_block(struct fs *fs, uint64_t ino, uint64_t block)
+{
+	struct held *held;
+	struct kv *kv;
+
+	if (fs->config.read_only || atomic_load(&fs->failed))
+		return -EROFS;
+	if (!snap_is_ino(ino))
+		return repair(fs, ino, block);
+	int r = snap_get(fs, snap_ino_top(ino), &held, &kv);
+	if (r == -ESTALE) { /* it is gone, and its damage with it */
+		damage_forget(fs, ino, UINT64_MAX);
+		return -ENOENT;
+	}
+	if (r < 0)
+		return r;
+	r = repair(fs, ino, block);
+	snap_put(fs, held);
+	return r;
 }

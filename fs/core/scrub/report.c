@@ -102,7 +102,9 @@ static bool is_there(struct fs *fs, uint64_t ino)
 {
 	struct fs_attr a;
 
-	return fs_getattr(fs, ino, &a) != -ENOENT;
+	int r = fs_getattr(fs, ino, &a);
+
+	return r != -ENOENT && r != -ESTALE;
 }
 
 static size_t add_file(struct fs *fs, json_t *files, const struct damage_file *f)

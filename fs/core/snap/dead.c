@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fs/core/scrub/impl.h"
 #include "fs/core/snap/snap_impl.h"
 
 #define STEP_ROWS 4096u
@@ -75,6 +76,8 @@ static int read_list(struct fs *fs, uint32_t top, struct dead *ret, uint32_t max
 
 static void free_dead(struct fs *fs, const struct dead *d)
 {
+	if (quarantine_has(fs, d->home)) /* it failed: in use by nobody, and not free */
+		return;
 	int r = arena_free(fs->arena, (struct run){.start = d->home, .n_blocks = 1});
 
 	if (r < 0)
