@@ -81,7 +81,7 @@ static int read_all_of_chunk(struct fs *fs, uint64_t ino, uint64_t from, struct 
 	for (unsigned i = 0; r == -EINPROGRESS && i < MISSES_MAX; i++) {
 		struct tier_miss m = tier_take_miss();
 
-		r = m.n_leaves ? recall_leaves(fs, m.ino, m.leaf, m.n_leaves, OBJECT_BACKGROUND) : -EIO;
+		r = m.n_leaves ? recall_leaves(fs, m.ino, m.leaf, m.n_leaves, OBJECT_BACKGROUND) : m.n_bad ? -EBADMSG : -EIO;
 		if (r == 0)
 			r = read_chunk(fs, ino, from, c);
 	}
