@@ -617,6 +617,111 @@ static int run_body(const char *name, const char *dir)
 	return 253;
 }
 
+/* ---- snapshots ---- */
+
+static void make_durable(struct kv *kv)
+{
+	assert_int_equal(kv->ops->freeze(kv), 0);
+	assert_int_equal(kv->ops->flush_frozen(kv), 0);
+}
+
+static void assert_value(struct kv *kv, const char *key, const char *want)
+{
+	char value[64];
+	size_t len;
+	int r = kv_get(kv, text(key), value, sizeof(value), &len);
+
+	assert_int_equal(r, want ? 0 : -ENOENT);
+	if (want)
+		assert_true(len == strlen(want) && memcmp(value, want, len) == 0);
+}
+
+static int sum_ids(void *ctx, uint64_t id)
+{
+	*(uint64_t *)ctx = *(uint64_t *)ctx * 100 + id;
+	return 0;
+}
+
+static uint64_t ids(struct kv *kv)
+{
+	uint64_t sum = 0;
+
+	assert_int_equal(kv->ops->snapshot_each(kv, sum_ids, &sum), 0);
+	return sum;
+}
+
+/* Whatever the store does afterwards, also compactions that remove the files it had in common. */
+static void a_snapshot_stays_what_it_was(void **state)
+{
+	const struct fixture *f = *state;
+	char dir[400], left[450];
+	struct kv_rocksdb_options o = create;
+	struct kv *kv, *snap, *other;
+
+	snprintf(dir, sizeof(dir), "%s/snap", f->dir);
+	o.snap_dir = dir;
+	assert_int_equal(kv_rocksdb_open(f->index, &o, &kv), 0);
+	assert_int_equal(ids(kv), 0);
+	assert_int_equal(put(kv, "a", "1"), 0);
+	make_durable(kv);
+	assert_int_equal(kv->ops->snapshot_create(kv, 7), 0);
+	assert_int_equal(kv->ops->snapshot_create(kv, 7), -EEXIST);
+	for (unsigned i = 0; i < 12; i++) { /* enough files for a compaction */
+		assert_int_equal(put(kv, "a", i % 2 ? "2" : "3"), 0);
+		assert_int_equal(put(kv, "b", "4"), 0);
+		make_durable(kv);
+	}
+	assert_int_equal(kv->ops->snapshot_open(kv, 7, &snap), 0);
+	assert_value(snap, "a", "1");
+	assert_value(snap, "b", NULL);
+	assert_int_equal(put(snap, "a", "5"), -EROFS);
+	assert_int_equal(snap->ops->freeze(snap), -EROFS);
+	assert_int_equal(kv->ops->snapshot_open(kv, 7, &other), 0); /* twice is fine */
+	kv_close(other);
+	kv_close(kv);
+	assert_value(snap, "a", "1");
+	kv_close(snap);
+
+	/* What was not finished is none, and goes. */
+	snprintf(left, sizeof(left), "%s/9.new", dir);
+	assert_int_equal(mkdir(left, 0700), 0);
+	assert_int_equal(kv_rocksdb_open(f->index, &o, &kv), 0);
+	assert_int_equal(ids(kv), 7);
+	assert_int_equal(access(left, F_OK), -1);
+	assert_int_equal(kv->ops->snapshot_open(kv, 9, &snap), -ENOENT);
+	assert_int_equal(kv->ops->snapshot_remove(kv, 9), -ENOENT);
+	assert_int_equal(kv->ops->snapshot_remove(kv, 7), 0);
+	assert_int_equal(ids(kv), 0);
+	assert_value(kv, "a", "2");
+	kv_close(kv);
+
+	o.snap_dir = NULL;
+	assert_int_equal(kv_rocksdb_open(f->index, &o, &kv), 0);
+	assert_int_equal(kv->ops->snapshot_create(kv, 1), -EOPNOTSUPP);
+	kv_close(kv);
+}
+
+/* A manifest or a table that is missing or torn is an error, not an empty store. */
+static void a_damaged_snapshot_is_not_opened_as_another(void **state)
+{
+	const struct fixture *f = *state;
+	char dir[400], path[450];
+	struct kv_rocksdb_options o = create;
+	struct kv *kv, *snap;
+
+	snprintf(dir, sizeof(dir), "%s/snap", f->dir);
+	snprintf(path, sizeof(path), "%s/3/CURRENT", dir);
+	o.snap_dir = dir;
+	assert_int_equal(kv_rocksdb_open(f->index, &o, &kv), 0);
+	assert_int_equal(put(kv, "a", "1"), 0);
+	make_durable(kv);
+	assert_int_equal(kv->ops->snapshot_create(kv, 3), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_true(kv->ops->snapshot_open(kv, 3, &snap) < 0);
+	assert_int_equal(kv->ops->snapshot_remove(kv, 3), 0);
+	kv_close(kv);
+}
+
 int main(int argc, char **argv)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -635,6 +740,8 @@ int main(int argc, char **argv)
 	    CASE(a_failed_flush_stops_writes_and_persists_nothing_more),
 	    CASE(a_full_host_is_an_error_of_freeze_that_changes_nothing),
 	    CASE(a_flipped_bit_in_a_table_is_reported_never_returned),
+	    CASE(a_snapshot_stays_what_it_was),
+	    CASE(a_damaged_snapshot_is_not_opened_as_another),
 	};
 
 	log_setup(LOG_LEVEL_ERROR, false);

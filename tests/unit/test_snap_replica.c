@@ -1,6 +1,6 @@
 /*
- * test_snap_replica: followers make and delete the snapshots of their leader, at the same place of the history, each with blocks of
- * its own; one that was resynced knows of those made before and does not hold them.
+ * test_snap_replica: followers make and delete the snapshots of their leader, at the same place of the history, each with blocks
+ * of its own; one that was resynced knows of those made before and does not hold them.
  */
 #include <errno.h>
 #include <setjmp.h>

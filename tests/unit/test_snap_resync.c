@@ -1,6 +1,6 @@
 /*
- * test_snap_resync: what a resync does to snapshots: which there are is the leader's affair, and what this node holds of them stays
- * its own; what it held of others goes, and its blocks come back.
+ * test_snap_resync: what a resync does to snapshots: which there are is the leader's affair, and what this node holds of them
+ * stays its own; what it held of others goes, and its blocks come back.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -133,6 +133,7 @@ static void what_is_held_of_the_common_past_stays(void **state)
 		assert_int_equal(fs_snap_each(follower.fs, false, note, &before), 0);
 		struct pull p = {.leader = leader.fs, .follower = follower.fs};
 		assert_int_equal(pull_run(&p), 0);
+		pull_free(&p);
 		size_t n = check_after(&leader, &follower, &before);
 		kept += n;
 		went += before.n - n;
@@ -157,9 +158,9 @@ static void a_new_follower_knows_of_snapshots_and_holds_none(void **state)
 	node_join(&follower, &leader, 0);
 	struct pull p = {.leader = leader.fs, .follower = follower.fs};
 	assert_int_equal(pull_run(&p), 0);
+	pull_free(&p);
 	assert_int_equal(check_after(&leader, &follower, &none), 0);
 	assert_int_equal(fs_snap_root(follower.fs, "before", &ino), -ENOENT);
-	/* Of the same name no other can be made by it as a leader, until it is deleted. */
 	sim_free(&follower);
 	sim_free(&leader);
 }

@@ -246,10 +246,10 @@ int fs_snap_each(struct fs *fs, bool count, int (*fn)(void *ctx, const struct fs
 	size_t n = 0;
 	int r = 0;
 
-	mutex_lock(&s->making);
+	mutex_lock(&fs->snaps->making);
 	if (count)
 		r = count_all(fs);
-	mutex_unlock(&s->making);
+	mutex_unlock(&fs->snaps->making);
 	if (r < 0)
 		return r;
 	mutex_lock(&s->lock);

@@ -12,16 +12,17 @@
 
 #define OPEN_MAX 8u
 
-void held_close_locked(struct snaps *s, struct held *h)
+void held_close_locked(struct fs *fs, struct held *h)
 {
 	if (!h->kv)
 		return;
 	h->kv = kv_close(h->kv);
-	s->n_open--;
+	fs->snaps->n_open--;
 }
 
-static void close_oldest(struct snaps *s) REQUIRES(s->lock)
+static void close_oldest(struct fs *fs) REQUIRES(fs->snaps->lock)
 {
+	struct snaps *s = fs->snaps;
 	struct held *oldest = NULL;
 
 	for (size_t i = 0; i < s->n_held; i++) {
@@ -31,7 +32,7 @@ static void close_oldest(struct snaps *s) REQUIRES(s->lock)
 			oldest = h;
 	}
 	if (oldest)
-		held_close_locked(s, oldest);
+		held_close_locked(fs, oldest);
 }
 
 /* 0 when it is an index of this volume, as it was before batch `seq`. */
@@ -83,7 +84,7 @@ static int open_locked(struct fs *fs, struct held *h) REQUIRES(fs->snaps->lock)
 	if (!snap)
 		return -ESTALE;
 	if (s->n_open >= OPEN_MAX)
-		close_oldest(s);
+		close_oldest(fs);
 	int r = open_checked(fs, h->top, snap->seq, &h->kv);
 	if (r == 0) {
 		s->n_open++;
@@ -99,7 +100,7 @@ int snap_get(struct fs *fs, uint64_t top, struct held **ret, struct kv **ret_kv)
 {
 	struct snaps *s = fs->snaps;
 
-	mutex_lock(&s->lock);
+	mutex_lock(&fs->snaps->lock);
 	struct held *h = snaps_find_top(s, top);
 	int r = h && !h->dropping ? open_locked(fs, h) : -ESTALE;
 	if (r == 0) {
@@ -108,19 +109,17 @@ int snap_get(struct fs *fs, uint64_t top, struct held **ret, struct kv **ret_kv)
 		*ret = h;
 		*ret_kv = h->kv;
 	}
-	mutex_unlock(&s->lock);
+	mutex_unlock(&fs->snaps->lock);
 	return r;
 }
 
 void snap_put(struct fs *fs, struct held *h)
 {
-	struct snaps *s = fs->snaps;
-
-	mutex_lock(&s->lock);
+	mutex_lock(&fs->snaps->lock);
 	if (--h->users == 0) {
-		if (s->n_open > OPEN_MAX)
-			close_oldest(s);
-		cond_broadcast(&s->idle);
+		if (fs->snaps->n_open > OPEN_MAX)
+			close_oldest(fs);
+		cond_broadcast(&fs->snaps->idle);
 	}
-	mutex_unlock(&s->lock);
+	mutex_unlock(&fs->snaps->lock);
 }

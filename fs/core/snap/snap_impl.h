@@ -55,7 +55,7 @@ void snaps_set_line(struct fs *fs); /* after any change of `held` */
 /* Takes it out of the table, and its directory goes with the next checkpoint. */
 MUST_CHECK int snaps_forget_held(struct fs *fs, struct held *h);
 /* open.c; lock is held */
-void held_close_locked(struct snaps *s, struct held *h) REQUIRES(s->lock);
+void held_close_locked(struct fs *fs, struct held *h) REQUIRES(fs->snaps->lock);
 /* Of one that is not in use: whether its index is that of the state before batch `seq`. */
 bool snap_is_whole(struct fs *fs, uint64_t top, uint64_t seq);
 #define K_ENTRY_BYTES 17u

@@ -29,17 +29,19 @@ int snaps_open(struct fs *fs)
 	return 0;
 }
 
-static void clear(struct snaps *s)
+static void clear(struct fs *fs)
 {
-	mutex_lock(&s->lock);
+	struct snaps *s = fs->snaps;
+
+	mutex_lock(&fs->snaps->lock);
 	for (size_t i = 0; i < s->n_held; i++) {
 		while (s->held[i]->users > 0)
-			cond_wait(&s->idle, &s->lock);
-		held_close_locked(s, s->held[i]);
+			cond_wait(&s->idle, &fs->snaps->lock);
+		held_close_locked(fs, s->held[i]);
 		free(s->held[i]);
 	}
 	s->n_held = s->n = 0;
-	mutex_unlock(&s->lock);
+	mutex_unlock(&fs->snaps->lock);
 }
 
 void snaps_close(struct fs *fs)
@@ -48,7 +50,7 @@ void snaps_close(struct fs *fs)
 
 	if (!s)
 		return;
-	clear(s);
+	clear(fs);
 	free(s->held);
 	free(s->snap);
 	free(s->gone);
@@ -276,14 +278,14 @@ static int drop_held(struct fs *fs, struct held *h)
 	struct snaps *s = fs->snaps;
 	struct kv_batch *b = index_batch();
 
-	mutex_lock(&s->lock);
+	mutex_lock(&fs->snaps->lock);
 	h->dropping = true;
 	while (h->users > 0)
-		cond_wait(&s->idle, &s->lock);
-	held_close_locked(s, h);
+		cond_wait(&s->idle, &fs->snaps->lock);
+	held_close_locked(fs, h);
 	for (size_t i = 0; i < s->n_held; i++) /* what its neighbours have alone is another number now */
 		s->held[i]->counted = false;
-	mutex_unlock(&s->lock);
+	mutex_unlock(&fs->snaps->lock);
 	put_held(b, h);
 	return kv_write(fs->kv, b);
 }
@@ -523,7 +525,7 @@ int snaps_load(struct fs *fs)
 {
 	struct snaps *s = fs->snaps;
 
-	clear(s);
+	clear(fs);
 	int r = load_table(fs, TABLE_SNAP, load_snap);
 	if (r == 0)
 		r = load_table(fs, TABLE_DEAD, load_held);
