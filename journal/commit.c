@@ -30,6 +30,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "base/trace.h"
 #include "journal/state.h"
 
 #define OPEN_BYTES_WAKE MIB /* the committer is woken when the open batch grows past this */
@@ -205,10 +206,15 @@ static void write_sealed(struct journal *j, struct sealed *b, struct failure *re
 	struct iovec iov[STAGING_IOV];
 
 	*ret = (struct failure){0};
-	if (b->out_of_line && hooks->flush_data && !(hooks->sabotage & JOURNAL_SABOTAGE_SKIP_FLUSH_DATA))
+	if (b->out_of_line && hooks->flush_data && !(hooks->sabotage & JOURNAL_SABOTAGE_SKIP_FLUSH_DATA)) {
+		const int64_t start_ns = metric_now_ns();
+
 		ret->error = hooks->flush_data(hooks->ctx);
+		metric_record(HISTOGRAM_COMMIT_FLUSH, metric_now_ns() - start_ns);
+	}
 	if (ret->error)
 		return;
+	TRACE_BATCH(flushed, b->info.seq, 0);
 	if (!b->staging->epoch)
 		b->info.time_ns = clock_real_ns(j->config.clock);
 	batch_header_make(b->staging->header, j->config.volume, &b->info);
@@ -265,6 +271,7 @@ static int finish(struct journal *j, struct sealed *b, bool *ret_led_on) EXCLUDE
 	int64_t start_ns = clock_mono_ns(j->config.clock);
 	struct failure f;
 
+	TRACE_BATCH(seal, b->info.seq, b->info.n.n_records);
 	write_sealed(j, b, &f);
 	int64_t took_ns = clock_mono_ns(j->config.clock) - start_ns;
 	mutex_lock(&j->lock);
@@ -276,8 +283,16 @@ static int finish(struct journal *j, struct sealed *b, bool *ret_led_on) EXCLUDE
 	struct journal_waiter *done = take_waiters(j, is_done), *leader = take_leader(j);
 	mutex_unlock(&j->lock);
 	*ret_led_on = leader;
-	if (f.error)
+	if (f.error) {
 		report_failure(j);
+	} else {
+		const uint64_t bytes = batch_blocks(&b->info.n) * BLOCK_SIZE;
+
+		TRACE_BATCH(durable, b->info.seq, bytes);
+		metric_record(HISTOGRAM_COMMIT, took_ns);
+		metric_record(HISTOGRAM_BATCH_BYTES, (int64_t)bytes);
+		metric_record(HISTOGRAM_BATCH_RECORDS, b->info.n.n_records);
+	}
 	wake_all(leader); /* first: the disk is idle */
 	if (!f.error && j->config.hooks.durable)
 		j->config.hooks.durable(j->config.hooks.ctx, b->info.seq);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "replicate/node_internal.h"
 
 /* ---- the decision ---- */
@@ -187,6 +188,7 @@ static int send_batch(struct session *s)
 	if (r)
 		return r;
 	count_sent(s, session_pending(s) - before, 1, 0);
+	TRACE_BATCH(ship, l->next, s->peer_id);
 	l->next++;
 	l->next_data = 0;
 	l->n_data = n_data;
@@ -247,6 +249,7 @@ static int take_ack(struct session *s, struct slice body)
 	if (m.applied_seq > sent_seq(l) || m.durable_seq < l->acked)
 		return session_fail(s, -EPROTO, "ACK of %llu, which it cannot have", (unsigned long long)m.durable_seq);
 	l->acked = m.durable_seq;
+	TRACE_BATCH(ack, m.durable_seq, s->peer_id);
 	mutex_lock(&n->lock);
 	struct node_peer *p = node_peer_locked(n, s->peer_id);
 	if (p && p->stream == s) {

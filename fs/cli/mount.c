@@ -40,6 +40,7 @@ struct serving {
 	struct data_key key;             /* mode none: not encrypted */
 	struct replication *replication; /* NULL: the volume is alone */
 	struct face *face;
+	struct metrics *metrics;
 };
 
 /* Readable from the first signal on, for whichever face there is: a handler has no other way to it. */
@@ -188,6 +189,7 @@ static int attach(const struct args *a, struct fs *fs, struct serving *s)
 	    .stopping = replication_let_go,
 	    .stopping_ctx = s->replication,
 	    .provider = replication_provider(s->replication),
+	    .metrics = s->metrics,
 	    .n_workers = a->n_workers ? (uint32_t)a->n_workers : face_default_workers(),
 	};
 
@@ -265,6 +267,7 @@ static int run(const struct args *a, struct fs *fs, struct serving *s)
 	int r_run = serve(a, fs, s);
 	drop_signals();
 	tell_manager("STOPPING=1\nSTATUS=unmounted, writes the last checkpoint");
+	s->metrics = metrics_free(s->metrics);
 	replication_stop(s->replication);
 	(void)log_act(fs, "unmount", s->mountpoint, r_run);
 	int r = fs_close(fs);
@@ -325,6 +328,8 @@ static int bring_up(const struct args *a, struct fs *fs, struct serving *s)
 	}
 	r = catch_signals();
 	if (r == 0)
+		r = metrics_new(fs, &s->metrics);
+	if (r == 0)
 		r = log_mount(fs, s);
 	if (r == 0)
 		r = attach(a, fs, s);
@@ -361,6 +366,7 @@ static int open_and_run(const struct args *a, struct serving *s)
 	v.fs.store = NULL; /* fs has it now */
 	r = bring_up(a, fs, s);
 	if (r < 0) {
+		s->metrics = metrics_free(s->metrics);
 		replication_stop(s->replication);
 		fs_close(fs);
 		r = not_mounted(s);

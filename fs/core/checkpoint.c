@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/metric.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
@@ -191,7 +192,9 @@ static int checkpoint_locked(struct fs *fs)
 		return r;
 	mutex_lock(&fs->maint);
 	rwlock_wrlock(&fs->gate);
+	int64_t shut_ns = metric_now_ns();
 	r = draw_line(fs, &line);
+	metric_record(HISTOGRAM_GATE, metric_now_ns() - shut_ns);
 	rwlock_wrunlock(&fs->gate);
 	mutex_unlock(&fs->maint);
 	if (r == 0)
@@ -257,11 +260,14 @@ int fs_checkpoint(struct fs *fs)
 	if (fs->config.read_only || atomic_load(&fs->failed))
 		return -EROFS;
 	mutex_lock(&fs->ckpt_lock);
+	const int64_t start_ns = metric_now_ns();
 	int r = checkpoint_locked(fs);
 	if (r == -ENOSPC && ballast_drop(fs, false))
 		r = checkpoint_locked(fs);
-	if (r == 0)
+	if (r == 0) {
+		metric_record(HISTOGRAM_CHECKPOINT, metric_now_ns() - start_ns);
 		ballast_lay(fs);
+	}
 	mutex_unlock(&fs->ckpt_lock);
 	judge(fs, r);
 	return r;

@@ -108,6 +108,8 @@ struct fs {
 	bool services_started;
 
 	struct fs_hooks hooks;
+	void (*add_status)(void *ctx, void *json_object); /* status.c */
+	void *add_status_ctx;
 	struct replica *replica;       /* replica.c: role, streams, watcher */
 	struct resync *resync;         /* resync.c: of a follower between two states */
 	struct state_sums *sums;       /* sums.c */

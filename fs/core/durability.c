@@ -30,6 +30,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/metric.h"
 #include "fs/core/core.h"
 
 #define REPLICAS_MAX 15u
@@ -208,6 +209,8 @@ static void deliver(struct durability *d, const struct outcome *o) EXCLUDES(d->l
 	say(o);
 	for (struct request *q = o->first, *next; q; q = next, n++) {
 		next = q->next;
+		if (q->committed && q->result == 0)
+			metric_record(HISTOGRAM_ACK, clock_mono_ns(q->fs->clock) - q->since_ns);
 		q->waiter->done(q->waiter, q->result);
 		free(q);
 	}

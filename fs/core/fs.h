@@ -379,6 +379,10 @@ MUST_CHECK int fs_audit_act(struct fs *fs, const struct fs_cred *who, const char
 			    uint64_t *ret_act);
 void fs_audit_result(struct fs *fs, uint64_t act, int result); /* 0 or -errno; nothing with act 0 */
 
+/* Members that somebody else adds to the status (json_t); set before the mount is there, taken away (NULL) when it is gone. */
+void fs_set_status(struct fs *fs, void (*add)(void *ctx, void *json_object), void *ctx);
+/* The status as a new object (json_t); what tells of peers only, which costs little, with `peers_only`.  NULL: no memory. */
+void *fs_status_object(struct fs *fs, bool peers_only);
 /* Status as JSON text (object), for `clawfs status`, the xattr clawfs.status and tests. */
 void fs_status_json(struct fs *fs, struct buf *out);
 /* Sticky: why the volume stopped writing, empty when well. */

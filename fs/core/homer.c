@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/metric.h"
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "fs/core/core.h"
@@ -428,7 +429,9 @@ int fs_home_step(struct fs *fs, uint32_t max_blocks, bool *ret_more)
 	if (fs->config.read_only || atomic_load(&fs->failed))
 		return -EROFS;
 	mutex_lock(&fs->maint);
+	const int64_t start_ns = metric_now_ns();
 	int r = home_step_locked(fs, max_blocks, ret_more);
+	metric_record(HISTOGRAM_HOME, metric_now_ns() - start_ns);
 	mutex_unlock(&fs->maint);
 	if (r == -EIO || r == -EUCLEAN)
 		fs_fail(fs, r, "moving data from the journal to the arena");

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/metric.h"
 #include "fs/core/index.h"
 
 struct stripe {
@@ -142,6 +143,7 @@ int icache_get(struct icache *ic, uint64_t ino, struct inode **ret)
 
 	if (!ino)
 		return -ENOENT;
+	metric_count(in ? COUNTER_ICACHE_HITS : COUNTER_ICACHE_MISSES);
 	if (!in) {
 		struct inode loaded;
 		int r = index_get_inode(ic->kv, ino, &loaded);
@@ -170,8 +172,10 @@ int icache_rdlock_get(struct icache *ic, uint64_t ino, struct inode **ret)
 
 		icache_rdlock(ic, ino);
 		*ret = icache_peek(ic, ino);
-		if (*ret)
+		if (*ret) {
+			metric_count(COUNTER_ICACHE_HITS);
 			return 0;
+		}
 		icache_rdunlock(ic, ino);
 		lockset_lock(ic, &ls, &ino, 1);
 		int r = icache_get(ic, ino, &in);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/lock.h"
+#include "base/metric.h"
 #include "fs/core/index.h"
 
 #define WAYS     8u
@@ -107,12 +108,14 @@ static int find(struct lcache *lc, struct shard *s, uint64_t ino, uint64_t no, s
 	for (struct way *w = set; w < set + WAYS; w++) {
 		if (w->ino == ino && w->no == no) {
 			w->used = ++s->clock;
+			metric_count(COUNTER_LCACHE_HITS);
 			*ret = w;
 			return 0;
 		}
 		if (!w->ino || (victim->ino && (int32_t)(w->used - victim->used) < 0))
 			victim = w;
 	}
+	metric_count(COUNTER_LCACHE_MISSES);
 	int r = victim->ino ? write_back(lc, s, victim) : 0;
 	if (r < 0)
 		return r;

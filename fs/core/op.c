@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 
+#include "base/trace.h"
 #include "fs/core/core.h"
 #include "fs/core/usage/usage.h"
 
@@ -113,6 +114,8 @@ int op_begin(struct fs *fs) NO_THREAD_SAFETY
 		if (r < 0)
 			rwlock_rdunlock(&fs->gate);
 	} while (r == -EAGAIN);
+	if (r == 0)
+		TRACE_STAGE(admitted, HISTOGRAM_WRITE_ADMIT, 0);
 	return r;
 }
 
@@ -138,15 +141,19 @@ static int append(struct fs *fs, struct record *records, size_t n, uint64_t prom
 {
 	struct applied applied = {.claim = claim};
 	uint64_t seq;
+
+	TRACE_STAGE(prepared, HISTOGRAM_WRITE_PREPARE, 0);
 	int r = journal_append(fs->journal, records, n, &seq);
 
 	if (r == 0) {
+		TRACE_STAGE(logged, HISTOGRAM_WRITE_LOG, seq);
 		for (size_t i = 0; i < n && r == 0; i++)
 			r = apply_record(fs, &records[i], seq, &applied);
 		if (r < 0) /* the journal has it, the index has half of it: only replay can say what is true */
 			fs_fail(fs, r, "a change could not be applied to the index: %s of inode %llu",
 				record_type_name(records[0].type), (unsigned long long)records[0].ino);
 		raise_u64(&fs->applied_seq, seq);
+		TRACE_STAGE(applied, HISTOGRAM_WRITE_APPLY, seq);
 		positions_reached(fs);
 	}
 	int64_t back = (int64_t)promised - applied.reserved;

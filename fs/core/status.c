@@ -192,11 +192,35 @@ static json_t *health_json(struct fs *fs)
 			 (json_int_t)atomic_load(&fs->damaged_reads), "last_error_line", last);
 }
 
-void fs_status_json(struct fs *fs, struct buf *out)
+void fs_set_status(struct fs *fs, void (*add)(void *ctx, void *json_object), void *ctx)
+{
+	fs->add_status = add;
+	fs->add_status_ctx = ctx;
+}
+
+static json_t *index_json(struct fs *fs)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "memtable_bytes", (json_int_t)fs->kv->ops->memory_bytes(fs->kv), "inodes",
+			 (json_int_t)atomic_load(&fs->n_inodes), "checkpoints", (json_int_t)atomic_load(&fs->checkpoints),
+			 "checkpoint_age_ns", (json_int_t)(clock_mono_ns(fs->clock) - atomic_load(&fs->last_ckpt_ns)),
+			 "kernel_inodes", (json_int_t)refs_count(fs->refs));
+}
+
+static void add_peers(struct fs *fs, json_t *root)
+{
+	if (replica_has_hooks(fs) && fs->hooks.status)
+		fs->hooks.status(fs->hooks.ctx, root);
+}
+
+void *fs_status_object(struct fs *fs, bool peers_only)
 {
 	struct journal_status js;
 	json_t *root = json_object();
 
+	if (peers_only) {
+		add_peers(fs, root);
+		return root;
+	}
 	journal_get_status(fs->journal, &js);
 	if (fs->config.source)
 		json_object_set_new(root, "source", json_string(fs->config.source));
@@ -207,16 +231,11 @@ void fs_status_json(struct fs *fs, struct buf *out)
 	json_object_set_new(root, "durable_seq", json_integer((json_int_t)js.durable_seq));
 	json_object_set_new(root, "durability", durability_json(fs));
 	json_object_set_new(root, "replica", replica_json(fs));
-	if (replica_has_hooks(fs) && fs->hooks.status)
-		fs->hooks.status(fs->hooks.ctx, root);
+	add_peers(fs, root);
 	json_object_set_new(root, "journal", journal_json(&js));
 	json_object_set_new(root, "arena", arena_json(fs));
 	json_object_set_new(root, "recovery", recovery_json(&fs->recovery));
-	json_object_set_new(root, "index",
-			    json_pack("{s:I, s:I, s:I, s:I}", "memtable_bytes", (json_int_t)fs->kv->ops->memory_bytes(fs->kv),
-				      "inodes", (json_int_t)atomic_load(&fs->n_inodes), "checkpoints",
-				      (json_int_t)atomic_load(&fs->checkpoints), "kernel_inodes",
-				      (json_int_t)refs_count(fs->refs)));
+	json_object_set_new(root, "index", index_json(fs));
 	json_object_set_new(root, "memory",
 			    json_pack("{s:I, s:I}", "resident_bytes", (json_int_t)resident_bytes(), "limit_bytes",
 				      (json_int_t)fs->config.memory_bytes));
@@ -231,6 +250,14 @@ void fs_status_json(struct fs *fs, struct buf *out)
 			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
 				      service_json(&fs->homer_service), "checkpointer", service_json(&fs->checkpointer), "reaper",
 				      service_json(&fs->reaper)));
+	if (fs->add_status)
+		fs->add_status(fs->add_status_ctx, root);
+	return root;
+}
+
+void fs_status_json(struct fs *fs, struct buf *out)
+{
+	json_t *root = fs_status_object(fs, false);
 	char *text = json_dumps(root, JSON_INDENT(2));
 	if (text)
 		buf_put(out, text, strlen(text));

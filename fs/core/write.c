@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "base/crc32c.h"
+#include "base/trace.h"
 #include "fs/core/core.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
@@ -215,6 +216,7 @@ static int write_inline(struct fs *fs, const struct fs_cred *cred, uint64_t ino,
 	struct lockset ls;
 
 	lockset_lock(fs->icache, &ls, &ino, 1);
+	TRACE_STAGE(locked, HISTOGRAM_WRITE_LOCK, 0);
 	int r = write_inline_locked(fs, cred, ino, w, kernel_times);
 	lockset_unlock(fs->icache, &ls);
 	return r;
@@ -305,7 +307,9 @@ static int write_direct(struct fs *fs, const struct fs_cred *cred, uint64_t ino,
 
 	if (r < 0)
 		return r;
+	TRACE_STAGE(placed, HISTOGRAM_WRITE_PLACE, 0);
 	lockset_lock(fs->icache, &ls, &ino, 1);
+	TRACE_STAGE(locked, HISTOGRAM_WRITE_LOCK, 0);
 	r = log_direct_locked(fs, cred, ino, w, &d, kernel_times);
 	lockset_unlock(fs->icache, &ls);
 	if (r < 0 && !atomic_load(&fs->failed)) /* refused before it was logged: nobody knows the blocks */

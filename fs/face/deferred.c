@@ -277,7 +277,7 @@ static int start_lane(struct deferrals *ds, struct lane *l)
 	sigset_t all, before;
 
 	l->deferrals = ds;
-	l->worker = (struct worker){.face = ds->face, .fd = ds->face->fd};
+	l->worker = (struct worker){.face = ds->face, .fd = ds->face->fd, .lane = true};
 	int r = worker_make_buffers(&l->worker);
 	if (r < 0)
 		return r;

@@ -105,6 +105,8 @@ int face_mount(struct fs *fs, const struct face_options *o, struct face **ret_fa
 	f->read_only = o->read_only;
 	f->follower = o->follower;
 	f->provider = o->provider;
+	f->metrics = o->metrics;
+	f->requests = metrics_requests(o->metrics);
 	f->n_workers = o->n_workers ? o->n_workers : face_default_workers();
 	f->workers = calloc(f->n_workers, sizeof(*f->workers));
 	f->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -12,6 +12,7 @@
 
 #include "fs/core/fs.h"
 #include "fs/face/control.h"
+#include "fs/metrics/metrics.h"
 
 struct face;
 struct face_options {
@@ -24,6 +25,7 @@ struct face_options {
 	void (*stopping)(void *ctx); /* it does: requests must not wait for anything else any more; may be NULL */
 	void *stopping_ctx;
 	const struct control_provider *provider; /* of control.h; borrowed, may be NULL */
+	struct metrics *metrics; /* borrowed */
 	uint32_t n_workers;
 };
 

@@ -40,6 +40,7 @@ struct worker {
 	int fd;         /* borrowed from the session */
 	uint8_t *area;  /* both buffers, one mapping */
 	uint8_t *in;    /* the request: header first, a WRITE's payload on a block boundary */
+	bool lane;      /* serves requests again (deferred.c) */
 	uint8_t *reply; /* FACE_IO_MAX and two blocks, aligned: data, names and xattrs on their way out */
 };
 extern _Thread_local struct worker *worker_self;
@@ -71,6 +72,8 @@ struct face {
 	struct deferrals *deferrals;
 	struct virtual_texts *texts; /* virtual.h */
 	struct spoiled *spoiled;     /* snapshots.h */
+	struct metrics *metrics;
+	struct requests *requests; /* of metrics */
 	atomic_uint n_running;
 	atomic_int error;      /* first failure of the connection, -errno */
 	atomic_bool connected; /* INIT was answered */

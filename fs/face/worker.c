@@ -99,6 +99,7 @@ static int read_error(const struct face *f, const struct fuse_in_header *h)
 void worker_reply_error(const struct face *f, uint64_t unique, int error)
 {
 	const struct fuse_out_header out = {.len = sizeof(out), .error = -error, .unique = unique};
+	requests_replied(f->requests, unique, error, 0);
 	ssize_t n = write(f->fd, &out, sizeof(out));
 
 	(void)n; /* fails only when the request is gone */
@@ -124,8 +125,12 @@ static void complete_init_reply(struct face *f, const struct iovec *iov, int cou
 
 static ssize_t worker_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
+	const struct fuse_out_header *out = iov[0].iov_base;
+	struct face *f = userdata;
+
 	if (worker_self && request_header()->opcode == FUSE_INIT)
-		complete_init_reply(userdata, iov, count);
+		complete_init_reply(f, iov, count);
+	requests_replied(f->requests, out->unique, -out->error, out->len - sizeof(*out));
 	return writev(fd, iov, count);
 }
 
@@ -171,14 +176,12 @@ static bool interrupts_deferred(struct face *f)
 	       deferrals_interrupt(f->deferrals, arg->unique);
 }
 
-void worker_serve(const struct worker *w, size_t len)
+static void serve(const struct worker *w, size_t len)
 {
 	struct face *f = w->face;
 	const uint32_t opcode = request_header()->opcode;
 	const struct fuse_buf buf = {.size = len, .mem = w->in};
 
-	if (interrupts_deferred(f))
-		return;
 	if (f->read_only && opcode_writes(opcode)) {
 		refuse(w, EROFS);
 		return;
@@ -195,6 +198,17 @@ void worker_serve(const struct worker *w, size_t len)
 		atomic_store(&f->connected, true);
 		face_wake(f);
 	}
+}
+
+void worker_serve(const struct worker *w, size_t len)
+{
+	struct face *f = w->face;
+
+	if (interrupts_deferred(f))
+		return;
+	requests_begin(f->requests, request_header(), w->lane);
+	serve(w, len);
+	requests_end(f->requests);
 }
 
 static void worker_ended(void *arg)
