@@ -64,6 +64,9 @@ enum {
 #define VERB_SNAP_LIST  (UINT64_C(1) << 35) /* and diff */
 #define VERB_WATCH      (UINT64_C(1) << 40)
 #define VERB_AUDIT      (UINT64_C(1) << 41)
+#define VERB_STATS      (UINT64_C(1) << 36)
+#define VERB_TOP        (UINT64_C(1) << 37)
+#define VERB_PROFILE    (UINT64_C(1) << 38)
 #define VERB_KEY_LIST   (UINT64_C(1) << 56)
 #define VERB_KEY_ADD    (UINT64_C(1) << 57)
 #define VERB_KEY_REMOVE (UINT64_C(1) << 58)
@@ -89,7 +92,8 @@ struct args {
 	uint64_t memory_bytes, n_workers;
 	uint64_t commit_ns, checkpoint_ns;
 	bool commit_given;
-	const char *fsname, *log_path;
+	const char *fsname, *log_path, *metrics;
+	bool metrics_anywhere;
 
 	const char *listen, *advertise, *name, *address;
 	uint64_t replica_rate, ttl_ns;
@@ -105,6 +109,7 @@ struct args {
 	bool dry_run;
 
 	uint64_t timeout_ns;
+	uint64_t watch_ns, count;
 
 	const char *encrypt, *key, *new_key, *staging, *slot; /* key, new_key: where a secret is (secret.h) */
 
@@ -189,6 +194,9 @@ int verb_quota_show(const struct args *a);
 int verb_quota_list(const struct args *a);
 int verb_watch(const struct args *a);
 int verb_audit(const struct args *a);
+int verb_stats(const struct args *a);
+int verb_top(const struct args *a);
+int verb_profile(const struct args *a);
 int verb_key_list(const struct args *a);
 int verb_key_add(const struct args *a);
 int verb_key_remove(const struct args *a);

@@ -127,6 +127,17 @@ const struct verb verbs[] = {
      "What an upload that was cut off left behind, and what was not used for the store's grace time.\n"
      "Exit codes: 0 done; 1 a store could not be looked through, or lacks objects; 16 wrong usage.",
      verb_gc},
+    {"stats", VERB_STATS, "MOUNTPOINT", 1, "what requests cost: rates and latencies by operation",
+     "Since the mount, or with --watch in each interval; first what there was until now.  Exit codes: 0 printed; 1 no mounted\n"
+     "volume; 16 wrong usage.",
+     verb_stats},
+    {"top", VERB_TOP, "MOUNTPOINT", 1, "who asks most: requests and bytes by process in the last ten seconds",
+     "For root and the owner of the volume's root directory.  Process 0 is the kernel writing what programs left with it.\n"
+     "Exit codes: 0 printed; 1 not; 16 wrong usage.",
+     verb_top},
+    {"profile", VERB_PROFILE, "MOUNTPOINT", 1, "where the time of a write goes, stage by stage",
+     "Since the mount, or with --watch in each interval.  Exit codes: 0 printed; 1 no mounted volume; 16 wrong usage.",
+     verb_profile},
     {"upgrade", VERB_UPGRADE, "DIR|MOUNTPOINT", 1, "with --check: whether this release can mount a volume",
      "Prints the volume's format version and features, and the access that this release has: read-write, read-only or none.\n"
      "Changes nothing, and may be asked while another release has it mounted.  Exit codes: 0 read-write; 1 read-only\n"

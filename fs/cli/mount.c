@@ -29,6 +29,7 @@
 #include "base/log.h"
 #include "fs/cli/sdnotify.h"
 #include "fs/face/face.h"
+#include "fs/metrics/exporter.h"
 
 #define COMMIT_NS_MIN     1000000 /* of the timer; shorter would only burn the processor */
 #define DESCRIPTORS_SPARE 160     /* the index, the FUSE device, libraries, and some for an admin's surprise */
@@ -41,6 +42,8 @@ struct serving {
 	struct replication *replication; /* NULL: the volume is alone */
 	struct face *face;
 	struct metrics *metrics;
+	struct exporter_address metrics_at;
+	struct exporter *exporter;
 };
 
 /* Readable from the first signal on, for whichever face there is: a handler has no other way to it. */
@@ -255,6 +258,35 @@ static int serve(const struct args *a, struct fs *fs, struct serving *s)
 	return r;
 }
 
+/* What is wrong with metrics= is told before anything else happens. */
+static int check_metrics(const struct args *a, struct serving *s)
+{
+	const char *why = NULL;
+	int r = a->metrics ? exporter_parse(a->metrics, a->metrics_anywhere, &s->metrics_at, &why) : 0;
+
+	if (r < 0)
+		complain("-o metrics=%s: %s; see --help", a->metrics, why);
+	return r;
+}
+
+static int start_metrics(const struct args *a, struct fs *fs, struct serving *s)
+{
+	int r = metrics_new(fs, &s->metrics);
+
+	if (r < 0 || !a->metrics)
+		return r;
+	r = exporter_start(s->metrics, &s->metrics_at, &s->exporter);
+	if (r < 0)
+		complain("cannot serve metrics at %s: %s", a->metrics, strerror(-r));
+	return r;
+}
+
+static void stop_metrics(struct serving *s)
+{
+	s->exporter = exporter_stop(s->exporter);
+	s->metrics = metrics_free(s->metrics);
+}
+
 /* From the mount to a closed volume. */
 static int run(const struct args *a, struct fs *fs, struct serving *s)
 {
@@ -267,7 +299,7 @@ static int run(const struct args *a, struct fs *fs, struct serving *s)
 	int r_run = serve(a, fs, s);
 	drop_signals();
 	tell_manager("STOPPING=1\nSTATUS=unmounted, writes the last checkpoint");
-	s->metrics = metrics_free(s->metrics);
+	stop_metrics(s);
 	replication_stop(s->replication);
 	(void)log_act(fs, "unmount", s->mountpoint, r_run);
 	int r = fs_close(fs);
@@ -328,7 +360,7 @@ static int bring_up(const struct args *a, struct fs *fs, struct serving *s)
 	}
 	r = catch_signals();
 	if (r == 0)
-		r = metrics_new(fs, &s->metrics);
+		r = start_metrics(a, fs, s);
 	if (r == 0)
 		r = log_mount(fs, s);
 	if (r == 0)
@@ -366,7 +398,7 @@ static int open_and_run(const struct args *a, struct serving *s)
 	v.fs.store = NULL; /* fs has it now */
 	r = bring_up(a, fs, s);
 	if (r < 0) {
-		s->metrics = metrics_free(s->metrics);
+		stop_metrics(s);
 		replication_stop(s->replication);
 		fs_close(fs);
 		r = not_mounted(s);
@@ -382,7 +414,8 @@ int verb_mount(const struct args *a)
 {
 	struct serving s = {.startup = {.fd = -1, .log_fd = -1}};
 
-	if (check_places(a->operand[0], a->operand[1], &s) < 0 || check_device() < 0 || volume_unlock(a, s.dir, &s.key) < 0)
+	if (check_metrics(a, &s) < 0 || check_places(a->operand[0], a->operand[1], &s) < 0 || check_device() < 0 ||
+	    volume_unlock(a, s.dir, &s.key) < 0)
 		return EXIT_MOUNT;
 	if (a->log_path) {
 		s.startup.log_fd = open(a->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);

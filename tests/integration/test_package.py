@@ -101,8 +101,9 @@ class Contents(unittest.TestCase):
     def test_it_holds_what_it_should_and_nothing_else(self):
         files = {p for p in dpkg("--listfiles", "clawfs").stdout.split() if not os.path.isdir(path(p[1:]))}
         docs = {p for p in files if p.startswith("/usr/share/doc/clawfs/")}
-        expected = {"/usr/bin/clawfs", "/usr/sbin/mount.clawfs", "/" + UNIT, *("/" + u for u in SCRUB_UNITS), "/" + BASH_COMPLETION, "/" + ZSH_COMPLETION,
-                    "/usr/share/lintian/overrides/clawfs"}
+        expected = {"/usr/bin/clawfs", "/usr/sbin/mount.clawfs", "/" + UNIT, *("/" + u for u in SCRUB_UNITS), "/" + BASH_COMPLETION,
+                    "/" + ZSH_COMPLETION, "/usr/share/lintian/overrides/clawfs", "/usr/share/clawfs/prometheus/clawfs.rules.yml",
+                    "/usr/share/clawfs/grafana/clawfs.json"}
         expected |= {"/usr/share/man/%s/%s.gz" % (d, page) for page, d in PAGES.items()}
         self.assertEqual(files - docs, expected)
         self.assertLessEqual({"/usr/share/doc/clawfs/" + n for n in ("copyright", "changelog.gz", "examples/volume.conf")}, docs)

@@ -94,7 +94,7 @@ static void a_text_is_read_at_every_place_and_ends_where_it_ends(void **state)
 			assert_int_equal(virtual_text_read(texts, ino, off, cap, got, &len), 0);
 			assert_int_equal(len, want);
 			if (want)
-				assert_memory_equal(got, "0123456789" + off, want);
+				assert_memory_equal(got, &"0123456789"[off], want);
 		}
 	size_t len = 1;
 	assert_int_equal(virtual_text_read(texts, ino, UINT64_MAX, 1, got, &len), 0);
