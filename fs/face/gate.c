@@ -71,7 +71,7 @@ GATE(readdir, ino, REFUSE(-ENOTDIR), (fuse_req_t req, fuse_ino_t ino, size_t siz
      (req, ino, size, off, fi))
 GATE(readdirplus, ino, REFUSE(-ENOTDIR), (fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi),
      (req, ino, size, off, fi))
-GATE(statfs, ino, op_statfs(req, ino), (fuse_req_t req, fuse_ino_t ino), (req, ino))
+GATE(statfs, ino, op_statfs(req, FS_ROOT_INO), (fuse_req_t req, fuse_ino_t ino), (req, ino))
 GATE(setxattr, ino, REFUSE(-EPERM), (fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags),
      (req, ino, name, value, size, flags))
 GATE(getxattr, ino, REFUSE(-ENODATA), (fuse_req_t req, fuse_ino_t ino, const char *name, size_t size), (req, ino, name, size))

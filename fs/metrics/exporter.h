@@ -23,7 +23,7 @@
 
 #define EXPORTER_CONNECTIONS 16u
 #define EXPORTER_MEMORY      (32 * KIB)
-#define EXPORTER_IDLE_S      10u
+#define EXPORTER_IDLE_S      5u
 
 /* Where it listens. */
 struct exporter_address {
