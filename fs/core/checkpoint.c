@@ -242,10 +242,12 @@ int checkpoint_closed(struct fs *fs, int (*then)(void *ctx), void *ctx)
 	int r = go_ahead(fs), done = -EAGAIN;
 	mutex_lock(&fs->maint);
 	rwlock_wrlock(&fs->gate);
+	const int64_t shut_ns = metric_now_ns();
 	if (r == 0)
 		r = closed_locked(fs);
 	if (r == 0)
 		done = then(ctx);
+	metric_record(HISTOGRAM_GATE, metric_now_ns() - shut_ns);
 	rwlock_wrunlock(&fs->gate);
 	mutex_unlock(&fs->maint);
 	if (r == 0)
