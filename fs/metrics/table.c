@@ -95,6 +95,8 @@ const struct metric_row metric_rows[] = {
     {"clawfs_space_reserved_bytes", "Space promised to data that has no place yet.", METRIC_GAUGE, "arena.reserved_bytes"},
     {"clawfs_space_growable_bytes", "What host and size limit allow beyond the chunks there are.", METRIC_GAUGE,
      "arena.growable_bytes"},
+    {"clawfs_audit_entries_total", "Entries written to the audit log.", METRIC_COUNTER, "audit.entries"},
+    {"clawfs_audit_lost_total", "Acts that could not be written to it.", METRIC_COUNTER, "audit.lost"},
     {"clawfs_quotas", "Quotas that are set.", METRIC_GAUGE, "usage.quotas"},
     {"clawfs_usage_counted", "Whether the totals of directories are known: quotas hold only then.", METRIC_BOOL, "usage.counted"},
     {"clawfs_arena_read_bytes_total", "Bytes read from the arena.", METRIC_COUNTER, "arena.read_bytes"},

@@ -324,7 +324,7 @@ class Program(MetricsTest):
         os.chmod(self.tmp, 0o711)
         mode = stat.S_IMODE(os.stat(v.path(".clawfs", "top")).st_mode)
         self.assertEqual(mode, 0o400)
-        for name, readable in (("top", False), ("stats", True), ("metrics", True)):
+        for name, readable in (("top", False), ("stats", True), ("metrics", False), ("status", False)):
             r = subprocess.run(["cat", v.path(".clawfs", name)], user=65534, group=65534, extra_groups=[], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
             self.assertEqual(r.returncode == 0, readable, name)
@@ -610,6 +610,7 @@ class Rules(VolumeTest):
         "ClawfsCommitSlow": ['clawfs_commit_seconds_bucket{le="0.5"} 0x200', 'clawfs_commit_seconds_bucket{le="2"} 0+10x200',
                              'clawfs_commit_seconds_bucket{le="+Inf"} 0+10x200'],
         "ClawfsLatencyUnusual": ['clawfs_latency_anomaly{op="read"} 1x200'],
+        "ClawfsAuditLost": ["clawfs_audit_lost_total 0x160 1x60"],
         "ClawfsMemory": ["clawfs_memory_resident_bytes 200x200", "clawfs_memory_limit_bytes 100x200"],
         "ClawfsFollowersMissing": ["clawfs_durability_degraded 1x200"],
         "ClawfsFsyncWaits": ["clawfs_durability_longest_wait_seconds 31x200"],
