@@ -64,7 +64,8 @@ static const struct option_row rows[] = {
     {FORMATTING, "force", 0, KIND_FLAG, AT(force), NULL, 0, 0, "format over a volume; needs --confirm"},
     {FORMATTING, "confirm", 0, KIND_TEXT, AT(confirm), "WORD", 0, 64, "with --force: the word destroy"},
 
-    {FORMATTING, "encrypt", 0, KIND_TEXT, AT(encrypt), "MODE", 0, 16, "xts: what is stored is encrypted; aead: and signed; needs --key"},
+    {FORMATTING, "encrypt", 0, KIND_TEXT, AT(encrypt), "MODE", 0, 16,
+     "xts: what is stored is encrypted; aead: and signed; needs --key"},
     {FORMATTING | VERB_FSCK | VERB_DUMP | VERB_DIVERGED_EXPORT | MOUNTING | KEYS, "key", 0, KIND_TEXT, AT(key), "WHERE", 0,
      PATH_MAX, "of an encrypted volume: FILE, command:CMD, passphrase:FILE or ask"},
     {VERB_KEY_ADD | VERB_KEY_CHANGE, "new-key", 0, KIND_TEXT, AT(new_key), "WHERE", 0, PATH_MAX,
@@ -192,7 +193,8 @@ static const struct option_row rows[] = {
     {VERB_DUMP, "journal", 0, KIND_FLAG, AT(only_journal), NULL, 0, 0, "the batches of the journal and their records"},
     {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
     {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST | VERB_TIER_LIST | VERB_UPGRADE |
-	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT | VERB_KEY_LIST | VERB_SCRUB_STATUS | VERB_STATS | VERB_TOP | VERB_PROFILE,
+	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT | VERB_KEY_LIST | VERB_SCRUB_STATUS | VERB_STATS | VERB_TOP |
+	 VERB_PROFILE,
      "json", 'j', KIND_FLAG, AT(json), NULL, 0, 0, "print JSON"},
     {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
      "more messages"},

@@ -29,8 +29,8 @@ static int make_top(struct face *f, struct buf *out)
 }
 
 /*
- * What names files, peers, stores or processes is for root and the owner of the root directory, as the attributes are; what is no more
- * than numbers of the whole is for everyone who reaches the mount.
+ * What names files, peers, stores or processes is for root and the owner of the root directory, as the attributes are; what is no
+ * more than numbers of the whole is for everyone who reaches the mount.
  */
 const struct virtual_row virtual_rows[] = {
     {VIRTUAL_NAME, S_IFDIR | 0555},
