@@ -287,8 +287,8 @@ class OfARealEntry(VolumeTest):
         self.assertEqual(os.listdir(v.mnt), [])
         self.assertTrue(read(v.path(".clawfs", "status")))
         self.assertEqual(sorted(os.listdir(v.path(".clawfs"))), sorted(entries() + ["shadowed"]))
-        with os.scandir(v.path(".clawfs")) as entries:
-            number = next(e.inode() for e in entries if e.name == "shadowed")
+        with os.scandir(v.path(".clawfs")) as listed:
+            number = next(e.inode() for e in listed if e.name == "shadowed")
         self.assertEqual(number, os.stat(v.path(".clawfs", "shadowed")).st_ino)
         self.assertLess(number, 1 << 62)
 
