@@ -19,6 +19,7 @@
 #include "fs/cli/event_path.h"
 #include "fs/core/audit/verify.h"
 #include "fs/core/feed/feed.h"
+#include "fs/store/crypt/crypt_store.h"
 
 #define FILE_MAX_BYTES (16 * MIB)
 #define TRIES          3
@@ -26,6 +27,12 @@
 #define RESULTS_MAX    64u /* acts whose results are awaited */
 
 /* ---- the files ---- */
+
+/* A volume's directory. */
+struct place {
+	int dir;
+	struct data_key key; /* of an encrypted one */
+};
 
 static int read_fully(int fd, uint8_t *p, size_t len)
 {
@@ -43,9 +50,9 @@ static int read_fully(int fd, uint8_t *p, size_t len)
 
 static int read_file(void *ctx, const char *name, struct buf *out)
 {
-	const int *dir = ctx;
+	const struct place *place = ctx;
 	struct stat st;
-	CLEANUP_FD int fd = openat(*dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	CLEANUP_FD int fd = openat(place->dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
@@ -54,13 +61,16 @@ static int read_file(void *ctx, const char *name, struct buf *out)
 	uint8_t *p = buf_grow(out, (size_t)st.st_size);
 	if (st.st_size > 0 && !p)
 		return -ENOMEM;
-	return read_fully(fd, p, (size_t)st.st_size);
+	int r = read_fully(fd, p, (size_t)st.st_size);
+	if (r == 0 && place->key.mode != ENCRYPTION_NONE)
+		r = crypt_store_decrypt(&place->key, name, p, (size_t)st.st_size / DISK_BLOCK * DISK_BLOCK);
+	return r;
 }
 
 /* Which segments there are; names that are none are nobody's business. */
-static int find_segments(int dir, struct audit_source *s)
+static int find_segments(const struct place *place, struct audit_source *s)
 {
-	int fd = openat(dir, AUDIT_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = openat(place->dir, AUDIT_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	char name[AUDIT_NAME_MAX];
 	uint32_t k;
@@ -299,21 +309,22 @@ static int show(void *ctx, const struct audit_line *line, const json_t *body)
 
 /* ---- the verb ---- */
 
-static int look_through(int dir, const uint8_t *expected, audit_entry_fn *fn, void *ctx, struct audit_report *ret)
+static int look_through(const struct place *place, const uint8_t *expected, audit_entry_fn *fn, void *ctx,
+			struct audit_report *ret)
 {
-	struct audit_source s = {.read = read_file, .ctx = &dir};
-	int r = find_segments(dir, &s);
+	struct audit_source s = {.read = read_file, .ctx = (void *)(uintptr_t)place};
+	int r = find_segments(place, &s);
 
 	return r < 0 ? r : audit_verify(&s, expected, fn, ctx, ret);
 }
 
-static int verify(int dir, const uint8_t *expected, struct audit_report *ret)
+static int verify(const struct place *place, const uint8_t *expected, struct audit_report *ret)
 {
-	int r = look_through(dir, expected, NULL, NULL, ret);
+	int r = look_through(place, expected, NULL, NULL, ret);
 
 	for (int i = 1; i < TRIES && (r == -ENOENT || (r == 0 && ret->damaged)); i++) {
 		usleep(TRY_AGAIN_US);
-		r = look_through(dir, expected, NULL, NULL, ret);
+		r = look_through(place, expected, NULL, NULL, ret);
 	}
 	return r;
 }
@@ -347,10 +358,10 @@ static int print_verdict(const struct args *a, const struct audit_report *rep)
 	return rep->damaged ? EXIT_DAMAGED : EXIT_OK;
 }
 
-static int list(const struct args *a, int dir, const char *name, struct showing *s)
+static int list(const struct args *a, const struct place *place, const char *name, struct showing *s)
 {
 	struct audit_report rep;
-	int r = look_through(dir, NULL, show, s, &rep);
+	int r = look_through(place, NULL, show, s, &rep);
 
 	if (r == 0 && fflush(stdout) != 0)
 		r = -errno;
@@ -358,7 +369,7 @@ static int list(const struct args *a, int dir, const char *name, struct showing 
 		return cannot_read(name, r, EXIT_FAILED);
 	if (!rep.damaged)
 		return EXIT_OK;
-	r = verify(dir, NULL, &rep);
+	r = verify(place, NULL, &rep);
 	if (r == 0 && !rep.damaged)
 		return EXIT_OK;
 	complain("the log is damaged: %s; `clawfs audit --verify %s`", r < 0 ? strerror(-r) : rep.what, a->operand[0]);
@@ -371,7 +382,7 @@ static int refuse(const char *option, const char *value, const char *why)
 	return EXIT_USAGE;
 }
 
-static int look(const struct args *a, int dir, const char *name, struct showing *s)
+static int look(const struct args *a, const struct place *place, const char *name, struct showing *s)
 {
 	uint8_t expected[AUDIT_HASH_BYTES];
 	struct audit_report rep;
@@ -379,8 +390,8 @@ static int look(const struct args *a, int dir, const char *name, struct showing 
 	if (a->expect && audit_hash_parse(a->expect, strlen(a->expect), expected) < 0)
 		return refuse("expect", a->expect, "must be a head, 64 hex digits, as --head prints it");
 	if (!a->verify_log && !a->head && !a->expect)
-		return list(a, dir, name, s);
-	int r = verify(dir, a->expect ? expected : NULL, &rep);
+		return list(a, place, name, s);
+	int r = verify(place, a->expect ? expected : NULL, &rep);
 	if (r < 0)
 		return cannot_read(name, r, EXIT_FSCK_ERROR);
 	if (a->head && !rep.damaged) {
@@ -407,5 +418,10 @@ int verb_audit(const struct args *a)
 	CLEANUP_FD int dir = name ? open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (dir < 0)
 		return cannot_read(a->operand[0], -errno, a->verify_log ? EXIT_FSCK_ERROR : EXIT_FAILED);
-	return look(a, dir, name, &s);
+	struct place place = {.dir = dir};
+	if (volume_unlock(a, name, &place.key) < 0)
+		return a->verify_log ? EXIT_FSCK_ERROR : EXIT_FAILED;
+	int code = look(a, &place, name, &s);
+	data_key_wipe(&place.key);
+	return code;
 }

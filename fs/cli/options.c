@@ -66,8 +66,8 @@ static const struct option_row rows[] = {
 
     {FORMATTING, "encrypt", 0, KIND_TEXT, AT(encrypt), "MODE", 0, 16,
      "xts: what is stored is encrypted; aead: and signed; needs --key"},
-    {FORMATTING | VERB_FSCK | VERB_DUMP | VERB_DIVERGED_EXPORT | MOUNTING | KEYS, "key", 0, KIND_TEXT, AT(key), "WHERE", 0,
-     PATH_MAX, "of an encrypted volume: FILE, command:CMD, passphrase:FILE or ask"},
+    {FORMATTING | VERB_FSCK | VERB_DUMP | VERB_DIVERGED_EXPORT | VERB_AUDIT | MOUNTING | KEYS, "key", 0, KIND_TEXT, AT(key),
+     "WHERE", 0, PATH_MAX, "of an encrypted volume: FILE, command:CMD, passphrase:FILE or ask"},
     {VERB_KEY_ADD | VERB_KEY_CHANGE, "new-key", 0, KIND_TEXT, AT(new_key), "WHERE", 0, PATH_MAX,
      "the secret to open it with from now on"},
     {VERB_KEY_ADD | VERB_KEY_CHANGE, "slot", 0, KIND_TEXT, AT(slot), "NAME", 0, 32,

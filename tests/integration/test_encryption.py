@@ -205,7 +205,7 @@ class AtRest(EncryptionTest):
     def test_nothing_that_was_written_stands_in_any_file(self):
         for mode in "xts", "aead":
             with self.subTest(mode):
-                self.scan(self.encrypted(encrypt=mode, name=mode))
+                self.scan(self.encrypted("audit=changes", encrypt=mode, name=mode))
 
     def scan(self, v):
         write_markers(v)
@@ -214,8 +214,11 @@ class AtRest(EncryptionTest):
         self.assertEqual(markers_in(v.store), set(), "after a kill")
         v.mount(*v.options)
         v.umount()
-        self.assertEqual(markers_in(v.store), set(), "in the arena and the index")
+        self.assertEqual(markers_in(v.store), set(), "in the arena, the index and the audit log")
         self.fsck(v)
+        self.assertIn(MARKERS["NAME"].decode(), cli("audit", "--key", self.key, v.store, check=EXIT_OK).stdout)
+        cli("audit", "--verify", "--key", self.key, v.store, check=EXIT_OK)
+        self.assertIn("is encrypted", cli("audit", v.store, check=EXIT_FAILURE).stderr)
 
     def test_the_same_scan_finds_everything_of_a_volume_that_is_not_encrypted(self):
         v = self.volume()

@@ -396,3 +396,21 @@ int crypt_store_new(struct store *inner, struct store *memory, uint64_t mapped_b
 	*ret = &s->base;
 	return 0;
 }
+
+int crypt_store_decrypt(const struct data_key *key, const char *name, void *p, size_t len)
+{
+	struct xts_cache *xts;
+	uint8_t file[XTS_KEY_BYTES];
+
+	if (len % XTS_SECTOR)
+		return -EINVAL;
+	int r = xts_cache_new(&xts);
+	if (r < 0)
+		return r;
+	r = data_key_derive(key, "xts ", name, file, sizeof(file));
+	if (r == 0)
+		r = xts_decrypt(xts, file, 0, p, p, len / XTS_SECTOR);
+	key_wipe(file, sizeof(file));
+	xts_cache_free(xts);
+	return r;
+}

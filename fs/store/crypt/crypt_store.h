@@ -26,3 +26,5 @@
  */
 MUST_CHECK int crypt_store_new(struct store *inner, struct store *memory, uint64_t mapped_bytes, const struct data_key *key,
 			       struct store **ret);
+/* The bytes of the encrypted file `name`, read past the store, decrypted in place; not of signed ones. */
+MUST_CHECK int crypt_store_decrypt(const struct data_key *key, const char *name, void *p, size_t len);
