@@ -40,12 +40,13 @@ static uint64_t lower_floor(uint64_t a, uint64_t b)
 }
 
 /*
- * Where replay is to start, `homed` or earlier: batches that a peer, a reader of the change feed or the audit log still needs are
- * kept, also over a restart, as far as an eighth of the ring holds them.
+ * Where replay is to start, `homed` or earlier: batches that a peer, the archive, a reader of the change feed or the audit log still
+ * needs are kept, also over a restart, as far as an eighth of the ring holds them.
  */
 static int choose_tail(struct fs *fs, uint64_t homed, struct journal_point *ret)
 {
-	uint64_t floor = lower_floor(atomic_load(&fs->ship_floor), lower_floor(feed_floor(fs), audit_floor(fs)));
+	uint64_t kept = lower_floor(atomic_load(&fs->ship_floor), atomic_load(&fs->archive_floor)),
+		 floor = lower_floor(kept, lower_floor(feed_floor(fs), audit_floor(fs)));
 	struct journal_status js;
 	struct journal_point end;
 	int r = journal_point_after(fs->journal, homed, &end);

@@ -133,6 +133,7 @@ struct fs {
 	struct quarantine *quarantine; /* scrub/quarantine.c */
 	struct parked *parked;         /* scrub/parked.c */
 	struct asks *asks;             /* scrub/ask.c */
+	struct archiver *archiver;     /* archive/archiver.c */
 	struct service position_timer;
 	_Atomic int role;              /* enum replica_role */
 	_Atomic int unreadable;        /* 0, or -EBUSY: what fs_readable() says */
@@ -143,6 +144,7 @@ struct fs {
 	_Atomic uint64_t applied_seq;  /* newest batch with a record applied */
 	_Atomic uint64_t telling_seq;  /* of a follower: applied, but its watcher is being told of it; 0: none is */
 	_Atomic uint64_t ship_floor;
+	_Atomic uint64_t archive_floor; /* the oldest batch that the archive lacks, as ship_floor is of the peers; 0: none */
 };
 
 /* What applying a record did to the arena's reservations: gained (or, negative, given back). */

@@ -19,6 +19,7 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "fs/core/audit/audit.h"
+#include "fs/core/archive/archiving.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
@@ -136,6 +137,7 @@ static void close_tiers(struct fs *fs)
 	recall_shut(fs);
 	scrub_shut(fs); /* its threads wait for both of these */
 	jobs_close(fs);
+	archiver_stop(fs);
 	ageing_close(fs);
 	recall_close(fs);
 }
@@ -144,6 +146,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 {
 	close_tiers(fs);
 	scrub_close(fs);
+	archiver_close(fs);
 	stores_close(fs);
 	resync_free(fs);
 	audit_close(fs);
@@ -604,6 +607,8 @@ static int open_all(struct fs *fs)
 		r = jobs_open(fs);
 	if (r == 0)
 		r = scrub_open(fs);
+	if (r == 0)
+		r = archiver_open(fs);
 	if (r == 0 && !fs->config.read_only && !fs->config.no_threads)
 		r = services_start(fs);
 	return r;

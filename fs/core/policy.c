@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fs/core/archive/archiving.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/tier/tier.h"
@@ -399,6 +400,8 @@ static int check_value(struct slice key, const char *value)
 		return quota_policy_check(value);
 	if (stores_policy_is(key))
 		return stores_policy_check(key, value);
+	if (archive_policy_is(key))
+		return archive_policy_check(key, value);
 	return -EOPNOTSUPP;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "fs/core/audit/audit.h"
+#include "fs/core/archive/archiving.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
@@ -246,6 +247,7 @@ void *fs_status_object(struct fs *fs, bool peers_only)
 	json_object_set_new(root, "tier", tier_status_json(fs));
 	json_object_set_new(root, "audit", audit_status_json(fs));
 	json_object_set_new(root, "scrub", scrub_status_json(fs));
+	json_object_set_new(root, "archive", archiver_status_json(fs));
 	json_object_set_new(root, "jobs",
 			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
 				      service_json(&fs->homer_service), "checkpointer", service_json(&fs->checkpointer), "reaper",

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fs/core/archive/archiving.h"
 #include "fs/core/tier/tier.h"
 #include "tier/probe.h"
 
@@ -146,6 +147,10 @@ static int remove_store(struct fs *fs, const struct fs_cred *cred, const char *a
 		return r;
 	uint32_t id = s->d.id;
 	stores_put(fs, s);
+	if (archive_uses_store(fs, name)) {
+		buf_printf(out, "store %s: the archive is there: `clawfs archive off` first\n", name);
+		return -EBUSY;
+	}
 	r = objects_sum(fs, id, &sum);
 	if (r < 0)
 		return r;
