@@ -67,6 +67,11 @@ enum {
 #define VERB_STATS      (UINT64_C(1) << 36)
 #define VERB_TOP        (UINT64_C(1) << 37)
 #define VERB_PROFILE    (UINT64_C(1) << 38)
+#define VERB_ARCHIVE_SET    (UINT64_C(1) << 42)
+#define VERB_ARCHIVE_STATUS (UINT64_C(1) << 43)
+#define VERB_ARCHIVE        (UINT64_C(1) << 44) /* off, now and key, which take no options of their own */
+#define VERB_RESTORE        (UINT64_C(1) << 45)
+#define VERB_DRILL          (UINT64_C(1) << 46)
 #define VERB_KEY_LIST   (UINT64_C(1) << 56)
 #define VERB_KEY_ADD    (UINT64_C(1) << 57)
 #define VERB_KEY_REMOVE (UINT64_C(1) << 58)
@@ -108,6 +113,10 @@ struct args {
 	const char *credentials, *profile;
 	bool dry_run;
 
+	const char *archive_interval, *archive_base, *archive_keep;
+	const char *at, *key_file, *aside; /* beside `from` and `path` */
+	bool list;
+
 	uint64_t timeout_ns;
 	uint64_t watch_ns, count;
 
@@ -119,7 +128,7 @@ struct args {
 
 	const char *max_quota_bytes, *max_quota_files; /* as the attributes take them */
 
-	const char *from, *path, *ops; /* of `watch` */
+	const char *from, *path, *ops; /* of `watch`; from and path of `restore`, too */
 	bool once;
 
 	const char *since, *until, *expect; /* of `audit` */
@@ -207,8 +216,19 @@ int verb_scrub_stop(const struct args *a);
 int verb_scrub_status(const struct args *a);
 int verb_scrub_clear(const struct args *a);
 int verb_scrub_release(const struct args *a);
+int verb_archive_set(const struct args *a);
+int verb_archive_status(const struct args *a);
+int verb_archive_off(const struct args *a);
+int verb_archive_now(const struct args *a);
+int verb_archive_key(const struct args *a);
+int verb_restore(const struct args *a);
+int verb_drill(const struct args *a);
 
-/* volume.c: a volume's directory as the other folders want it. */
+/* tier.c: the definition of a store that `url` and options make, as text that ends with NUL. */
+void tier_definition_text(const struct args *a, const char *url, struct buf *out);
+
+/* volume.c: a volume's directory as the other folders want it.  The file of this name is there while a restore makes it. */
+#define VOLUME_RESTORING "restoring"
 struct volume_config {
 	char *dir; /* absolute; owned */
 	uint64_t cache_bytes;

@@ -138,6 +138,30 @@ const struct verb verbs[] = {
     {"profile", VERB_PROFILE, "MOUNTPOINT", 1, "where the time of a write goes, stage by stage",
      "Since the mount, or with --watch in each interval.  Exit codes: 0 printed; 1 no mounted volume; 16 wrong usage.",
      verb_profile},
+    {"archive set", VERB_ARCHIVE_SET, "STORE MOUNTPOINT", 2, "keep every change in a store, to go back to any moment",
+     "STORE is one that `clawfs tier add` gave the volume.  On the leader.  Then print the key (`clawfs archive key`) and keep "
+     "it\n"
+     "elsewhere: without it nobody can read the archive once the volume is lost.  Exit codes: 0 set; 1 not; 16 wrong usage.",
+     verb_archive_set},
+    {"archive status", VERB_ARCHIVE_STATUS, "MOUNTPOINT", 1, "how far the archive is, and whether anything is missing in it",
+     "Exit codes: 0 it is well, or off; 1 it has a gap, or its store is away, or no mounted volume; 16 wrong usage.",
+     verb_archive_status},
+    {"archive off", VERB_ARCHIVE, "MOUNTPOINT", 1, "archive no more; what is archived stays",
+     "Exit codes: 0 off; 1 not; 16 wrong usage.", verb_archive_off},
+    {"archive now", VERB_ARCHIVE, "MOUNTPOINT", 1, "wait until everything written so far is in the archive",
+     "Exit codes: 0 it is; 1 it is not; 16 wrong usage.", verb_archive_now},
+    {"archive key", VERB_ARCHIVE, "MOUNTPOINT", 1, "print the key that opens the archive when the volume is lost",
+     "As root or the volume's owner.  It is a secret.  Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_archive_key},
+    {"restore", VERB_RESTORE, "[DIR]", 1, "make a volume of what an archive holds, as it was at a moment",
+     "DIR is new or empty, and becomes a volume of its own: it has another uuid, no peers and no stores.  The one that was "
+     "archived\n"
+     "need not exist.  An interrupted restore is run again with the same command.  With --path DIR is an ordinary directory;\n"
+     "meanwhile DIR.restoring needs room for the whole volume.  Exit codes: 0 restored; 1 not, or not all; 16 wrong usage.",
+     verb_restore, .n_optional = 1},
+    {"drill", VERB_DRILL, "MOUNTPOINT", 1, "restore the newest archived state beside the volume, and compare",
+     "Says, and records in clawfs.status, how much would be lost (recovery point) and how long it took (recovery time).\n"
+     "Exit codes: 0 it can be restored and is right; 1 not; 16 wrong usage.",
+     verb_drill},
     {"upgrade", VERB_UPGRADE, "DIR|MOUNTPOINT", 1, "with --check: whether this release can mount a volume",
      "Prints the volume's format version and features, and the access that this release has: read-write, read-only or none.\n"
      "Changes nothing, and may be asked while another release has it mounted.  Exit codes: 0 read-write; 1 read-only\n"

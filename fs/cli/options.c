@@ -45,7 +45,8 @@ struct option_row {
 
 #define AT(member) offsetof(struct args, member)
 #define MOUNTING   (VERB_MOUNT | IN_LIST)
-#define FORMATTING (VERB_FORMAT | VERB_PEER_JOIN)
+#define FORMATTING (VERB_FORMAT | VERB_PEER_JOIN | VERB_RESTORE)
+#define STORES     (VERB_TIER_ADD | VERB_RESTORE)
 #define KEYS       (VERB_KEY_ADD | VERB_KEY_REMOVE | VERB_KEY_CHANGE)
 #define SECONDS(n) ((uint64_t)(n) * (uint64_t)NSEC_PER_SEC)
 
@@ -143,16 +144,15 @@ static const struct option_row rows[] = {
      "where the others reach this node; it listens on that port (default: it only connects)"},
     {VERB_PEER_INVITE, "ttl", 0, KIND_SECONDS, AT(ttl_ns), "TIME", SECONDS(1), SECONDS(30 * 86400),
      "how long the token can be used, as 30m or 2h (default 1h)"},
-    {VERB_TIER_ADD, "endpoint", 0, KIND_TEXT, AT(endpoint), "URL", 0, 255, "of an S3 service (default: Amazon's of the region)"},
-    {VERB_TIER_ADD, "region", 0, KIND_TEXT, AT(region), "NAME", 0, 31, "of an S3 service (default us-east-1)"},
-    {VERB_TIER_ADD, "credentials", 0, KIND_TEXT, AT(credentials), "FILE", 0, PATH_MAX,
+    {STORES, "endpoint", 0, KIND_TEXT, AT(endpoint), "URL", 0, 255, "of an S3 service (default: Amazon's of the region)"},
+    {STORES, "region", 0, KIND_TEXT, AT(region), "NAME", 0, 31, "of an S3 service (default us-east-1)"},
+    {STORES, "credentials", 0, KIND_TEXT, AT(credentials), "FILE", 0, PATH_MAX,
      "with the access key and the secret key (default: AWS_ACCESS_KEY_ID and the like, or ~/.aws/credentials)"},
-    {VERB_TIER_ADD, "profile", 0, KIND_TEXT, AT(profile), "NAME", 0, 64, "of the credentials file (default: default)"},
-    {VERB_TIER_ADD, "path-style", 0, KIND_FLAG, AT(path_style), NULL, 0, 0,
-     "the bucket is part of the path, not of the host's name"},
+    {STORES, "profile", 0, KIND_TEXT, AT(profile), "NAME", 0, 64, "of the credentials file (default: default)"},
+    {STORES, "path-style", 0, KIND_FLAG, AT(path_style), NULL, 0, 0, "the bucket is part of the path, not of the host's name"},
     {VERB_TIER_ADD, "storage-class", 0, KIND_TEXT, AT(storage_class), "CLASS", 0, 31, "of objects (default: the service's)"},
-    {VERB_TIER_ADD, "ca", 0, KIND_TEXT, AT(ca_file), "FILE", 0, 255, "certificates to trust instead of the system's"},
-    {VERB_TIER_ADD, "insecure", 0, KIND_FLAG, AT(insecure), NULL, 0, 0, "do not check the service's certificate"},
+    {STORES, "ca", 0, KIND_TEXT, AT(ca_file), "FILE", 0, 255, "certificates to trust instead of the system's"},
+    {STORES, "insecure", 0, KIND_FLAG, AT(insecure), NULL, 0, 0, "do not check the service's certificate"},
     {VERB_TIER_ADD, "no-encrypt", 0, KIND_FLAG, AT(no_encrypt), NULL, 0, 0, "objects are readable by whoever gets them"},
     {VERB_TIER_ADD, "verify", 0, KIND_TEXT, AT(verify), "HOW", 0, 16,
      "checksum: trust the one the store confirms (default); read: read every object back"},
@@ -163,14 +163,28 @@ static const struct option_row rows[] = {
      "most requests a month: beyond them nothing more is aged out (default: no limit)"},
     {VERB_TIER_ADD, "grace", 0, KIND_TEXT, AT(store_grace), "TIME", 0, 16,
      "between the last use of an object and its end in the store, as 24h or 30d"},
-    {VERB_TIER_ADD, "timeout", 0, KIND_TEXT, AT(store_timeout), "TIME", 0, 16,
-     "how long a reader of a cold file waits (default 30)"},
+    {STORES, "timeout", 0, KIND_TEXT, AT(store_timeout), "TIME", 0, 16, "how long a reader of a cold file waits (default 30)"},
     {VERB_TIER_ADD, "prices", 0, KIND_TEXT, AT(prices), "PUT:GET:GB", 0, 64,
      "dollars for 1000 writes, 1000 reads and a GB for a month, for the estimate in the status"},
     {VERB_SCRUB_START, "rate", 0, KIND_SIZE, AT(scrub_rate), "SIZE", 64 * KIB, UINT64_C(1) << 40,
      "most bytes a second (default: scrub_rate= of the mount, or 64M)"},
     {VERB_SCRUB_START, "cold", 0, KIND_FLAG, AT(cold), NULL, 0, 0, "fetch and check what object stores have, too"},
     {VERB_SCRUB_START, "wait", 0, KIND_FLAG, AT(wait), NULL, 0, 0, "return when it is done; the exit code tells what it found"},
+    {VERB_ARCHIVE_SET, "interval", 0, KIND_TEXT, AT(archive_interval), "TIME", 0, 16,
+     "how long a change waits at most until it is archived (default 10s)"},
+    {VERB_ARCHIVE_SET, "base", 0, KIND_TEXT, AT(archive_base), "TIME", 0, 16,
+     "how old the newest whole image may become (default 1d)"},
+    {VERB_ARCHIVE_SET, "keep", 0, KIND_TEXT, AT(archive_keep), "TIME", 0, 16,
+     "how far back one can go, as 30d; what is older is removed (default: all is kept)"},
+    {VERB_RESTORE, "from", 0, KIND_TEXT, AT(from), "URL", 0, 700, "the store, as `clawfs tier add` was given it"},
+    {VERB_RESTORE, "at", 0, KIND_TEXT, AT(at), "WHEN", 0, 64,
+     "a time (\"2026-01-31 14:05\", with Z: UTC; @SECONDS), the number of a batch, or latest (default)"},
+    {VERB_RESTORE, "path", 0, KIND_TEXT, AT(path), "PATH", 0, PATH_MAX,
+     "only this file or directory of the volume, into an ordinary directory DIR"},
+    {VERB_RESTORE, "key", 0, KIND_TEXT, AT(key_file), "FILE", 0, PATH_MAX, "what `clawfs archive key` printed"},
+    {VERB_RESTORE, "list", 0, KIND_FLAG, AT(list), NULL, 0, 0, "only print what can be restored"},
+    {VERB_DRILL, "dir", 0, KIND_TEXT, AT(aside), "DIR", 0, PATH_MAX,
+     "where the copy is made, and removed again (default: the volume's directory with .drill behind it)"},
     {VERB_GC, "dry-run", 'n', KIND_FLAG, AT(dry_run), NULL, 0, 0, "only say what would be removed"},
     {VERB_UPGRADE, "check", 0, KIND_FLAG, AT(check), NULL, 0, 0, "only say whether this release can mount the volume"},
     {VERB_WATCH, "from", 0, KIND_TEXT, AT(from), "PLACE", 0, 32,
@@ -193,8 +207,7 @@ static const struct option_row rows[] = {
     {VERB_DUMP, "journal", 0, KIND_FLAG, AT(only_journal), NULL, 0, 0, "the batches of the journal and their records"},
     {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
     {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST | VERB_TIER_LIST | VERB_UPGRADE |
-	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT | VERB_KEY_LIST | VERB_SCRUB_STATUS | VERB_STATS | VERB_TOP |
-	 VERB_PROFILE,
+	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT | VERB_KEY_LIST | VERB_SCRUB_STATUS | VERB_STATS | VERB_TOP | VERB_PROFILE | VERB_ARCHIVE_STATUS | VERB_RESTORE | VERB_DRILL,
      "json", 'j', KIND_FLAG, AT(json), NULL, 0, 0, "print JSON"},
     {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
      "more messages"},

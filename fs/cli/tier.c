@@ -28,10 +28,9 @@ static const struct {
 #undef TEXT
 };
 
-/* The definition that URL and options make, as text. */
-static void definition_text(const struct args *a, struct buf *out)
+void tier_definition_text(const struct args *a, const char *url, struct buf *out)
 {
-	buf_printf(out, "%s", a->operand[1]);
+	buf_printf(out, "%s", url);
 	for (size_t i = 0; i < ARRAY_SIZE(text_options); i++) {
 		const char *value = *(const char *const *)((const char *)a + text_options[i].offset);
 
@@ -84,7 +83,7 @@ int verb_tier_add(const struct args *a)
 	struct store_definition d;
 	CLEANUP_BUF struct buf text = {0};
 
-	definition_text(a, &text);
+	tier_definition_text(a, a->operand[1], &text);
 	if (text.failed || !store_name_valid(name)) {
 		complain("%s: the name of a store has up to %u of a-z, 0-9, - and _, the first a letter or digit", name,
 			 STORE_NAME_MAX);

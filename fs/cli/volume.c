@@ -36,6 +36,7 @@ static const struct {
     {ENOENT, "a file of the volume is missing", "bring back the file named above, or the directory if it is not there at all"},
     {ELOOP, "a file of the volume is a symbolic link", "clawfs follows none: put the file itself into the directory"},
     {ENOTDIR, "not a directory", "name the directory of the volume"},
+    {EINPROGRESS, "a restore into it was interrupted", "run the same `clawfs restore` again"},
     {EROFS, "the host filesystem is read-only", "remount it read-write, or mount the volume with -o ro"},
     {ENOSPC, "the host filesystem is full", "free some space there"},
     {EACCES, "permission denied", "run this as root, or as the owner of the directory"},
@@ -67,6 +68,13 @@ static int open_index(void *ctx, bool create, struct kv **ret_kv)
 	return r < 0 ? r : volume_wrap_index(v, ret_kv);
 }
 
+static bool is_half_restored(const char *dir)
+{
+	CLEANUP_FD int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return dir_fd >= 0 && faccessat(dir_fd, VOLUME_RESTORING, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 int volume_open(const char *dir, bool create, uint64_t memory_bytes, struct volume_config *v)
 {
 	int r;
@@ -76,6 +84,8 @@ int volume_open(const char *dir, bool create, uint64_t memory_bytes, struct volu
 		r = -errno;
 	else
 		r = (v->dir = realpath(dir, NULL)) ? 0 : -errno;
+	if (r == 0 && !create && is_half_restored(v->dir))
+		r = -EINPROGRESS;
 	if (r == 0)
 		r = store_posix_open(v->dir, false, &v->fs.store);
 	if (r == 0)

@@ -57,3 +57,6 @@ extern const size_t n_tier_controls;
 /* control_usage.c */
 extern const struct control usage_controls[];
 extern const size_t n_usage_controls;
+/* control_archive.c */
+extern const struct control archive_controls[];
+extern const size_t n_archive_controls;

@@ -164,6 +164,8 @@ static inline int restore(struct archived *w, const struct restore_target *t, st
 	*x = (struct restored){0};
 	place_of(w, x);
 	int r = manifest_read(&x->place, &m);
+	if (r == 0)
+		r = manifest_follow_heads(&x->place, &m);
 	if (r == 0) {
 		restored_volume(w, x);
 		r = restore_run(x->fs, &x->place, &m, t, NULL, NULL, &x->res);

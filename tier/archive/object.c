@@ -27,6 +27,8 @@ void archive_name(const struct archive_id *id, char ret_key[ARCHIVE_NAME_MAX])
 	else if (id->kind == ARCHIVE_SEGMENT)
 		snprintf(ret_key, ARCHIVE_NAME_MAX, "archive/%016" PRIx64 "/s/%016" PRIx64 "-%04" PRIx32, id->epoch, id->seq,
 			 id->part);
+	else if (id->kind == ARCHIVE_HEAD)
+		snprintf(ret_key, ARCHIVE_NAME_MAX, "archive/%016" PRIx64 "/head", id->epoch);
 	else
 		snprintf(ret_key, ARCHIVE_NAME_MAX, "archive/%016" PRIx64 "/b/%016" PRIx64 "/%08" PRIx32, id->epoch, id->seq,
 			 id->part);
@@ -175,7 +177,7 @@ static int check_header(const struct archive_header *h)
 		return -EBADMSG;
 	if (le16_get(h->version) != ARCHIVE_VERSION)
 		return -EPROTONOSUPPORT;
-	if (flags & ~(ARCHIVE_ENCRYPTED | ARCHIVE_COMPRESSED) || kind < ARCHIVE_MANIFEST || kind > ARCHIVE_BASE ||
+	if (flags & ~(ARCHIVE_ENCRYPTED | ARCHIVE_COMPRESSED) || kind < ARCHIVE_MANIFEST || kind >= ARCHIVE_KINDS ||
 	    le64_get(h->object) == 0 || le32_get(h->zero) || !is_zero(h->rest, sizeof(h->rest)))
 		return -EUCLEAN;
 	if (plain == 0 || plain > ARCHIVE_BODY_MAX || stored == 0 || (compressed ? stored >= plain : stored != plain))

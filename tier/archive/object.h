@@ -16,11 +16,11 @@
 #include "tier/archive/archive_format.h"
 #include "tier/object.h"
 
-enum archive_kind { ARCHIVE_MANIFEST = 1, ARCHIVE_SEGMENT, ARCHIVE_BASE };
+enum archive_kind { ARCHIVE_MANIFEST = 1, ARCHIVE_SEGMENT, ARCHIVE_BASE, ARCHIVE_HEAD, ARCHIVE_KINDS };
 
 struct archive_id {
 	enum archive_kind kind;
-	uint64_t epoch, seq;  /* manifest: 0 */
+	uint64_t epoch, seq;  /* manifest: 0; head: of the epoch alone */
 	uint32_t part;        /* manifest: which of two copies */
 };
 struct archive_info {
@@ -36,7 +36,7 @@ struct archive_info {
 	bool encrypted;
 };
 
-/* "archive/manifest-1", "archive/0000000000010001/s/00000000000000a1-0000", "archive/.../b/.../00000000" */
+/* "archive/manifest-1", "archive/0000000000010001/s/00000000000000a1-0000", "archive/.../b/.../00000000", "archive/.../head" */
 #define ARCHIVE_NAME_MAX 96u
 void archive_name(const struct archive_id *id, char ret_key[ARCHIVE_NAME_MAX]);
 
@@ -60,6 +60,8 @@ struct archive_place {
 /* The object, fetched and verified.  `scratch` is memory to be used again. */
 MUST_CHECK int archive_fetch(struct archive_place *p, const struct archive_id *id, struct archive_info *ret, struct buf *body,
 			     struct buf *scratch);
+/* Whose archive the store has, by the first manifest that can be read, into p->volume.  -ENOENT: none. */
+MUST_CHECK int archive_find_volume(struct archive_place *p);
 /* Only its header: a hint. */
 MUST_CHECK int archive_fetch_header(struct archive_place *p, const struct archive_id *id, struct archive_info *ret);
 /*
@@ -67,4 +69,6 @@ MUST_CHECK int archive_fetch_header(struct archive_place *p, const struct archiv
  * as a try whose answer was lost may have left them, others are -EEXIST.
  */
 MUST_CHECK int archive_put(struct archive_place *p, const struct archive_id *id, struct slice object, bool create);
+/* The same, put once and not looked at again: for what only is a hint. */
+MUST_CHECK int archive_put_hint(struct archive_place *p, const struct archive_id *id, struct slice object);
 MUST_CHECK int archive_remove(struct archive_place *p, const struct archive_id *id); /* that it is not there is fine */

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "tier/archive/object.h"
 
@@ -85,6 +86,31 @@ int archive_fetch_header(struct archive_place *p, const struct archive_id *id, s
 	return r < 0 ? complain(p, id, NULL, r, words_of(r)) : 0;
 }
 
+int archive_find_volume(struct archive_place *p)
+{
+	struct archive_info info;
+	int r = -ENOENT, first = -ENOENT;
+
+	for (uint32_t part = 0; part < 2; part++) {
+		const struct archive_id id = {.kind = ARCHIVE_MANIFEST, .part = part};
+		struct object_call call = {.purpose = p->purpose};
+		uint8_t bytes[ARCHIVE_HEADER_BYTES];
+		char key[ARCHIVE_NAME_MAX];
+
+		archive_name(&id, key);
+		r = p->store->ops->get(p->store, &call, key, 0, sizeof(bytes), bytes);
+		if (r == 0)
+			r = archive_peek(bytes, &info);
+		if (r == 0) {
+			memcpy(p->volume, info.volume, sizeof(p->volume));
+			return 0;
+		}
+		complain(p, &id, &call, r, r == -ENOENT ? "there is no archive here" : words_of(r));
+		first = first == -ENOENT ? r : first;
+	}
+	return first;
+}
+
 static int compare(struct archive_place *p, const struct archive_id *id, struct slice object)
 {
 	CLEANUP_BUF struct buf there = {0};
@@ -117,6 +143,16 @@ int archive_put(struct archive_place *p, const struct archive_id *id, struct sli
 		return 0;
 	r = compare(p, id, object);
 	return r == -EEXIST ? complain(p, id, NULL, -EBADMSG, "the store does not give back what was put") : r;
+}
+
+int archive_put_hint(struct archive_place *p, const struct archive_id *id, struct slice object)
+{
+	struct iovec iov = {(void *)(uintptr_t)object.p, object.len};
+	struct object_call call = {.purpose = p->purpose};
+	char key[ARCHIVE_NAME_MAX];
+
+	archive_name(id, key);
+	return p->store->ops->put(p->store, &call, key, &iov, 1, 0);
 }
 
 int archive_remove(struct archive_place *p, const struct archive_id *id)

@@ -26,25 +26,43 @@ int fs_archive_set(struct fs *fs, const struct fs_cred *cred, const char *text)
 	return r < 0 ? r : fs_set_policy(fs, cred, FS_ROOT_INO, "archive", text);
 }
 
+struct store_search {
+	const char *name;
+	bool found, encrypt;
+};
+
+static int look_at_store(void *ctx, const struct tier_store *s)
+{
+	struct store_search *search = ctx;
+
+	if (strcmp(s->name, search->name) != 0)
+		return 0;
+	search->found = true;
+	search->encrypt = s->d.encrypt;
+	return 1;
+}
+
 int fs_archive_key_text(struct fs *fs, struct buf *out)
 {
 	char text[FS_POLICY_MAX + 1];
-	const struct tier_store *s;
-	struct pack_volume_key key;
 	struct archive_policy p;
+	struct store_search search = {.name = p.store};
+	struct pack_volume_key key;
 	int r = fs_get_policy(fs, FS_ROOT_INO, "archive", false, text);
 
-	if (r < 0 || archive_policy_parse(text, &p) < 0 || stores_get_by_name(fs, p.store, &s) < 0)
+	if (r == 0)
+		r = archive_policy_parse(text, &p);
+	if (r < 0 || stores_each(fs, look_at_store, &search) < 0 || !search.found)
 		return -ENODATA;
-	bool encrypt = s->d.encrypt;
-	stores_put(fs, s);
-	r = encrypt ? stores_key(fs, &key) : -ENOENT;
+	if (!search.encrypt) {
+		buf_printf(out, "none");
+		return 0;
+	}
+	r = stores_key(fs, &key);
 	for (unsigned i = 0; r == 0 && i < PACK_KEY_BYTES; i++)
 		buf_printf(out, "%02x", key.bytes[i]);
-	if (!encrypt)
-		buf_printf(out, "none");
 	OPENSSL_cleanse(&key, sizeof(key));
-	return r == 0 || !encrypt ? 0 : -ENODATA;
+	return r < 0 ? -ENODATA : 0;
 }
 
 int fs_archive_state_text(struct fs *fs, const char *text, struct buf *out)

@@ -18,7 +18,7 @@
 #define POLL_NS       (NSEC_PER_SEC / 4)
 #define IDLE_NS       (2 * NSEC_PER_SEC)
 #define MANIFEST_NS   (600 * NSEC_PER_SEC) /* a manifest is written as often, if there are new segments */
-#define MANIFEST_MOST 64u                  /* or after so many */
+#define MANIFEST_MOST 1024u                /* or after so many */
 
 static const struct replica_ops *ops_of(struct archiver *a)
 {

@@ -39,7 +39,7 @@ struct json_t *archiver_status_json(struct fs *fs);
 
 /* ---- what an admin asks for ---- */
 
-/* Sets the policy, once the store answers, and makes a key for the volume.  *out: words for people.  NULL switches it off. */
+/* Sets the policy, once the store answers, and makes a key for the volume.  -ENODEV: no such store; -EIO: it does not answer. */
 MUST_CHECK int fs_archive_set(struct fs *fs, const struct fs_cred *cred, const char *text);
 /* w->done once all that is durable now is in the archive, and can be restored; or the first error. */
 void fs_archive_now(struct fs *fs, struct journal_waiter *w);

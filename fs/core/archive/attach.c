@@ -181,6 +181,11 @@ int archiver_attach(struct archiver *a)
 	if (r < 0 && r != -ENOENT)
 		return r;
 	a->place.message[0] = '\0';
+	r = manifest_follow_heads(&a->place, &a->m);
+	if (r < 0) {
+		archiver_detach(a);
+		return r;
+	}
 	for (size_t i = 0; i < a->m.n_streams; i++)
 		if (a->m.stream[i].epoch > a->epoch) {
 			snprintf(a->place.message, sizeof(a->place.message), "a node with a later epoch writes to the archive");

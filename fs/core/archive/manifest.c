@@ -304,3 +304,35 @@ int manifest_write(struct archive_place *p, int64_t now_ns, uint64_t writer, str
 		m->generation--;
 	return r;
 }
+
+/* Of several streams of an epoch the head is that of the last. */
+static int follow_head(struct archive_place *p, struct archive_stream *s)
+{
+	const struct archive_id id = {.kind = ARCHIVE_HEAD, .epoch = s->epoch};
+	CLEANUP_BUF struct buf body = {0}, scratch = {0};
+	struct archive_info info;
+	int r = archive_fetch(p, &id, &info, &body, &scratch);
+
+	if (r == -ENOENT || is_damage(r)) {
+		if (r != -ENOENT)
+			log_warn("archive: %s", p->message);
+		p->message[0] = '\0';
+		return 0;
+	}
+	if (r == 0 && info.next_part == 0 && info.next_seq > s->known.seq && info.last_seq + 1 == info.next_seq) {
+		s->known = (struct archive_at){info.next_seq, 0};
+		s->known_hash = info.hash_after;
+		s->known_ns = info.last_ns;
+	}
+	return r;
+}
+
+int manifest_follow_heads(struct archive_place *p, struct archive_manifest *m)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < m->n_streams && r == 0; i++)
+		if (i + 1 == m->n_streams || m->stream[i + 1].epoch != m->stream[i].epoch)
+			r = follow_head(p, &m->stream[i]);
+	return r;
+}

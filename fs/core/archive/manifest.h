@@ -69,4 +69,9 @@ struct archive_stream *manifest_add_stream(struct archive_manifest *m);
 struct archive_base *manifest_add_base(struct archive_manifest *m);
 void manifest_drop_stream(struct archive_manifest *m, size_t i);
 void manifest_drop_base(struct archive_manifest *m, size_t i);
+/*
+ * Takes what the heads of the streams' epochs say into `known`: they are written with every segment, the manifest now and then.  One
+ * that is damaged or missing is left at that.  An error of the store.
+ */
+MUST_CHECK int manifest_follow_heads(struct archive_place *p, struct archive_manifest *m);
 const char *stream_end_name(enum stream_end end); /* "open", "gap", "other leader", "off" */

@@ -275,6 +275,25 @@ static int adopt(struct archiver *a)
 	return segment_resume(a, &info);
 }
 
+/*
+ * Says which segment comes next, so that one that is missing before that is known to be missing, and not the end.  A hint: that
+ * it could not be written costs nothing but that, until the next one.
+ */
+static void put_head(struct archiver *a)
+{
+	CLEANUP_BUF struct buf out = {0};
+	struct archive_info info = a->info;
+	static const char body[] = "head";
+
+	if (a->info.next_part)
+		return;
+	info.id = (struct archive_id){.kind = ARCHIVE_HEAD, .epoch = a->epoch};
+	info.n_items = 1;
+	if (archive_seal(&info, a->place.key, slice_of(body), &out) < 0 ||
+	    archive_put_hint(&a->place, &info.id, (struct slice){out.p, out.len}) < 0)
+		log_debug("archive: the head could not be written");
+}
+
 int segment_store(struct archiver *a)
 {
 	int r = seal(a);
@@ -288,5 +307,6 @@ int segment_store(struct archiver *a)
 	uint64_t bytes = a->sealed.len;
 	buf_free(&a->sealed);
 	stored(a, &a->info, bytes);
+	put_head(a);
 	return 0;
 }

@@ -239,6 +239,9 @@ int admin_run(struct fs *fs, const struct fs_cred *cred, enum tier_job_kind kind
 	case TIER_JOB_GC:
 		r = gc(fs, arg, out);
 		break;
+	case TIER_JOB_ARCHIVE:
+		r = fs_archive_set(fs, cred, arg);
+		break;
 	default:
 		return -EINVAL;
 	}
@@ -251,7 +254,7 @@ int admin_run(struct fs *fs, const struct fs_cred *cred, enum tier_job_kind kind
 
 int tier_job_kind_parse(const char *word, enum tier_job_kind *ret)
 {
-	static const char *const names[TIER_JOB_KINDS] = {"add", "remove", "test", "gc"};
+	static const char *const names[TIER_JOB_KINDS] = {"add", "remove", "test", "gc", "archive"};
 
 	for (unsigned i = 0; i < TIER_JOB_KINDS; i++)
 		if (strcmp(word, names[i]) == 0) {

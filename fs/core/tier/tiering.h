@@ -17,6 +17,7 @@ enum tier_job_kind {
 	TIER_JOB_REMOVE, /* "NAME" */
 	TIER_JOB_TEST,   /* "NAME": see tier/probe.h */
 	TIER_JOB_GC,     /* "NAME" or "NAME dry" */
+	TIER_JOB_ARCHIVE,/* a policy of archive/archiving.h: its store is asked, then it is set */
 	TIER_JOB_KINDS,
 };
 /* `w` may be NULL: nobody waits. */
@@ -33,7 +34,7 @@ MUST_CHECK int fs_tier_evict(struct fs *fs, uint64_t ino);
 void fs_tier_flush(struct fs *fs, struct journal_waiter *w);
 void fs_tier_scan(struct fs *fs); /* looks now for cold files, and for objects to pack again or remove */
 
-/* "add", "remove", "test", "gc"; -EINVAL. */
+/* "add", "remove", "test", "gc", "archive"; -EINVAL. */
 MUST_CHECK int tier_job_kind_parse(const char *word, enum tier_job_kind *ret);
 /* Text of the last job of a kind: one line or more; -ENODATA when there was none. */
 MUST_CHECK int fs_tier_result(struct fs *fs, enum tier_job_kind kind, struct buf *out);

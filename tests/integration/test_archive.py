@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+"""test_archive: a volume that is archived comes back after its loss as it was at any moment, on real mounts."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+from clawfs_env import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Volume, VolumeTest, cli, seed, wait_for
+
+SIZES = ["--journal-size=32M", "--segment-size=4M", "--chunk-size=64M"]
+
+
+def fingerprint(root):
+    """{path: what it is}: type, mode, size, times, bytes, links, attributes of everything below `root`."""
+    found = {}
+    for top, dirs, files in os.walk(root):
+        for name in sorted(dirs + files):
+            path = os.path.join(top, name)
+            st = os.lstat(path)
+            facts = [oct(st.st_mode), st.st_uid, st.st_gid, st.st_nlink if not os.path.isdir(path) else 0, st.st_mtime_ns]
+            if os.path.islink(path):
+                facts.append(os.readlink(path))
+            elif os.path.isfile(path):
+                with open(path, "rb") as f:
+                    facts += [st.st_size, hashlib.sha256(f.read()).hexdigest()]
+                facts += [(n, os.getxattr(path, n)) for n in sorted(os.listxattr(path))]
+            found[os.path.relpath(path, root)] = facts
+    return found
+
+
+class ArchiveTest(VolumeTest):
+    def archived(self, *options, encrypt=True):
+        v = self.volume()
+        self.store = os.path.join(self.tmp, "archive-store")
+        cli("tier", "add", *([] if encrypt else ["--no-encrypt"]), "cold", "file://" + self.store, v.mnt, check=EXIT_OK)
+        cli("archive", "set", "--interval=1s", *options, "cold", v.mnt, check=EXIT_OK)
+        self.key = os.path.join(self.tmp, "key")
+        self.now(v)  # from here on any moment can be restored
+        with open(self.key, "w", encoding="ascii") as f:
+            f.write(cli("archive", "key", v.mnt, check=EXIT_OK).stdout)
+        return v
+
+    def now(self, v):
+        cli("archive", "now", v.mnt, check=EXIT_OK)
+
+    def fill(self, v, rng, n, top):
+        os.makedirs(v.path(top, "sub"), exist_ok=True)
+        for i in range(n):
+            name = "f%d" % rng.randrange(40)
+            v.write(os.path.join(top, rng.choice(["", "sub"]), name), rng.randbytes(rng.choice([0, 7, 5000, 200_000, 1_500_000])))
+        os.symlink("../x", v.path(top, "link%d" % rng.randrange(1 << 30)))
+        os.setxattr(v.path(top, "sub"), "user.k", b"v")
+
+    def restore(self, *args, code=EXIT_OK, key=True):
+        return cli("restore", "--from=file://" + self.store, *(["--key=" + self.key] if key else []), *args, check=code,
+                   timeout=300)
+
+    def restored(self, name, *args):
+        r = Volume(self.tmp, name)
+        self.addCleanup(r.close)
+        out = self.restore(*SIZES, *args, r.store).stdout
+        r.mount()
+        return r, out
+
+
+class Moments(ArchiveTest):
+    def test_a_lost_volume_comes_back_as_it_was_at_two_moments_and_at_its_end(self):
+        rng = random.Random(seed())
+        v = self.archived()
+        states = []
+        for i in range(3):
+            self.fill(v, rng, 25, "t%d" % i)
+            if i:
+                shutil.rmtree(v.path("t%d" % (i - 1), "sub"))
+            cli("sync", v.mnt, check=EXIT_OK)
+            seq = v.status()["durable_seq"]
+            time.sleep(0.2)
+            states.append((seq, time.time(), fingerprint(v.mnt)))
+            time.sleep(0.2)
+        self.now(v)
+        v.kill9()
+        shutil.rmtree(v.store)
+        for i, (seq, when, want) in enumerate(states):
+            r, _ = self.restored("at-time-%d" % i, "--at=@%.3f" % when)
+            self.assertEqual(fingerprint(r.mnt), want)
+            r.umount()
+            r.fsck()
+        r, _ = self.restored("at-seq", "--at=%d" % states[1][0])
+        self.assertEqual(fingerprint(r.mnt), states[1][2])
+        status = r.status()
+        self.assertEqual(status["archive"]["state"], "off")
+        self.assertEqual(status["tier"]["stores"], {})
+        r.write("new", b"it can be written")
+        r.remount()
+        self.assertEqual(r.read("new"), b"it can be written")
+        r, _ = self.restored("at-end")
+        self.assertEqual(fingerprint(r.mnt), states[2][2])
+        before = self.restore("--at=@1", os.path.join(self.tmp, "too-early"), code=EXIT_FAILURE)
+        self.assertIn("no base that is as old", before.stderr)
+        self.assertFalse(os.path.exists(os.path.join(self.tmp, "too-early")))
+
+    def test_one_path_comes_back_into_an_ordinary_directory(self):
+        rng = random.Random(seed())
+        v = self.archived()
+        self.fill(v, rng, 20, "keep")
+        v.write("keep/one", b"first")
+        os.link(v.path("keep/one"), v.path("keep/two"))
+        with open(v.path("keep/holes"), "wb") as f:
+            f.truncate(50 << 20)
+            f.seek(20 << 20)
+            f.write(b"island")
+        self.now(v)
+        when, want = time.time(), fingerprint(v.path("keep"))
+        time.sleep(0.1)
+        shutil.rmtree(v.path("keep"))
+        self.now(v)
+        out = os.path.join(self.tmp, "out")
+        self.restore("--at=@%.3f" % when, "--path=/keep", out)
+        self.assertEqual(os.listdir(out), ["keep"])
+        self.assertEqual(fingerprint(os.path.join(out, "keep")), want)
+        self.assertLess(os.stat(os.path.join(out, "keep/holes")).st_blocks * 512, 1 << 20)
+        self.assertFalse(os.path.exists(out + ".restoring"))
+        self.restore("--at=@%.3f" % when, "--path=/keep/one", os.path.join(self.tmp, "file"))
+        with open(os.path.join(self.tmp, "file", "one"), "rb") as f:
+            self.assertEqual(f.read(), b"first")
+        gone = self.restore("--path=/keep", os.path.join(self.tmp, "none"), code=EXIT_FAILURE)
+        self.assertIn("not in the state", gone.stderr)
+
+    def test_a_restart_goes_on_with_the_archive_and_a_kill_loses_nothing_of_it(self):
+        v = self.archived()
+        for i in range(4):
+            v.write("f%d" % i, b"%d" % i * 100_000)
+            self.now(v)
+            if i % 2:
+                v.kill9().mount()
+            else:
+                v.remount()
+        self.now(v)
+        self.assertFalse(v.status()["archive"]["gap"])
+        ranges = json.loads(self.restore("--list", "--json").stdout)
+        self.assertEqual([r["gap"] for r in ranges if r["gap"]], [])
+        r, _ = self.restored("again")
+        self.assertEqual(fingerprint(r.mnt), fingerprint(v.mnt))
+
+
+class Refusals(ArchiveTest):
+    def test_without_the_key_or_with_another_nothing_is_read(self):
+        v = self.archived()
+        self.now(v)
+        out = os.path.join(self.tmp, "out")
+        self.assertIn("key", self.restore(out, code=EXIT_FAILURE, key=False).stderr)
+        with open(self.key, "w", encoding="ascii") as f:
+            f.write("00" * 32)
+        self.assertIn("manifest", self.restore(out, code=EXIT_FAILURE).stderr)
+        with open(self.key, "w", encoding="ascii") as f:
+            f.write("no key")
+        self.restore(out, code=EXIT_FAILURE)
+        self.assertFalse(os.path.exists(out))
+
+    def test_the_key_is_for_the_owner_alone(self):
+        v = self.archived()
+        os.chmod(self.tmp, 0o755)
+        code = "import os\nos.setuid(65534)\ntry:\n os.getxattr(%r, 'clawfs.archive.key')\nexcept OSError: raise SystemExit(7)" % v.mnt
+        self.assertEqual(subprocess.run(["python3", "-c", code]).returncode, 7)
+
+    def test_a_damaged_or_missing_object_is_named(self):
+        v = self.archived()
+        for i in range(3):
+            v.write("f%d" % i, b"x" * 3000)
+            self.now(v)
+        v.umount()
+        segments = []
+        for top, _, files in os.walk(os.path.join(self.store, "archive")):
+            segments += [os.path.join(top, f) for f in files if top.endswith("/s")]
+        victim = sorted(segments)[0]
+        name = os.path.relpath(victim, self.store)
+        with open(victim, "r+b") as f:
+            f.seek(400)
+            f.write(b"\xff\x00\xff")
+        out = os.path.join(self.tmp, "out")
+        self.assertIn(name, self.restore(out, code=EXIT_FAILURE).stderr)
+        os.unlink(victim)
+        self.assertIn(name, self.restore(out, code=EXIT_FAILURE).stderr)
+        self.assertFalse(os.path.exists(out))
+
+    def test_wrong_words_are_refused(self):
+        v = self.archived()
+        for args in (["archive", "set", "--keep=yes", "cold", v.mnt], ["restore"], ["restore", "--from=file:///x", "--at=soon", "/x"]):
+            cli(*args, check=EXIT_USAGE)
+        cli("archive", "set", "other", v.mnt, check=EXIT_FAILURE)
+        self.assertIn("archive", cli("tier", "remove", "cold", v.mnt, check=EXIT_FAILURE).stderr)
+        cli("archive", "off", v.mnt, check=EXIT_OK)
+        cli("archive", "off", v.mnt, check=EXIT_OK)
+        self.assertEqual(cli("archive", "now", v.mnt, check=EXIT_FAILURE).returncode, EXIT_FAILURE)
+
+    def test_an_interrupted_restore_cannot_be_mounted_and_is_run_again(self):
+        rng = random.Random(seed())
+        v = self.archived()
+        self.fill(v, rng, 60, "t")
+        self.now(v)
+        r = Volume(self.tmp, "again")
+        self.addCleanup(r.close)
+        shutil.rmtree(r.store)
+        args = ["restore", "--from=file://" + self.store, "--key=" + self.key, *SIZES, r.store]
+        from clawfs_env import CLAWFS
+        p = subprocess.Popen([CLAWFS, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for("a half made volume", lambda: os.path.exists(os.path.join(r.store, "index")))
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+        self.assertIn("interrupted", cli("fsck", r.store).stderr)
+        cli(*args, check=EXIT_OK)
+        r.mount()
+        self.assertEqual(fingerprint(r.mnt), fingerprint(v.mnt))
+
+
+class Drills(ArchiveTest):
+    def test_a_drill_measures_and_records(self):
+        for encrypt in (True, False):
+            with self.subTest(encrypt=encrypt):
+                v = self.archived(encrypt=encrypt)
+                v.write("f", os.urandom(3_000_000))
+                self.now(v)
+                said = json.loads(cli("drill", "--json", v.mnt, check=EXIT_OK).stdout)
+                self.assertTrue(said["ok"] and said["compared"])
+                self.assertEqual(said["rpo_seconds"], 0)
+                self.assertGreater(said["rto_seconds"], 0)
+                kept = v.status()["archive"]["drill"]
+                self.assertEqual(kept, said)
+                self.assertFalse(os.path.exists(v.store + ".drill"))
+                self.assertEqual(json.loads(os.getxattr(v.mnt, "clawfs.archive.drill")), said)
+                v.close()
+                shutil.rmtree(self.store)
+
+    def test_a_drill_of_a_broken_archive_says_so(self):
+        v = self.archived()
+        v.write("f", b"x")
+        self.now(v)
+        for top, _, files in os.walk(os.path.join(self.store, "archive")):
+            for f in files:
+                if top.endswith("/s") or "/b/" in top:
+                    os.unlink(os.path.join(top, f))
+        said = json.loads(cli("drill", "--json", v.mnt, check=EXIT_FAILURE).stdout)
+        self.assertFalse(said["ok"])
+        self.assertIn("archive/", said["message"])
+        self.assertFalse(v.status()["archive"]["drill"]["ok"])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
