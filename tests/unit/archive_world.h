@@ -34,6 +34,21 @@ struct restored {
 
 static const struct fs_cred admin = {.uid = 0};
 
+/* Each look takes a second, so that who waits for a store to be tried again need not. */
+static _Atomic int64_t mono_at;
+static int64_t mono_looked(const struct clock *c)
+{
+	(void)c;
+	return atomic_fetch_add(&mono_at, NSEC_PER_SEC);
+}
+
+/* Long enough for any store to be tried again. */
+static inline void wait_long(struct archived *w)
+{
+	w->run.clock->now_ns += 200 * NSEC_PER_SEC;
+	atomic_fetch_add(&mono_at, 200 * NSEC_PER_SEC);
+}
+
 static inline void archived_hook(struct archived *w)
 {
 	w->run.fs->config.object_store_open = simobject_hook;
@@ -86,6 +101,7 @@ static inline void archived_open(struct archived *w, uint64_t seed, enum sim_pro
 {
 	*w = (struct archived){0};
 	assert_true(sim_format(&w->run, seed, profile, 0));
+	w->run.clock->clock.mono_ns = mono_looked;
 	assert_true(sim_mount(&w->run));
 	w->so = simobject_new(NULL, &w->run.clock->clock);
 	archived_hook(w);

@@ -135,6 +135,8 @@ int archive_put(struct archive_place *p, const struct archive_id *id, struct sli
 	}
 	if (r == -EEXIST) {
 		r = compare(p, id, object);
+		if (r == -EBADMSG) /* cut off, perhaps */
+			r = -EEXIST;
 		return r == -EEXIST ? complain(p, id, NULL, r, "there is another object of that name") : r;
 	}
 	if (r < 0)

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "fs/core/archive/impl.h"
+#include "journal/ship.h"
 
 #define POLL_NS       (NSEC_PER_SEC / 4)
 #define IDLE_NS       (2 * NSEC_PER_SEC)
@@ -63,6 +64,8 @@ static int read_policy(struct archiver *a)
 	if (a->attached && (r < 0 || strcmp(p.store, a->policy.store) != 0))
 		archiver_detach(a);
 	a->v.on = r == 0;
+	if (!a->v.on)
+		atomic_store(&a->fs->archive_floor, 0);
 	a->policy = r == 0 ? p : (struct archive_policy){0};
 	a->policies = generation;
 	snprintf(a->v.store, sizeof(a->v.store), "%s", a->policy.store);
@@ -80,6 +83,8 @@ static int check_role(struct archiver *a)
 	bool leads = p.role == ROLE_LEADER && fs_takes_changes(a->fs) && !p.failed;
 	if (a->attached && (!leads || p.promised != a->epoch))
 		archiver_detach(a);
+	if (!leads)
+		atomic_store(&a->fs->archive_floor, 0);
 	return leads ? 0 : -EROFS;
 }
 
@@ -88,13 +93,13 @@ static int close_gap(struct archiver *a)
 {
 	struct archive_stream *s = archiver_stream(a);
 	uint64_t from = a->taken + 1;
-	int r = segment_due(a, true) ? segment_store(a) : 0;
 
-	if (r < 0)
-		return r;
 	a->v.gap = true;
 	a->v.gap_from = from;
 	a->v.gap_to = durable_seq(a->fs);
+	int r = segment_due(a, true) ? segment_store(a) : 0;
+	if (r < 0)
+		return r;
 	log_error(
 	    "archive: batch %llu is not in the journal any more and was not archived: states from there up to the next base "
 	    "cannot be restored",
@@ -165,8 +170,11 @@ static int go_round(struct archiver *a, bool now, bool *ret_more)
 static int with_store(struct archiver *a, bool now, bool *ret_more)
 {
 	const struct tier_store *s;
-	int r = stores_get_by_name(a->fs, a->policy.store, &s);
+	uint64_t unknown = 0;
 
+	/* How far the archive is, is not known yet: the journal keeps what it may. */
+	atomic_compare_exchange_strong(&a->fs->archive_floor, &unknown, 1);
+	int r = stores_get_by_name(a->fs, a->policy.store, &s);
 	a->place.message[0] = '\0';
 	if (r < 0) {
 		snprintf(a->place.message, sizeof(a->place.message), "store %s cannot be used", a->policy.store);
@@ -228,6 +236,18 @@ static void look_at_manifest(struct archiver *a)
 	}
 }
 
+/* Known while the store is away, too: the ring has come round to what waits. */
+static void look_at_ring(struct archiver *a)
+{
+	uint64_t oldest = journal_oldest(a->fs->journal);
+
+	if (a->taken >= a->v.durable_seq || oldest <= a->taken + 1 || a->v.gap)
+		return;
+	a->v.gap = true;
+	a->v.gap_from = a->taken + 1;
+	a->v.gap_to = oldest - 1;
+}
+
 static void publish(struct archiver *a, int r)
 {
 	struct archiver_view *v = &a->v;
@@ -237,8 +257,16 @@ static void publish(struct archiver *a, int r)
 	v->durable_seq = durable_seq(a->fs);
 	v->making_base = a->job != NULL;
 	v->making_rows = a->job ? a->job->rows : 0;
-	if (a->attached)
+	if (a->attached) {
 		look_at_manifest(a);
+		look_at_ring(a);
+	}
+	if (v->gap && !a->view.gap)
+		log_error("archive: batches from %llu on left the journal before they were archived: states from there up to the "
+			  "next base cannot be restored",
+			  (unsigned long long)v->gap_from);
+	else if (a->view.gap && !v->gap)
+		log_info("archive: a base has closed the gap");
 	if (v->archived_seq >= v->durable_seq)
 		v->behind_since_ns = 0;
 	else if (!v->behind_since_ns)
@@ -376,6 +404,7 @@ int archiver_open(struct fs *fs)
 		return -ENOMEM;
 	a->fs = fs;
 	a->policies = UINT64_MAX;
+	a->woken = true;
 	mutex_init(&a->lock);
 	cond_init(&a->wake);
 	fs->archiver = a;

@@ -46,7 +46,6 @@ void archiver_detach(struct archiver *a)
 	manifest_free(&a->m);
 	a->attached = a->dirty = false;
 	a->cut = 0;
-	atomic_store(&a->fs->archive_floor, 0);
 }
 
 int archiver_begin_stream(struct archiver *a)
@@ -82,26 +81,42 @@ int archiver_begin_stream(struct archiver *a)
 
 /* ---- the end of a stream ---- */
 
-/* The newest segment that is there, by the names; *ret stays when there is none behind `known`. */
+static bool is_damage(int error)
+{
+	return error == -EBADMSG || error == -EUCLEAN;
+}
+
+/*
+ * The newest segment that is there whole, by the names; *ret stays when there is none behind `known`.  Each was verified before
+ * the next one was made, but the last: what a put left behind that was cut off counts as not there, and will be replaced.
+ */
 static int walk(struct archiver *a, const struct archive_stream *s, struct archive_info *ret)
 {
-	struct archive_at at = s->known;
-	struct archive_info info;
+	struct archive_id id = {.kind = ARCHIVE_SEGMENT, .epoch = s->epoch, .seq = s->known.seq, .part = s->known.part},
+			  last = id;
+	CLEANUP_BUF struct buf body = {0}, scratch = {0};
+	struct archive_info info, before = *ret;
+	bool any = false;
 	int r;
 
-	for (;;) {
-		const struct archive_id id = {.kind = ARCHIVE_SEGMENT, .epoch = s->epoch, .seq = at.seq, .part = at.part};
-
-		r = archive_fetch_header(&a->place, &id, &info);
-		if (r < 0)
-			break;
-		if (info.next_seq < at.seq || (info.next_seq == at.seq && info.next_part <= at.part) ||
+	while ((r = archive_fetch_header(&a->place, &id, &info)) == 0) {
+		if (info.next_seq < id.seq || (info.next_seq == id.seq && info.next_part <= id.part) ||
 		    info.last_seq >= info.next_seq)
 			return -EUCLEAN;
+		before = *ret;
 		*ret = info;
-		at = (struct archive_at){info.next_seq, info.next_part};
+		last = id;
+		any = true;
+		id.seq = info.next_seq;
+		id.part = info.next_part;
 	}
-	return r == -ENOENT ? 0 : r;
+	if (r == -ENOENT || is_damage(r))
+		r = any ? archive_fetch(&a->place, &last, &info, &body, &scratch) : 0;
+	if (!is_damage(r))
+		return r;
+	log_warn("archive: %s: it is made anew", a->place.message);
+	*ret = before;
+	return 0;
 }
 
 static void end_stream(struct archiver *a, struct archive_stream *s, enum stream_end end, uint64_t lost_from)
@@ -109,11 +124,10 @@ static void end_stream(struct archiver *a, struct archive_stream *s, enum stream
 	s->end = end;
 	s->lost_from = lost_from;
 	a->dirty = true;
-	if (end == STREAM_GAP)
-		log_error(
-		    "archive: batches from %llu on are not in the journal any more and were not archived: states from there "
-		    "up to the next base cannot be restored",
-		    (unsigned long long)lost_from);
+	if (end == STREAM_GAP) {
+		a->v.gap = true;
+		a->v.gap_from = lost_from;
+	}
 }
 
 /* Goes on behind `info`, if this volume's history does: 1; 0: the stream was ended. */
@@ -151,11 +165,6 @@ static int resume_stream(struct archiver *a, struct archive_stream *s)
 	struct archive_info info = known_info(s);
 	int r = walk(a, s, &info);
 
-	if (s->epoch == a->epoch && (r == -EBADMSG || r == -EUCLEAN)) { /* what cannot be read is not gone on from */
-		log_error("archive: %s: a new stream begins", a->place.message);
-		end_stream(a, s, STREAM_GAP, info.last_seq + 1);
-		return 0;
-	}
 	if (r < 0)
 		return r;
 	return s->epoch == a->epoch ? go_on(a, s, &info) : 0;

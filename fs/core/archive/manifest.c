@@ -260,8 +260,8 @@ int manifest_read(struct archive_place *p, struct archive_manifest *ret)
 		}
 	}
 	unsigned best = m[1].generation > m[0].generation;
-	if (m[best].generation == 0)
-		return is_damage(r[0]) ? r[0] : r[1];
+	if (m[best].generation == 0) /* the first one goes to copy 1: before another is there, nothing can be restored */
+		return r[0] == -ENOENT ? -ENOENT : r[0];
 	manifest_free(&m[!best]);
 	if (is_damage(r[!best]))
 		log_warn("archive: one of the two manifests is damaged: %s", p->message);

@@ -255,26 +255,6 @@ int segment_resume(struct archiver *a, const struct archive_info *info)
 	return info->next_part ? resume_within(a, info) : 0;
 }
 
-/* Something of that name is there: a try whose answer was lost.  It is ours if it continues what is stored, as our history does.
- */
-static int adopt(struct archiver *a)
-{
-	CLEANUP_BUF struct buf body = {0}, scratch = {0};
-	struct replica_volume *v = fs_replica(a->fs);
-	struct archive_info info;
-	uint64_t hash;
-	int r = archive_fetch(&a->place, &a->info.id, &info, &body, &scratch);
-
-	if (r < 0)
-		return r;
-	r = v->ops->hash_after(v, info.last_seq, &hash);
-	if (r < 0 || hash != info.hash_after || info.hash_before != a->info.hash_before) {
-		log_error("archive: %s", "the store has a segment of another history under the name of the next one");
-		return -EEXIST;
-	}
-	return segment_resume(a, &info);
-}
-
 /*
  * Says which segment comes next, so that one that is missing before that is known to be missing, and not the end.  A hint: that
  * it could not be written costs nothing but that, until the next one.
@@ -294,6 +274,40 @@ static void put_head(struct archiver *a)
 		log_debug("archive: the head could not be written");
 }
 
+static int is_stored(struct archiver *a)
+{
+	uint64_t bytes = a->sealed.len;
+
+	buf_free(&a->sealed);
+	stored(a, &a->info, bytes);
+	put_head(a);
+	return 0;
+}
+
+/* Something of that name is there: a try whose answer was lost.  It is ours if it continues what is stored, as our history does.
+ */
+static int adopt(struct archiver *a)
+{
+	CLEANUP_BUF struct buf body = {0}, scratch = {0};
+	struct replica_volume *v = fs_replica(a->fs);
+	struct archive_info info;
+	uint64_t hash;
+	int r = archive_fetch(&a->place, &a->info.id, &info, &body, &scratch);
+
+	if (r == -EBADMSG || r == -EUCLEAN) { /* what a put left that was cut off */
+		r = archive_put(&a->place, &a->info.id, (struct slice){a->sealed.p, a->sealed.len}, false);
+		return r < 0 ? r : is_stored(a);
+	}
+	if (r < 0)
+		return r;
+	r = v->ops->hash_after(v, info.last_seq, &hash);
+	if (r < 0 || hash != info.hash_after || info.hash_before != a->info.hash_before) {
+		log_error("archive: %s", "the store has a segment of another history under the name of the next one");
+		return -EEXIST;
+	}
+	return segment_resume(a, &info);
+}
+
 int segment_store(struct archiver *a)
 {
 	int r = seal(a);
@@ -302,11 +316,5 @@ int segment_store(struct archiver *a)
 		r = archive_put(&a->place, &a->info.id, (struct slice){a->sealed.p, a->sealed.len}, true);
 	if (r == -EEXIST)
 		return adopt(a);
-	if (r < 0)
-		return r;
-	uint64_t bytes = a->sealed.len;
-	buf_free(&a->sealed);
-	stored(a, &a->info, bytes);
-	put_head(a);
-	return 0;
+	return r < 0 ? r : is_stored(a);
 }
