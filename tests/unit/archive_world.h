@@ -8,6 +8,7 @@
 
 #include "fs/core/archive/impl.h"
 #include "fs/core/archive/restore.h"
+#include "tests/lib/cold.h"
 #include "tests/lib/simobject.h"
 #include "tests/unit/replica_world.h"
 
@@ -74,6 +75,8 @@ static inline void tree_of(struct fs *fs, struct tree *ret)
 /* Everything is durable, and the tree is that of the newest batch. */
 static inline void note_state(struct archived *w)
 {
+	for (bool more = true; more;)
+		OK(fs_reap_step(w->run.fs, &more));
 	OK(fs_sync(w->run.fs));
 	uint64_t seq = durable_of(w->run.fs);
 	if (w->n_states && w->state[w->n_states - 1].seq == seq)
@@ -123,6 +126,32 @@ static inline struct archiver *archiver_of(struct archived *w)
 	return w->run.fs->archiver;
 }
 
+/*
+ * What the simulated stores of tiers have is here, too: the archiver cannot ask them (tests/lib/cold.h).  That it asks real ones is
+ * for other tests.
+ */
+static inline void warm(struct archived *w)
+{
+	struct tree t;
+
+	for (size_t i = 0; i < w->run.n_held; i++) {
+		int r = cold_keep(w->run.cold, w->run.fs, w->run.held[i]);
+
+		assert_true(r == 0 || r == -ENOENT || r == -EINVAL);
+	}
+	tree_of(w->run.fs, &t);
+	for (size_t i = 0; i < t.n; i++)
+		if (S_ISREG(t.e[i].mode))
+			OK(cold_keep(w->run.cold, w->run.fs, t.e[i].ino));
+	tree_free(&t);
+}
+
+static inline int archive_step(struct archived *w, bool now, bool *ret_more)
+{
+	warm(w);
+	return archiver_step(w->run.fs, now, ret_more);
+}
+
 /* Rounds until nothing is left to do, or one fails. */
 static inline int archive_all(struct archived *w)
 {
@@ -131,16 +160,22 @@ static inline int archive_all(struct archived *w)
 
 	for (unsigned i = 0; r == 0 && more; i++) {
 		assert_true(i < 10000);
-		r = archiver_step(w->run.fs, true, &more);
+		r = archive_step(w, true, &more);
 	}
 	return r;
 }
 
+/* Random operations until there is one more durable batch, whose state is kept. */
 static inline void step_and_note(struct archived *w)
 {
-	if (!sim_step(&w->run))
-		fail_msg("%s", w->run.why);
-	note_state(w);
+	size_t n = w->n_states;
+
+	for (unsigned i = 0; w->n_states == n; i++) {
+		assert_true(i < 1000);
+		if (!sim_step(&w->run))
+			fail_msg("%s", w->run.why);
+		note_state(w);
+	}
 }
 
 /* ---- restoring ---- */

@@ -51,7 +51,7 @@ static void history(struct archived *w, unsigned n_steps)
 		if (i == n_steps / 2)
 			archiver_of(w)->since_base = UINT64_MAX / 2;
 		if (rng_u64(&rng) % 3 == 0)
-			OK(archiver_step(w->run.fs, rng_u64(&rng) % 2, &more));
+			OK(archive_step(w, rng_u64(&rng) % 2, &more));
 	}
 	OK(archive_all(w));
 }

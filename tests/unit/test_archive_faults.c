@@ -128,7 +128,7 @@ static void each_object_that_is_missing_is_named(void **state)
 		simobject_plant(w.so, e.store, e.key, bytes, (size_t)len, e.modified_ns);
 	}
 	assert_true(n > 8);
-	assert_int_equal(n, n_refused);
+	assert_in_range(n_refused, n - 1, n); /* a segment of the second base's batch alone is needed by neither */
 	archived_close(&w);
 }
 
@@ -189,7 +189,7 @@ static void objects_in_the_wrong_place_are_refused(void **state)
 	unsigned n = 0;
 
 	(void)state;
-	make(&w, 12);
+	make(&w, 24);
 	for (uint64_t i = 0; simobject_entry(w.so, i, &e); i++)
 		for (uint64_t k = i + 1; simobject_entry(w.so, k, &f); k++) {
 			if (!is_of_archive(e.key, "/s/") || !is_of_archive(f.key, "/s/"))
@@ -268,7 +268,7 @@ static void each_call_of_the_store_may_fail(void **state)
 			uint64_t first = simobject_calls(w.so, faults[f].kind) + at;
 			simobject_fault(w.so, faults[f].kind, first, 1, faults[f].how, faults[f].error);
 			for (unsigned i = 0; i < 6; i++) {
-				int r = archiver_step(w.run.fs, true, &more);
+				int r = archive_step(&w, true, &more);
 				(void)r;
 				step_and_note(&w);
 				if (i == 3)
@@ -301,7 +301,7 @@ static void a_store_that_is_away_for_a_while_is_caught_up_with(void **state)
 	simobject_fault(w.so, OBJECT_KINDS, simobject_calls(w.so, OBJECT_KINDS) + 1, UINT64_MAX, SIMOBJECT_FAIL, -ECONNREFUSED);
 	for (unsigned i = 0; i < 10; i++) {
 		step_and_note(&w);
-		assert_true(archiver_step(w.run.fs, true, &more) < 0);
+		assert_true(archive_step(&w, true, &more) < 0);
 		wait_long(&w);
 	}
 	json_t *o = archiver_status_json(w.run.fs);
@@ -327,21 +327,20 @@ static void a_gap_is_told_recorded_and_closed_by_a_base(void **state)
 	archived_open(&w, seed, SIM_RING, "");
 	note_state(&w);
 	OK(archive_all(&w));
-	uint64_t before = durable_of(w.run.fs);
 	simobject_fault(w.so, OBJECT_KINDS, simobject_calls(w.so, OBJECT_KINDS) + 1, UINT64_MAX, SIMOBJECT_FAIL, -ECONNREFUSED);
-	for (unsigned i = 0; i < 4000 && journal_oldest(w.run.fs->journal) <= before + 3; i++) {
+	for (unsigned i = 0; i < 4000 && journal_oldest(w.run.fs->journal) <= archiver_of(&w)->taken + 1; i++) {
 		step_and_note(&w);
 		w.run.clock->now_ns += NSEC_PER_SEC;
 		if (i % 50 == 0) {
-			int r = archiver_step(w.run.fs, true, &more);
+			int r = archive_step(&w, true, &more);
 			(void)r;
 		}
 	}
-	assert_true(journal_oldest(w.run.fs->journal) > before + 3);
+	assert_true(journal_oldest(w.run.fs->journal) > archiver_of(&w)->taken + 1);
 	simobject_clear(w.so);
 	wait_long(&w);
 	simobject_fault(w.so, OBJECT_PUT, simobject_calls(w.so, OBJECT_PUT) + 1, UINT64_MAX, SIMOBJECT_FAIL, -ECONNREFUSED);
-	assert_true(archiver_step(w.run.fs, true, &more) < 0);
+	assert_true(archive_step(&w, true, &more) < 0);
 	assert_true(archiver_of(&w)->view.gap);
 	json_t *o = archiver_status_json(w.run.fs);
 	assert_true(json_is_true(json_object_get(o, "gap")));
@@ -389,7 +388,7 @@ static void a_kill_at_each_step_of_the_store_loses_nothing(void **state)
 		/* Nothing after that call reaches the store. */
 		simobject_fault(w.so, OBJECT_PUT, first, UINT64_MAX, at % 2 ? SIMOBJECT_AFTER : SIMOBJECT_FAIL, -ECONNRESET);
 		for (unsigned i = 0; i < 8; i++) {
-			int r = archiver_step(w.run.fs, true, &more);
+			int r = archive_step(&w, true, &more);
 			(void)r;
 			step_and_note(&w);
 			if (i == 3)
@@ -469,8 +468,8 @@ static void an_archive_of_a_later_epoch_is_left_alone(void **state)
 	object_store_close(x.place.store);
 	step_and_note(&w);
 	archiver_of(&w)->dirty = true;
-	FAILS(-ESTALE, archiver_step(w.run.fs, true, &more));
-	FAILS(-ESTALE, archiver_step(w.run.fs, true, &more));
+	FAILS(-ESTALE, archive_step(&w, true, &more));
+	FAILS(-ESTALE, archive_step(&w, true, &more));
 	assert_in_range(simobject_count(w.so), objects, objects + 1); /* the segment before it was known */
 	archived_close(&w);
 }

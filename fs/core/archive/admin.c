@@ -113,13 +113,13 @@ json_t *archiver_status_json(struct fs *fs)
 			    : !v.bases    ? "first base"
 					  : "ok";
 	return json_pack(
-	    "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:s, s:o}", "state",
-	    state, "store", v.store, "alarm", alarm, "archived_seq", (json_int_t)v.archived_seq, "archived_ns",
+	    "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:s, s:o}",
+	    "state", state, "store", v.store, "alarm", alarm, "archived_seq", (json_int_t)v.archived_seq, "archived_ns",
 	    (json_int_t)v.archived_ns, "behind_batches", (json_int_t)(v.durable_seq - min_u64(v.durable_seq, v.archived_seq)),
 	    "behind_ns", (json_int_t)(v.behind_since_ns ? now_ns - v.behind_since_ns : 0), "segments", (json_int_t)v.segments,
 	    "stored_bytes", (json_int_t)v.bytes, "gap", (int)v.gap, "gaps", (json_int_t)v.gaps, "bases", (json_int_t)v.bases,
 	    "base_seq", (json_int_t)v.base_seq, "base_ns", (json_int_t)v.base_ns, "making_base", (int)v.making_base,
 	    "making_rows", (json_int_t)v.making_rows, "oldest_ns", (json_int_t)v.oldest_ns, "removed_objects",
-	    (json_int_t)v.removed, "last_success_ns", (json_int_t)v.last_success_ns, "message", v.error ? v.message : "", "drill",
-	    drill_json(fs));
+	    (json_int_t)v.removed, "lost_leaves", (json_int_t)v.lost, "last_success_ns", (json_int_t)v.last_success_ns, "message",
+	    v.error ? v.message : "", "drill", drill_json(fs));
 }

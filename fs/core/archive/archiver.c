@@ -109,20 +109,16 @@ static int close_gap(struct archiver *a)
 	return archiver_begin_stream(a);
 }
 
-static int store_segments(struct archiver *a, bool now, bool *ret_more)
+/* What is durable into the segment, and the segment into the store when it is time. */
+static int store_segment(struct archiver *a, bool now, bool *ret_more)
 {
 	bool gap = false;
-	int r;
+	int r = segment_take(a, &gap);
 
-	do {
-		r = segment_take(a, &gap);
-		if (r == 0 && gap)
-			return close_gap(a);
-		*ret_more = r == 0 && segment_due(a, now);
-		if (*ret_more)
-			r = segment_store(a);
-	} while (r == 0 && *ret_more && a->body.len >= SEGMENT_BYTES);
-	return r;
+	if (r == 0 && gap)
+		return close_gap(a);
+	*ret_more = r == 0 && segment_due(a, now);
+	return *ret_more ? segment_store(a) : r;
 }
 
 static int make_base(struct archiver *a)
@@ -156,7 +152,7 @@ static int go_round(struct archiver *a, bool now, bool *ret_more)
 	int r = a->attached ? 0 : archiver_attach(a);
 
 	if (r == 0)
-		r = store_segments(a, now, ret_more);
+		r = store_segment(a, now, ret_more);
 	if (r == 0 && a->attached)
 		r = make_base(a);
 	if (r == 0 && a->attached)
@@ -226,6 +222,7 @@ static void look_at_manifest(struct archiver *a)
 	a->v.oldest_ns = oldest_ns;
 	a->v.base_ns = newest ? newest->view_ns : 0;
 	a->v.base_seq = newest ? newest->seq : 0;
+	a->v.lost = newest ? newest->lost : 0;
 	/* The stream that follows a gap has a base: the gap is closed. */
 	const struct archive_stream *s = archiver_stream(a);
 	bool open = s && a->m.n_streams > 1 && a->m.stream[a->m.n_streams - 2].end == STREAM_GAP;

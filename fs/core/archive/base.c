@@ -22,6 +22,8 @@
 
 #define RECALL_TRIES 3u
 #define SINCE_MIN    (64 * MIB) /* segments below this alone ask for no base */
+#define PATIENCE     3u         /* bases that failed one after the other */
+#define RETRY_NS     (60 * NSEC_PER_SEC)
 #define KEY_POLICY   "tier.key"
 
 struct archive_base *base_of(struct archiver *a, uint64_t epoch, uint64_t seq)
@@ -56,13 +58,14 @@ void base_drop(struct archiver *a)
 	a->cut = 0;
 }
 
-bool base_due(const struct archiver *a)
+bool base_due(struct archiver *a)
 {
+	const struct archive_stream *s = archiver_stream(a);
 	const struct archive_base *b = base_newest(a);
 
-	if (a->job)
+	if (a->job || !s || clock_mono_ns(a->fs->clock) < a->base_retry_ns)
 		return false;
-	if (!b || b->epoch != a->epoch)
+	if (!b || b->epoch != a->epoch || b->seq + 1 < s->first.seq)
 		return true;
 	return clock_real_ns(a->fs->clock) - b->view_ns >= a->policy.base_ns || a->since_base > max_u64(b->bytes, SINCE_MIN);
 }
@@ -106,7 +109,7 @@ int base_begin(struct archiver *a, struct replica_view_info *ret)
 				   .snapshot_generation = ret->snapshot_generation,
 				   .view_ns = clock_real_ns(a->fs->clock)};
 	a->dirty = true;
-	a->since_base = 0;
+	a->job->since = a->since_base;
 	return 0;
 }
 
@@ -136,7 +139,11 @@ static int is_cold(struct fs *fs, const struct leaf_data *d, bool *ret)
 	return r == -EBADMSG ? 0 : r;
 }
 
-/* The view's data of a leaf, fetched from its store if it must be. */
+/*
+ * The view's data of a leaf, fetched from its store if it must be.  A store that is away is waited for; what it still does not
+ * give after several bases is lost on the volume itself, and must not cost everything else: the leaf is archived without it, and
+ * counted.
+ */
 static int read_data(struct archiver *a, struct leaf_data *d, uint8_t *blocks)
 {
 	struct replica_volume *v = fs_replica(a->fs);
@@ -149,8 +156,13 @@ static int read_data(struct archiver *a, struct leaf_data *d, uint8_t *blocks)
 		r = v->ops->read_leaf(v, d, blocks, &fence);
 		if (r == 0)
 			r = is_cold(a->fs, d, &cold);
-		if (r == 0 && cold)
-			r = n < RECALL_TRIES ? recall_leaves(a->fs, d->ino, d->leaf, 1, OBJECT_BACKGROUND) : -EIO;
+		if (r < 0 || !cold)
+			break;
+		r = n < RECALL_TRIES ? recall_leaves(a->fs, d->ino, d->leaf, 1, OBJECT_BACKGROUND) : -EIO;
+		if (r < 0 && a->base_failures >= PATIENCE) {
+			a->job->lost++;
+			return 0;
+		}
 	}
 	if (r == 0 && d->superseded) {
 		a->job->superseded++;
@@ -258,6 +270,7 @@ static void end(struct archiver *a, struct archive_base *b)
 	b->bytes = j->bytes;
 	b->sum = j->sum;
 	b->parts = j->part;
+	b->lost = j->lost;
 	b->fence = j->fence > b->seq ? j->fence : 0;
 	b->ready_seq = max_u64(b->seq, j->fence);
 }
@@ -301,6 +314,8 @@ int base_step(struct archiver *a)
 	int r = b ? step(a, b) : -EUCLEAN;
 	if (r < 0 && !may_go_on(a, r)) {
 		base_drop(a);
+		a->base_failures++;
+		a->base_retry_ns = clock_mono_ns(a->fs->clock) + RETRY_NS;
 		if (b)
 			b->state = BASE_GOING;
 		a->dirty = true;
@@ -330,6 +345,11 @@ int base_settle(struct archiver *a)
 	}
 	log_info("archive: a base of batch %llu: %llu rows in %u objects", (unsigned long long)b->seq,
 		 (unsigned long long)b->rows, b->parts);
+	if (b->lost)
+		log_error("archive: in the base are %llu leaves whose cold data no store gave: they cannot be restored",
+			  (unsigned long long)b->lost);
+	a->base_failures = 0;
+	a->since_base -= min_u64(a->since_base, j->since);
 	base_drop(a);
 	return 0;
 }

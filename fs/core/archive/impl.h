@@ -38,7 +38,8 @@ struct base_job {
 	bool ended;                /* no row is left */
 	struct buf body, sealed;   /* a part that is made, and sealed, and not stored yet */
 	uint32_t part, n_items;
-	uint64_t rows, bytes, sum, fence, superseded;
+	uint64_t rows, bytes, sum, fence, superseded, lost;
+	uint64_t since;            /* a->since_base when it began */
 	uint8_t *blocks;           /* owned: of a leaf */
 };
 
@@ -50,7 +51,7 @@ struct archiver_view {
 	int64_t archived_ns, behind_since_ns, oldest_ns, base_ns, last_success_ns, last_error_ns;
 	uint64_t base_seq, making_rows;
 	bool making_base;
-	uint64_t removed;
+	uint64_t removed, lost;
 	int error;
 	char message[OBJECT_MESSAGE_MAX + ARCHIVE_NAME_MAX + 8];
 };
@@ -98,6 +99,8 @@ struct archiver {
 	struct shipped_batch batch;
 	uint32_t n_data, data_next;
 	struct base_job *job; /* NULL: none is made */
+	uint32_t base_failures; /* in a row */
+	int64_t base_retry_ns;  /* mono */
 	int64_t retention_ns; /* mono, when it was last looked for what is too old */
 };
 
@@ -118,7 +121,7 @@ void segment_drop(struct archiver *a);
 MUST_CHECK int segment_resume(struct archiver *a, const struct archive_info *stored);
 
 /* base.c */
-bool base_due(const struct archiver *a);
+bool base_due(struct archiver *a);
 MUST_CHECK int base_begin(struct archiver *a, struct replica_view_info *ret);
 MUST_CHECK int base_step(struct archiver *a);   /* one part */
 MUST_CHECK int base_settle(struct archiver *a); /* is it done, now that more was archived? */

@@ -86,6 +86,7 @@ static const struct member base_members[] = {
     MEMBER(archive_base, view_ns),  MEMBER(archive_base, ready_ns),
     MEMBER(archive_base, rows),     MEMBER(archive_base, bytes),
     MEMBER(archive_base, sum),      MEMBER(archive_base, parts),
+    MEMBER(archive_base, lost),
 };
 
 static json_t *to_json(const void *p, const struct member *m, size_t n)

@@ -45,6 +45,7 @@ struct archive_base {
 	uint64_t ready_seq;         /* from this batch on it can be restored */
 	int64_t view_ns, ready_ns;  /* when it was taken; time of the batch ready_seq */
 	uint64_t rows, bytes, sum;  /* rows; bytes in the store; XXH64 over the bodies of its parts, each seeded with that before */
+	uint64_t lost;              /* leaves whose data no store gave when it was made */
 	uint32_t parts;
 };
 struct archive_manifest {
