@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "fs/core/scrub/scrub_format.h"
+#include "fs/core/archive/frames_format.h"
 #include "fs/core/index_format.h"
 #include "fs/core/leaf.h"
 #include "fs/core/tier/usage_format.h"
@@ -19,6 +20,7 @@
 #include "journal/journal_format.h"
 #include "journal/record.h"
 #include "tests/unit/document.h"
+#include "tier/archive/archive_format.h"
 #include "tier/pack_format.h"
 
 /* clang-format off */
@@ -163,6 +165,21 @@ static struct layout layouts[] = {
 #define S pack_frame_bound
 	STRUCT(pack_frame_bound, M(S, volume), M(S, object), M(S, offset), M(S, header)),
 #undef S
+#define S archive_header
+	STRUCT(archive_header, M(S, magic), M(S, version), M(S, flags), M(S, kind), M(S, volume), M(S, object), M(S, epoch), M(S, seq), M(S, part),
+	       M(S, n_items), M(S, last_seq), M(S, next_seq), M(S, next_part), M(S, zero), M(S, hash_before), M(S, hash_after),
+	       M(S, first_ns), M(S, last_ns), M(S, plain), M(S, stored), M(S, sealed), M(S, tag), M(S, rest), M(S, crc)),
+#undef S
+#define S frame_batch
+	STRUCT(frame_batch, M(S, magic), M(S, n_data), M(S, seq), M(S, epoch), M(S, incarnation), M(S, prev_hash), M(S, hash), M(S, time_ns),
+	       M(S, sum), M(S, n_records), M(S, logical_bytes), M(S, n_payload), M(S, flags)),
+#undef S
+#define S frame_data
+	STRUCT(frame_data, M(S, magic), M(S, index), M(S, n_blocks), M(S, zero), M(S, fence), M(S, superseded)),
+#undef S
+#define S frame_row
+	STRUCT(frame_row, M(S, magic), M(S, key_len), M(S, wanted), M(S, superseded), M(S, zero), M(S, value_len)),
+#undef S
 #define S pack_seal_bound
 	STRUCT(pack_seal_bound, M(S, magic), M(S, volume), M(S, object)),
 #undef S
@@ -181,6 +198,9 @@ static struct constant constants[] = {
 	CONSTANT(ARENA_PAGE_BLOCKS), CONSTANT(ARENA_PAGE_BYTES),
 	CONSTANT(USAGE_MAGIC), CONSTANT(USAGE_VERSION), CONSTANT(USAGE_STORES_MAX), CONSTANT(USAGE_COPY_BYTES),
 	CONSTANT(PACK_MAGIC), CONSTANT(PACK_FRAME_MAGIC), CONSTANT(PACK_FORMAT_VERSION), CONSTANT(PACK_ENCRYPTED),
+	CONSTANT(ARCHIVE_MAGIC), CONSTANT(ARCHIVE_VERSION), CONSTANT(ARCHIVE_ENCRYPTED), CONSTANT(ARCHIVE_COMPRESSED),
+	CONSTANT(ARCHIVE_HEADER_BYTES), CONSTANT(ARCHIVE_BODY_MAX), CONSTANT(FRAME_BATCH), CONSTANT(FRAME_DATA), CONSTANT(FRAME_ROW),
+	CONSTANT(FRAME_HAS_SUM), CONSTANT(FRAME_ALIGN),
 	CONSTANT(PACK_COMPRESSED), CONSTANT(PACK_SLOTS), CONSTANT(PACK_FRAME_MAX_BYTES), CONSTANT(PACK_BYTES_MAX),
 };
 /* clang-format on */
