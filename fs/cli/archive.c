@@ -16,8 +16,6 @@
 
 static int archive_failed(const char *what, const char *path, int error)
 {
-	CLEANUP_BUF struct buf text = {0};
-
 	if (error == -EPERM || error == -EROFS)
 		complain_admin(what, path, error);
 	else if (error == -ENODEV)

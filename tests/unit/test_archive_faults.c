@@ -121,8 +121,11 @@ static void each_object_that_is_missing_is_named(void **state)
 			while (before->seq > seq)
 				before--;
 			const struct restore_target early = at_seq(before->seq);
-			n_refused +=
-			    refused_or_right(&w, &latest, e.key, newest(&w)) | refused_or_right(&w, &early, e.key, before);
+			bool refused = refused_or_right(&w, &latest, e.key, newest(&w));
+
+			if (refused_or_right(&w, &early, e.key, before))
+				refused = true;
+			n_refused += refused;
 			n++;
 		}
 		simobject_plant(w.so, e.store, e.key, bytes, (size_t)len, e.modified_ns);
@@ -169,7 +172,8 @@ static void each_damaged_byte_is_found(void **state)
 					before--;
 				bool found = refused_or_right(&w, &latest, e.key, newest(&w));
 				const struct restore_target early = at_seq(before->seq - 1);
-				found |= refused_or_right(&w, &early, e.key, before - 1);
+				if (refused_or_right(&w, &early, e.key, before - 1))
+					found = true;
 				assert_true(found);
 			}
 			simobject_plant(w.so, e.store, e.key, bytes, (size_t)len, e.modified_ns);

@@ -253,7 +253,7 @@ static int take_segment(struct restore *rs, const struct archive_info *info)
 	struct frame f = {0};
 	uint32_t n = 0;
 	size_t at = 0;
-	int r;
+	int r = 0;
 
 	while (!rs->done && (r = frames_next((struct slice){rs->body.p, rs->body.len}, &at, &f)) == 0 && f.kind != FRAME_END) {
 		r = f.kind == FRAME_IS_BATCH ? take_batch(rs, &f) : f.kind == FRAME_IS_DATA ? take_data(rs, &f) : -EUCLEAN;
