@@ -74,7 +74,7 @@ int verb_archive_status(const struct args *a)
 	const json_t *o = json_object_get(facts, "archive");
 	const char *state = json_string_value(json_object_get(o, "state"));
 	bool well = state && (strcmp(state, "ok") == 0 || strcmp(state, "off") == 0 || strcmp(state, "first base") == 0 ||
-			      strcmp(state, "starting") == 0);
+			      strcmp(state, "following") == 0 || strcmp(state, "starting") == 0);
 	if (a->json)
 		json_print(o);
 	else

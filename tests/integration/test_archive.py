@@ -11,7 +11,7 @@ import subprocess
 import time
 import unittest
 
-from clawfs_env import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Volume, VolumeTest, cli, seed, wait_for
+from clawfs_env import CLAWFS, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Volume, VolumeTest, cli, seed, wait_for
 
 SIZES = ["--journal-size=32M", "--segment-size=4M", "--chunk-size=64M"]
 
@@ -208,7 +208,6 @@ class Refusals(ArchiveTest):
         self.addCleanup(r.close)
         shutil.rmtree(r.store)
         args = ["restore", "--from=file://" + self.store, "--key=" + self.key, *SIZES, r.store]
-        from clawfs_env import CLAWFS
         p = subprocess.Popen([CLAWFS, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for("a half made volume", lambda: os.path.exists(os.path.join(r.store, "index")))
         p.send_signal(signal.SIGKILL)

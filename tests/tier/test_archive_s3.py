@@ -52,7 +52,7 @@ class Archive(VolumeTest):
                 f.write(cli("archive", "key", v.mnt, check=EXIT_OK).stdout)
             for name, fault in FAULTS.items():
                 with self.subTest(fault=name):
-                    server.fault(fault["kind"], "PUT", times=3, **{k: x for k, x in fault.items() if k != "kind"})
+                    server.fault(fault["kind"], "PUT", times=2, **{k: x for k, x in fault.items() if k != "kind"})
                     for i in range(6):
                         v.write("f%d" % rng.randrange(20), rng.randbytes(rng.randrange(300_000)))
                     wait_for("the archive to get through " + name,

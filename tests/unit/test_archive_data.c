@@ -287,6 +287,36 @@ static void states_whose_data_went_are_passed_over(void **state)
 	copy_close(&c);
 }
 
+/* What a store may hold that does not encrypt: frames of any bytes are refused, or lie within the body. */
+static void frames_of_any_bytes_stay_within_the_body(void **state)
+{
+	static const uint32_t magics[] = {FRAME_BATCH, FRAME_DATA, FRAME_ROW};
+	struct rng rng = {.state = 1};
+	unsigned n_good = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 200000; i++) {
+		size_t len = rng_u64(&rng) % 200 + (i % 16 == 0) * 9000, at = 0;
+		uint8_t *body = malloc(len + 1); /* its own, for the sanitizer */
+		struct frame f;
+
+		for (size_t k = 0; k < len; k++)
+			body[k] = rng_u64(&rng) % 3 ? 0 : (uint8_t)(1 << rng_u64(&rng) % 8);
+		if (len >= 4)
+			memcpy(body, &magics[i % 3], 4);
+		while (frames_next((struct slice){body, len}, &at, &f) == 0 && f.kind != FRAME_END) {
+			const uint8_t *end = f.kind == FRAME_IS_BATCH  ? f.batch.payload + f.batch.n_payload * BLOCK_SIZE
+					     : f.kind == FRAME_IS_DATA ? f.data.blocks + f.data.n_blocks * BLOCK_SIZE
+								       : f.blocks;
+			assert_true(end <= body + len);
+			assert_true(at <= len);
+			n_good++;
+		}
+		free(body);
+	}
+	assert_true(n_good > 100);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -294,6 +324,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(what_ages_out_after_the_base_is_whole_at_each_batch, make, drop),
 	    cmocka_unit_test_setup_teardown(cold_data_that_no_store_gives_does_not_end_the_archive, make, drop),
 	    cmocka_unit_test_setup_teardown(a_batch_larger_than_a_segment_goes_on_in_the_next, make, drop),
+	    cmocka_unit_test(frames_of_any_bytes_stay_within_the_body),
 	    cmocka_unit_test_setup_teardown(states_whose_data_went_are_passed_over, make, drop),
 	};
 

@@ -97,7 +97,8 @@ json_t *archiver_status_json(struct fs *fs)
 	struct archiver *a = fs->archiver;
 	struct archiver_view v;
 	int64_t now_ns = clock_real_ns(fs->clock);
-	char alarm[128] = "";
+	char alarm[128] = "", policy[FS_POLICY_MAX + 1];
+	bool follows = fs_role(fs) != ROLE_LEADER && fs_get_policy(fs, FS_ROOT_INO, "archive", false, policy) == 0;
 
 	mutex_lock(&a->lock);
 	v = a->view;
@@ -106,11 +107,12 @@ json_t *archiver_status_json(struct fs *fs)
 		snprintf(alarm, sizeof(alarm),
 			 "batches %" PRIu64 " to %" PRIu64 " are not in the archive, and no base has closed the gap yet",
 			 v.gap_from, v.gap_to);
-	const char *state = !v.on         ? "off"
+	const char *state = follows       ? "following"
+			    : !v.on       ? "off"
 			    : v.error     ? "waiting"
 			    : !v.attached ? "starting"
 			    : v.gap       ? "gap"
-			    : !v.bases    ? "first base"
+			    : !v.based    ? "first base"
 					  : "ok";
 	return json_pack(
 	    "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:s, s:o}",

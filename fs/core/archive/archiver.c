@@ -223,10 +223,10 @@ static void look_at_manifest(struct archiver *a)
 	a->v.base_ns = newest ? newest->view_ns : 0;
 	a->v.base_seq = newest ? newest->seq : 0;
 	a->v.lost = newest ? newest->lost : 0;
-	/* The stream that follows a gap has a base: the gap is closed. */
 	const struct archive_stream *s = archiver_stream(a);
-	bool open = s && a->m.n_streams > 1 && a->m.stream[a->m.n_streams - 2].end == STREAM_GAP;
-	a->v.gap = open && !(newest && newest->epoch == s->epoch && newest->seq + 1 >= s->first.seq);
+	a->v.based = s && newest && newest->epoch == s->epoch && newest->seq + 1 >= s->first.seq;
+	/* Once the stream that follows a gap has a base, the gap is closed. */
+	a->v.gap = s && !a->v.based && a->m.n_streams > 1 && a->m.stream[a->m.n_streams - 2].end == STREAM_GAP;
 	if (a->v.gap) {
 		a->v.gap_from = a->m.stream[a->m.n_streams - 2].lost_from;
 		a->v.gap_to = s->first.seq - 1;
@@ -307,11 +307,11 @@ int archiver_step(struct fs *fs, bool now, bool *ret_more)
 
 /* ---- who waits ---- */
 
-/* Those whose batches are stored, and a restore of which does not wait for a base; all of them with an error. */
+/* Those whose batches are stored, with a base to begin from; all of them with an error. */
 static struct archive_waiter *take_waiters(struct archiver *a, int r) REQUIRES(a->lock)
 {
 	struct archive_waiter *taken = NULL, **at = &a->waiters;
-	bool ready = a->view.attached && a->view.bases > 0 && !a->view.making_base && !a->view.gap;
+	bool ready = a->view.attached && a->view.based;
 
 	while (*at) {
 		struct archive_waiter *w = *at;

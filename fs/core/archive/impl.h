@@ -46,6 +46,7 @@ struct base_job {
 /* What is shown of it. */
 struct archiver_view {
 	bool on, attached, gap;
+	bool based; /* the stream that is written has a base */
 	char store[STORE_NAME_MAX + 1];
 	uint64_t archived_seq, durable_seq, segments, bytes, gaps, gap_from, gap_to, bases;
 	int64_t archived_ns, behind_since_ns, oldest_ns, base_ns, last_success_ns, last_error_ns;
