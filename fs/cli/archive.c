@@ -13,6 +13,7 @@
 
 #include "fs/cli/restore.h"
 #include "fs/core/archive/archiving.h"
+#include "fs/store/super_format.h"
 
 static int archive_failed(const char *what, const char *path, int error)
 {
@@ -195,11 +196,26 @@ static void compare(struct drill *d)
 		snprintf(d->message, sizeof(d->message), "batch %" PRIu64 " as restored is not what the volume had", d->res.seq);
 }
 
+/* The copy of an encrypted volume is encrypted with a key that nobody keeps. */
+static void hide(const struct drill *d, struct args *a)
+{
+	CLEANUP_FREE char *volume = directory_of(d->path);
+	struct super copy[2];
+	bool valid[2];
+	const struct super *s = volume && volume_peek(volume, copy, valid) == 0 ? volume_newest(copy, valid) : NULL;
+
+	if (!s || !(s->incompat & SUPER_ENCRYPTED))
+		return;
+	a->encrypt = "xts";
+	a->key = "command:head -c 32 /dev/urandom";
+}
+
 static void measure(struct drill *d)
 {
+	struct args a = *d->a;
 	static const struct volume_sizes sizes = {.journal_bytes = 64 * MIB, .segment_bytes = 16 * MIB, .chunk_bytes = 64 * MIB};
 	const struct restore_target latest = {.by = RESTORE_LATEST};
-	const struct restore_job j = {.a = d->a,
+	const struct restore_job j = {.a = &a,
 				      .dir = d->dir,
 				      .usual = &sizes,
 				      .target = &latest,
@@ -211,6 +227,7 @@ static void measure(struct drill *d)
 	int r = open_source(d, &s);
 
 	if (r == 0) {
+		hide(d, &a);
 		r = restore_volume(&j, &s, &d->res);
 		restore_source_close(&s);
 	}

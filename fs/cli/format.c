@@ -29,7 +29,7 @@ enum content { CONTENT_EMPTY, CONTENT_VOLUME, CONTENT_REMAINS, CONTENT_FOREIGN }
 static bool is_volume_name(const char *name)
 {
 	static const char *const names[] = {"super",    "journal", "index", "snap",       "ballast", "ballast.open",
-					    "diverged", "peers",   "audit", "audit.head", "keys",     VOLUME_RESTORING};
+					    "diverged", "peers",   "audit", "audit.head", "keys",    VOLUME_RESTORING};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (strcmp(name, names[i]) == 0)

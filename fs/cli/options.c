@@ -181,7 +181,7 @@ static const struct option_row rows[] = {
      "a time (\"2026-01-31 14:05\", with Z: UTC; @SECONDS), the number of a batch, or latest (default)"},
     {VERB_RESTORE, "path", 0, KIND_TEXT, AT(path), "PATH", 0, PATH_MAX,
      "only this file or directory of the volume, into an ordinary directory DIR"},
-    {VERB_RESTORE, "key", 0, KIND_TEXT, AT(key_file), "FILE", 0, PATH_MAX, "what `clawfs archive key` printed"},
+    {VERB_RESTORE, "archive-key", 0, KIND_TEXT, AT(key_file), "FILE", 0, PATH_MAX, "what `clawfs archive key` printed"},
     {VERB_RESTORE, "list", 0, KIND_FLAG, AT(list), NULL, 0, 0, "only print what can be restored"},
     {VERB_DRILL, "dir", 0, KIND_TEXT, AT(aside), "DIR", 0, PATH_MAX,
      "where the copy is made, and removed again (default: the volume's directory with .drill behind it)"},

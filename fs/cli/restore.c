@@ -100,8 +100,8 @@ int restore_source_open(const char *definition, const char *credentials, const c
 	if (r < 0) {
 		complain("the archive cannot be read: %s", *s->place.message ? s->place.message : strerror(-r));
 		if (r == -ENOKEY)
-			complain(
-			    "`clawfs archive key MOUNTPOINT` printed the key while there was a volume; give it with --key=FILE");
+			complain("`clawfs archive key MOUNTPOINT` printed the key while there was a volume; give it with "
+				 "--archive-key=FILE");
 		restore_source_close(s);
 	}
 	return r;
@@ -172,14 +172,12 @@ static int fill(const struct restore_job *j, struct format_target *t, struct res
 		tell(j, s, r);
 	if (r == 0 && j->use)
 		r = j->use(j->ctx, fs);
-	if (r < 0 || !j->keep) {
-		fs_abandon(fs);
+	int closed = fs_close(fs); /* of one that goes, too: it leaves nothing elsewhere */
+	if (r < 0 || !j->keep)
 		return r;
-	}
-	r = fs_close(fs);
-	if (r < 0)
-		tell(j, s, r);
-	return r;
+	if (closed < 0)
+		tell(j, s, closed);
+	return closed;
 }
 
 int restore_volume(const struct restore_job *j, struct restore_source *s, struct restore_result *ret)
@@ -200,7 +198,7 @@ int restore_volume(const struct restore_job *j, struct restore_source *s, struct
 		return r;
 	r = set_marker(t.v.dir, true);
 	if (r == 0)
-		r = format_volume(&t, &o);
+		r = format_volume(&a, &t, &o);
 	if (r == 0)
 		r = fill(j, &t, s, ret);
 	if (r == 0 && j->keep)
@@ -328,7 +326,8 @@ int verb_restore(const struct args *a)
 		complain("--at=%s: must be latest, the number of a batch, YYYY-MM-DD HH:MM[:SS][Z] or @SECONDS", a->at);
 		return EXIT_USAGE;
 	}
-	if (!a->list && !format_force_is_right(a, dir))
+	enum encryption mode;
+	if (!a->list && (!format_force_is_right(a, dir) || format_encryption(a, &mode) < 0))
 		return EXIT_USAGE;
 	if (a->key_file && read_key_file(a->key_file, key) < 0)
 		return EXIT_FAILED;

@@ -84,6 +84,6 @@ const struct control archive_controls[] = {
     {"archive.drill", SCOPE_ROOT, get_drill, set_drill, .reader = READER_ADMIN},
     {"archive.key", SCOPE_ROOT, get_key, .reader = READER_ADMIN},
     {"archive.now", SCOPE_ROOT, .set = set_now, .unlogged = true},
-    {"archive.state.", SCOPE_ROOT, get_state},
+    {"archive.state.", SCOPE_ROOT, get_state, .reader = READER_ADMIN},
 };
 const size_t n_archive_controls = ARRAY_SIZE(archive_controls);

@@ -35,8 +35,8 @@ def fingerprint(root):
 
 
 class ArchiveTest(VolumeTest):
-    def archived(self, *options, encrypt=True):
-        v = self.volume()
+    def archived(self, *options, encrypt=True, volume=None):
+        v = volume or self.volume()
         self.store = os.path.join(self.tmp, "archive-store")
         cli("tier", "add", *([] if encrypt else ["--no-encrypt"]), "cold", "file://" + self.store, v.mnt, check=EXIT_OK)
         cli("archive", "set", "--interval=1s", *options, "cold", v.mnt, check=EXIT_OK)
@@ -58,7 +58,7 @@ class ArchiveTest(VolumeTest):
         os.setxattr(v.path(top, "sub"), "user.k", b"v")
 
     def restore(self, *args, code=EXIT_OK, key=True):
-        return cli("restore", "--from=file://" + self.store, *(["--key=" + self.key] if key else []), *args, check=code,
+        return cli("restore", "--from=file://" + self.store, *(["--archive-key=" + self.key] if key else []), *args, check=code,
                    timeout=300)
 
     def restored(self, name, *args):
@@ -207,7 +207,7 @@ class Refusals(ArchiveTest):
         r = Volume(self.tmp, "again")
         self.addCleanup(r.close)
         shutil.rmtree(r.store)
-        args = ["restore", "--from=file://" + self.store, "--key=" + self.key, *SIZES, r.store]
+        args = ["restore", "--from=file://" + self.store, "--archive-key=" + self.key, *SIZES, r.store]
         p = subprocess.Popen([CLAWFS, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for("a half made volume", lambda: os.path.exists(os.path.join(r.store, "index")))
         p.send_signal(signal.SIGKILL)
@@ -235,6 +235,36 @@ class Drills(ArchiveTest):
                 self.assertEqual(json.loads(os.getxattr(v.mnt, "clawfs.archive.drill")), said)
                 v.close()
                 shutil.rmtree(self.store)
+
+    def test_of_an_encrypted_volume_nothing_is_readable_meanwhile(self):
+        secret = os.path.join(self.tmp, "secret")
+        with open(secret, "wb") as f:
+            f.write(os.urandom(32))
+        os.chmod(secret, 0o600)
+        v = self.archived(volume=self.volume("key=" + secret, "staging=/dev/shm", encrypt="xts", key=secret, staging="/dev/shm"))
+        v.write("f", b"MARK-of-the-file" * 10_000)
+        self.now(v)
+        aside = os.path.join(self.tmp, "aside")
+        p = subprocess.Popen([CLAWFS, "drill", "--dir", aside, v.mnt], stdout=subprocess.DEVNULL)
+        found = False
+        while p.poll() is None:
+            for top, _, files in os.walk(aside):
+                for name in files:
+                    try:
+                        with open(os.path.join(top, name), "rb") as f:
+                            found = found or b"MARK-of-the-file" in f.read()
+                    except FileNotFoundError:
+                        pass
+        self.assertEqual(p.returncode, 0)
+        self.assertFalse(found)
+        self.assertTrue(v.status()["archive"]["drill"]["compared"])
+        with open(secret, "rb") as f:
+            self.assertEqual(len(f.read()), 32)
+        r = Volume(self.tmp, "encrypted")
+        self.addCleanup(r.close)
+        self.restore(*SIZES, "--encrypt=xts", "--key=" + secret, "--staging=/dev/shm", r.store)
+        r.mount("key=" + secret, "staging=/dev/shm")
+        self.assertEqual(r.read("f"), b"MARK-of-the-file" * 10_000)
 
     def test_a_drill_of_a_broken_archive_says_so(self):
         v = self.archived()

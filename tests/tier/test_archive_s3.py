@@ -36,7 +36,7 @@ class Archive(VolumeTest):
         r = Volume(self.tmp, name)
         self.addCleanup(r.close)
         cli("restore", "--from=s3://cold/vol", "--endpoint", server.endpoint, "--path-style", "--credentials",
-            os.path.join(v.dir, "keys"), "--key", key, *SIZES, r.store, check=EXIT_OK)
+            os.path.join(v.dir, "keys"), "--archive-key", key, *SIZES, r.store, check=EXIT_OK)
         r.mount()
         return r
 
