@@ -207,7 +207,8 @@ static const struct option_row rows[] = {
     {VERB_DUMP, "journal", 0, KIND_FLAG, AT(only_journal), NULL, 0, 0, "the batches of the journal and their records"},
     {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
     {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST | VERB_TIER_LIST | VERB_UPGRADE |
-	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT | VERB_KEY_LIST | VERB_SCRUB_STATUS | VERB_STATS | VERB_TOP | VERB_PROFILE | VERB_ARCHIVE_STATUS | VERB_RESTORE | VERB_DRILL,
+	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT | VERB_KEY_LIST | VERB_SCRUB_STATUS | VERB_STATS | VERB_TOP |
+	 VERB_PROFILE | VERB_ARCHIVE_STATUS | VERB_RESTORE | VERB_DRILL,
      "json", 'j', KIND_FLAG, AT(json), NULL, 0, 0, "print JSON"},
     {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
      "more messages"},

@@ -40,8 +40,8 @@ static uint64_t lower_floor(uint64_t a, uint64_t b)
 }
 
 /*
- * Where replay is to start, `homed` or earlier: batches that a peer, the archive, a reader of the change feed or the audit log still
- * needs are kept, also over a restart, as far as an eighth of the ring holds them.
+ * Where replay is to start, `homed` or earlier: batches that a peer, the archive, a reader of the change feed or the audit log
+ * still needs are kept, also over a restart, as far as an eighth of the ring holds them.
  */
 static int choose_tail(struct fs *fs, uint64_t homed, struct journal_point *ret)
 {
