@@ -186,6 +186,7 @@ int verb_snap_create(const struct args *a);
 int verb_snap_delete(const struct args *a);
 int verb_snap_list(const struct args *a);
 int verb_snap_diff(const struct args *a);
+int verb_snap_schedule(const struct args *a);
 int verb_tier_add(const struct args *a);
 int verb_tier_list(const struct args *a);
 int verb_tier_test(const struct args *a);

@@ -181,6 +181,12 @@ const struct verb verbs[] = {
      verb_snap_diff, .n_optional = 1},
     {"snap list", VERB_SNAP_LIST, "MOUNTPOINT", 1, "the snapshots, when they were made, and what deleting each would free",
      "Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_snap_list},
+    {"snap schedule", VERB_SNAP, "[SCHEDULE] MOUNTPOINT", 2, "show or set which snapshots are taken and dropped by themselves",
+     "SCHEDULE is counts with units, as 24h7d4w: the newest of each of the last 24 hours, 7 days and 4 weeks that have one; "
+     "units are q "
+     "(quarters of an hour), h, d, w, m (months) and y; none ends it.  Only snapshots named auto-... are ever dropped.  "
+     "Exit codes: 0 done; 1 not; 16 wrong usage.",
+     verb_snap_schedule, .n_optional = 1},
     {"du", VERB_DU, "PATH", 1, "what is below a directory, at once",
      "Bytes of all files, files, directories, and when anything was changed last.  Nothing is walked: the volume keeps these "
      "sums.\n"

@@ -44,6 +44,35 @@ int verb_snap_delete(const struct args *a)
 	return r < 0 ? failed("not deleted", a->operand[0], a->operand[1], r) : EXIT_OK;
 }
 
+static int show_schedule(const char *path)
+{
+	CLEANUP_BUF struct buf text = {0};
+	int r = attribute_read(path, "snap.schedule", &text);
+
+	if (r < 0 && r != -ENODATA) {
+		complain_unreachable(path, r);
+		return EXIT_FAILED;
+	}
+	printf("%s\n", r == 0 ? (const char *)text.p : "none");
+	return EXIT_OK;
+}
+
+int verb_snap_schedule(const struct args *a)
+{
+	const char *path = a->operand[a->n_operands - 1];
+
+	if (a->n_operands < 2)
+		return show_schedule(path);
+	int r = attribute_set(path, "snap.schedule", a->operand[0]);
+	if (r == -EINVAL) {
+		complain("not a schedule: %s; write counts with units, as 24h7d4w, or none", a->operand[0]);
+		return EXIT_USAGE;
+	}
+	if (r < 0)
+		complain_admin("not set", path, r);
+	return r < 0 ? EXIT_FAILED : EXIT_OK;
+}
+
 /* One page from `from` on is added to `all`; *ret_next: where the next one begins; 0: there is none. */
 static int read_page(const char *path, uint64_t from, json_t *all, uint64_t *ret_next)
 {

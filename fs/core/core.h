@@ -104,7 +104,7 @@ struct fs {
 	uint64_t replay_applied;  /* records up to this batch are in the index already */
 	uint64_t replay_limit;    /* those of later ones are not applied: a fence window */
 
-	struct service committer, homer_service, checkpointer, reaper, snapper;
+	struct service committer, homer_service, checkpointer, reaper, snapper, scheduler;
 	bool services_started;
 
 	struct fs_hooks hooks;

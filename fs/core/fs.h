@@ -305,6 +305,8 @@ MUST_CHECK int fs_snap_root(struct fs *fs, const char *name, uint64_t *ret_ino);
 bool fs_is_snap(uint64_t ino); /* a number of an inode in a snapshot */
 /* Background work as a step: blocks of deleted snapshots are freed. */
 MUST_CHECK int fs_snap_step(struct fs *fs, bool *ret_more);
+/* The same: takes and drops what the policy "snap.schedule" of the root says (snap/schedule.h); *ret_acted: there is one to follow. */
+MUST_CHECK int fs_snap_schedule_step(struct fs *fs, bool *ret_acted);
 
 /*
  * Replication.  fs_replica() is the volume as replicate/ sees it, borrowed; hooks are set once, after fs_open() and before

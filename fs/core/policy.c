@@ -21,6 +21,7 @@
 #include "fs/core/archive/archiving.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 
@@ -396,6 +397,8 @@ static int check_value(struct slice key, const char *value)
 		return value ? durability_parse(value, &level) : 0;
 	if (tier_policy_is(key))
 		return tier_policy_check(key, value);
+	if (snap_policy_is(key))
+		return snap_policy_check(value);
 	if (quota_policy_is(key))
 		return quota_policy_check(value);
 	if (stores_policy_is(key))

@@ -18,6 +18,7 @@
 #define COMMIT_BYTES           MIB
 #define CHECKPOINT_INTERVAL_NS (30 * NSEC_PER_SEC)
 #define SNAP_INTERVAL_NS       (5 * NSEC_PER_SEC)
+#define SCHEDULE_INTERVAL_NS   (10 * NSEC_PER_SEC)
 #define HOMER_INTERVAL_NS      (5 * NSEC_PER_SEC)
 #define AUDIT_INTERVAL_NS      (NSEC_PER_SEC / 2) /* changes are in the log within a second */
 
@@ -132,6 +133,15 @@ static void snap_step(struct fs *fs, struct service *s)
 	report(s, r < 0 ? r : fs_checkpoint(fs));
 }
 
+static void schedule_step(struct fs *fs, struct service *s)
+{
+	bool acted;
+	int r = fs_snap_schedule_step(fs, &acted);
+
+	if (acted)
+		report(s, r);
+}
+
 static void audit_step(struct fs *fs, struct service *s)
 {
 	report(s, audit_archive(fs));
@@ -209,6 +219,8 @@ int services_start(struct fs *fs)
 	if (r == 0)
 		r = start(fs, &fs->snapper, "snapshots", snap_step, SNAP_INTERVAL_NS);
 	if (r == 0)
+		r = start(fs, &fs->scheduler, "schedule", schedule_step, SCHEDULE_INTERVAL_NS);
+	if (r == 0)
 		r = start(fs, &fs->position_timer, "positions", position_step, NSEC_PER_SEC);
 	if (r == 0 && fs->config.audit == FS_AUDIT_CHANGES)
 		r = start(fs, &fs->auditor, "auditor", audit_step, AUDIT_INTERVAL_NS);
@@ -220,8 +232,8 @@ int services_start(struct fs *fs)
 
 void services_stop(struct fs *fs)
 {
-	struct service *all[] = {&fs->committer, &fs->homer_service,  &fs->checkpointer, &fs->reaper,
-				 &fs->snapper,   &fs->position_timer, &fs->auditor};
+	struct service *all[] = {&fs->committer, &fs->homer_service, &fs->checkpointer,   &fs->reaper,
+				 &fs->snapper,   &fs->scheduler,     &fs->position_timer, &fs->auditor};
 
 	atomic_store(&fs->closing, true);
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)

@@ -249,9 +249,10 @@ void *fs_status_object(struct fs *fs, bool peers_only)
 	json_object_set_new(root, "scrub", scrub_status_json(fs));
 	json_object_set_new(root, "archive", archiver_status_json(fs));
 	json_object_set_new(root, "jobs",
-			    json_pack("{s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
+			    json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
 				      service_json(&fs->homer_service), "checkpointer", service_json(&fs->checkpointer), "reaper",
-				      service_json(&fs->reaper)));
+				      service_json(&fs->reaper), "snapshots", service_json(&fs->snapper), "schedule",
+				      service_json(&fs->scheduler)));
 	if (fs->add_status)
 		fs->add_status(fs->add_status_ctx, root);
 	return root;

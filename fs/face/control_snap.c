@@ -3,6 +3,7 @@
  *
  *     clawfs.snap.create, clawfs.snap.delete    set to NAME: done, and durable at the level of the root directory, when
  *                                               setxattr(2) returns
+ *     clawfs.snap.schedule                      policy: which are taken and dropped by themselves, "24h7d4w"; "none"
  *     clawfs.snap.list                          what there is, as JSON; as much of it as an attribute can hold
  *     clawfs.snap.list.GEN                      the same from that number on
  *     clawfs.snap.diff.GEN.GEN.INO              what changed from one to the other ("live": the tree as it is), from an inode on
@@ -84,9 +85,33 @@ static void set_delete(const struct setting *s, struct journal_waiter *w)
 	change(s, fs_snap_delete_here, w);
 }
 
+static int get_schedule(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
+{
+	char value[FS_POLICY_MAX + 1];
+	int r = fs_get_policy(fs, ino, "snap.schedule", false, value);
+
+	(void)rest;
+	if (r == 0)
+		buf_put(out, value, strlen(value));
+	return r;
+}
+
+static void set_schedule(const struct setting *s, struct journal_waiter *w)
+{
+	control_set_policy(s, "snap.schedule", w);
+}
+
+static int remove_schedule(struct fs *fs, const struct fs_cred *c, uint64_t ino)
+{
+	return fs_set_policy(fs, c, ino, "snap.schedule", NULL);
+}
+
 const struct control snap_controls[] = {
-    {"snap.create", SCOPE_ROOT, .set = set_create}, {"snap.delete", SCOPE_ROOT, .set = set_delete},
-    {"snap.diff.", SCOPE_ROOT, get_diff},           {"snap.list", SCOPE_ROOT, get_list},
+    {"snap.create", SCOPE_ROOT, .set = set_create},
+    {"snap.delete", SCOPE_ROOT, .set = set_delete},
+    {"snap.diff.", SCOPE_ROOT, get_diff, .reader = READER_ADMIN},
+    {"snap.list", SCOPE_ROOT, get_list},
     {"snap.list.", SCOPE_ROOT, get_list_from},
+    {"snap.schedule", SCOPE_ROOT, get_schedule, set_schedule, remove_schedule},
 };
 const size_t n_snap_controls = ARRAY_SIZE(snap_controls);

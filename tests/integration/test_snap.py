@@ -227,6 +227,30 @@ class Snapshots(VolumeTest):
         found = json.loads(cli("snap", "diff", "--json", *names, v.mnt, check=EXIT_OK).stdout)
         return sorted((c["change"], c["path"]) + ((c["from"],) if "from" in c else ()) for c in found)
 
+    def test_a_schedule_takes_them_and_never_touches_others(self):
+        v = self.volume()
+        names = v.path(".clawfs", "snapshots")
+        self.assertEqual(cli("snap", "schedule", v.mnt, check=EXIT_OK).stdout, "none\n")
+        for nonsense in ("", "24", "1s", "0h", "1h1h"):
+            cli("snap", "schedule", nonsense, v.mnt, check=EXIT_USAGE)
+        for other in ("mine", "auto", "auto-old"):
+            cli("snap", "create", other, v.mnt, check=EXIT_OK)
+        v.write("f", b"x")
+        cli("snap", "schedule", "2d1q", v.mnt, check=EXIT_OK)
+        self.assertEqual(cli("snap", "schedule", v.mnt, check=EXIT_OK).stdout, "2d1q\n")
+        self.assertEqual(os.getxattr(v.mnt, "clawfs.snap.schedule"), b"2d1q")
+        # auto-old counts as one of its own, and as the newest of this quarter, until it is another.
+        wait_for("the schedule to look", lambda: v.status()["jobs"]["schedule"]["runs"] > 1, 60, 0.2)
+        self.assertLessEqual({"mine", "auto"}, set(os.listdir(names)))
+        cli("snap", "delete", "auto-old", v.mnt, check=EXIT_OK) if "auto-old" in os.listdir(names) else None
+        own = wait_for("a snapshot of the schedule", lambda: [n for n in os.listdir(names) if n.startswith("auto-2")], 60, 0.2)
+        with open(os.path.join(names, own[0], "f"), "rb") as f:
+            self.assertEqual(f.read(), b"x")
+        v.remount()
+        self.assertEqual(v.status()["jobs"]["schedule"]["last_error"], "")
+        cli("snap", "schedule", "none", v.mnt, check=EXIT_OK)
+        self.assertLessEqual({"mine", "auto", *own}, set(os.listdir(names)))
+
     def test_diff_names_what_changed(self):
         v = self.volume()
         for name in ("same", "written", "grown", "gone", "moved", "moved and written", "moded", "linked", "touched", "named"):

@@ -61,6 +61,12 @@ MUST_CHECK int snap_check(struct fs *fs, const struct record *r);
 MUST_CHECK int snap_put_row(struct fs *fs, uint64_t gen, struct slice value);
 MUST_CHECK int snap_row_check(struct slice value);
 
+/* ---- automatic.c ---- */
+
+/* The policy "snap.schedule"; NULL unsets it.  -EINVAL. */
+bool snap_policy_is(struct slice key);
+MUST_CHECK int snap_policy_check(const char *value);
+
 /* ---- create.c ---- */
 
 /*
