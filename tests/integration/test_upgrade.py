@@ -89,7 +89,10 @@ class Upgrade(VolumeTest):
                         self.assertEqual((facts["access"], code), READ_WRITE)
                     self.assertEqual(self.copies(), copies, "it only looks")
                     # A mount for each bit of compat would say 64 times the same; a few say it too.
-                    if word != "compat" or bit in (0, 1, 31, 32, 63):
+                    # This volume is not encrypted, so no key opens it once it says that it is.
+                    if facts[word] == ["encrypted"]:
+                        self.assertIn("is encrypted", cli("mount", self.v.store, self.v.mnt, check=EXIT_MOUNT).stderr)
+                    elif word != "compat" or bit in (0, 1, 31, 32, 63):
                         self.assertEqual(self.mount_says(), (facts["access"], code))
                         after = max(self.copies(), key=lambda c: struct.unpack_from("<Q", c, GENERATION))
                         self.assertEqual(struct.unpack_from("<Q", after, offset)[0] >> bit & 1, 1, "the bit stays")
