@@ -64,9 +64,9 @@ enum {
 #define VERB_SNAP_LIST  (UINT64_C(1) << 35) /* and diff */
 #define VERB_WATCH      (UINT64_C(1) << 40)
 #define VERB_AUDIT      (UINT64_C(1) << 41)
-#define VERB_STATS      (UINT64_C(1) << 36)
-#define VERB_TOP        (UINT64_C(1) << 37)
-#define VERB_PROFILE    (UINT64_C(1) << 38)
+#define VERB_STATS      (UINT64_C(1) << 47)
+#define VERB_TOP        (UINT64_C(1) << 48)
+#define VERB_PROFILE    (UINT64_C(1) << 49)
 #define VERB_ARCHIVE_SET    (UINT64_C(1) << 42)
 #define VERB_ARCHIVE_STATUS (UINT64_C(1) << 43)
 #define VERB_ARCHIVE        (UINT64_C(1) << 44) /* off, now and key, which take no options of their own */

@@ -102,6 +102,19 @@ const struct metric_row metric_rows[] = {
     {"clawfs_arena_read_bytes_total", "Bytes read from the arena.", METRIC_COUNTER, "arena.read_bytes"},
     {"clawfs_arena_written_bytes_total", "Bytes written to the arena.", METRIC_COUNTER, "arena.written_bytes"},
 
+    /* scrub and repair */
+    {"clawfs_scrub_state", "1 for the state of the scrub.", METRIC_STATE, "scrub.state", "state",
+     .states = "idle,running,paused,done"},
+    {"clawfs_scrub_progress_ratio", "How much of the pass is done, 0 to 1.", METRIC_GAUGE, "scrub.progress"},
+    {"clawfs_scrub_checked_bytes", "Bytes that the pass has looked at.", METRIC_GAUGE, "scrub.checked_bytes"},
+    {"clawfs_scrub_last_end_timestamp_seconds", "When the last whole pass ended; 0: never.", METRIC_GAUGE, "scrub.last.ended_ns",
+     NULL, NS},
+    {"clawfs_damaged_files", "Files with damage that is known and not repaired.", METRIC_GAUGE, "scrub.damage.files"},
+    {"clawfs_quarantined_blocks", "Blocks that failed and are not used again.", METRIC_GAUGE, "scrub.quarantined_blocks"},
+    {"clawfs_repaired_blocks_total", "Damaged blocks that were repaired.", METRIC_COUNTER, "scrub.repairs.repaired_blocks"},
+    {"clawfs_repair_failures_total", "Damaged blocks that nobody had a good copy of.", METRIC_COUNTER,
+     "scrub.repairs.failed_blocks"},
+
     /* replication */
     {"clawfs_role", "1 for the role of this node.", METRIC_STATE, "replica.role", "role", .states = "leader,follower"},
     {"clawfs_epoch", "How often the lead was taken, as far as this node knows.", METRIC_GAUGE, "replica.epoch_counter"},

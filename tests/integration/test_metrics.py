@@ -599,6 +599,7 @@ class Rules(VolumeTest):
         "ClawfsStopped": ['clawfs_health_state{state="failed"} 1x200'],
         "ClawfsTakesNoChanges": ['clawfs_health_state{state="host full"} 1x200'],
         "ClawfsDamage": ["clawfs_damaged_reads_total 0x160 1x60"],
+        "ClawfsDamagedFiles": ["clawfs_damaged_files 2x200"],
         "ClawfsIoErrors": ['clawfs_fuse_errors_total{op="read",kind="io"} 0+1x200'],
         "ClawfsFull": ['clawfs_fuse_errors_total{op="write",kind="space"} 0+1x200'],
         "ClawfsFullSoon": ["clawfs_forecast_full_seconds 3600x200"],
