@@ -146,6 +146,19 @@ const struct metric_row metric_rows[] = {
     {"clawfs_peer_errors_total", "Connections with the peer that ended with an error.", METRIC_COUNTER, PEER "errors", "peer"},
     {"clawfs_peer_resync_ratio", "How much of a resync is done, 0 to 1.", METRIC_GAUGE, PEER "resync_share", "peer"},
 
+    /* the archive */
+    {"clawfs_archive_state", "1 for the state of the archive.", METRIC_STATE, "archive.state", "state",
+     .states = "off,ok,starting,first base,waiting,gap,following"},
+    {"clawfs_archive_behind_batches", "Durable batches that are not in the archive.", METRIC_GAUGE, "archive.behind_batches"},
+    {"clawfs_archive_behind_seconds", "For how long something has not been in the archive.", METRIC_GAUGE, "archive.behind_ns",
+     NULL, NS},
+    {"clawfs_archive_stored_bytes", "Bytes that were archived.", METRIC_GAUGE, "archive.stored_bytes"},
+    {"clawfs_archive_gaps", "Stretches of history that the archive lacks.", METRIC_GAUGE, "archive.gaps"},
+    {"clawfs_archive_base_timestamp_seconds", "When the newest base was made; 0: never.", METRIC_GAUGE, "archive.base_ns", NULL,
+     NS},
+    {"clawfs_drill_recovery_point_seconds", "What the last drill would have lost.", METRIC_GAUGE, "archive.drill.rpo_seconds"},
+    {"clawfs_drill_recovery_time_seconds", "How long the last drill took to restore.", METRIC_GAUGE, "archive.drill.rto_seconds"},
+
     /* cold files */
     {"clawfs_store_breaker_state", "1 for the state of the breaker in front of a store.", METRIC_STATE, TIER "breaker",
      "store,state", .states = "closed,open,half-open"},

@@ -5,6 +5,7 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -13,7 +14,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from clawfs_env import (CLAWFS, EXIT_DAMAGED, EXIT_FAILURE, EXIT_FSCK_ERROR, EXIT_MOUNT, EXIT_OK, EXIT_USAGE, Volume, VolumeTest,
+from clawfs_env import (CLAWFS, EXIT_DAMAGED, EXIT_FAILURE, EXIT_FSCK_ERROR, EXIT_MOUNT, EXIT_OK, EXIT_USAGE, ROOT, Volume, VolumeTest,
                         cli, is_mounted, main, mounts)
 
 VERBS = ["format", "mount", "umount", "status", "info", "sync", "fsck", "dump"]
@@ -36,6 +37,13 @@ class Help(unittest.TestCase):
             self.assertIn("usage: clawfs " + verb, r.stdout)
             self.assertIn("xit codes:", r.stdout)
             self.assertEqual(r.stderr, "")
+
+    def test_no_two_verbs_share_a_bit(self):
+        """Or each would take the other's options."""
+        with open(os.path.join(ROOT, "fs", "cli", "cli.h"), encoding="utf-8") as f:
+            bits = re.findall(r"(?:VERB_|IN_LIST).*?1\)? << (\d+)", f.read())
+        self.assertGreater(len(bits), 40)
+        self.assertEqual(sorted(bits), sorted(set(bits)))
 
     def test_program_help_lists_every_verb(self):
         out = cli("--help", check=EXIT_OK).stdout
