@@ -57,28 +57,28 @@ enum {
 	VERB_GC = 1 << 29,
 	VERB_UPGRADE = 1 << 30,
 	/* From here on UINT64_C(1) << n: beyond int, which C11 leaves to the compiler and C23 allows. */
-#define VERB_DU         (UINT64_C(1) << 31)
-#define VERB_QUOTA_SET  (UINT64_C(1) << 32)
-#define VERB_QUOTA_SHOW (UINT64_C(1) << 33) /* and list */
-#define VERB_SNAP       (UINT64_C(1) << 34) /* create and delete, which take no options of their own */
-#define VERB_SNAP_LIST  (UINT64_C(1) << 35) /* and diff */
-#define VERB_WATCH      (UINT64_C(1) << 40)
-#define VERB_AUDIT      (UINT64_C(1) << 41)
-#define VERB_STATS      (UINT64_C(1) << 47)
-#define VERB_TOP        (UINT64_C(1) << 48)
-#define VERB_PROFILE    (UINT64_C(1) << 49)
-#define VERB_ARCHIVE_SET    (UINT64_C(1) << 42)
-#define VERB_ARCHIVE_STATUS (UINT64_C(1) << 43)
-#define VERB_ARCHIVE        (UINT64_C(1) << 44) /* off, now and key, which take no options of their own */
-#define VERB_RESTORE        (UINT64_C(1) << 45)
-#define VERB_DRILL          (UINT64_C(1) << 46)
-#define VERB_KEY_LIST   (UINT64_C(1) << 56)
-#define VERB_KEY_ADD    (UINT64_C(1) << 57)
-#define VERB_KEY_REMOVE (UINT64_C(1) << 58)
-#define VERB_KEY_CHANGE (UINT64_C(1) << 59)
-#define VERB_SCRUB_START  (UINT64_C(1) << 36)
-#define VERB_SCRUB_STATUS (UINT64_C(1) << 37)
-#define VERB_SCRUB        (UINT64_C(1) << 38) /* pause, stop, clear and release, which take no options of their own */
+#define VERB_DU             (UINT64_C(1) << 31)
+#define VERB_QUOTA_SET      (UINT64_C(1) << 32)
+#define VERB_QUOTA_SHOW     (UINT64_C(1) << 33) /* and list */
+#define VERB_SNAP           (UINT64_C(1) << 34) /* create and delete, which take no options of their own */
+#define VERB_SNAP_LIST      (UINT64_C(1) << 35) /* and diff */
+#define VERB_SCRUB_START    (UINT64_C(1) << 36)
+#define VERB_SCRUB_STATUS   (UINT64_C(1) << 37)
+#define VERB_SCRUB          (UINT64_C(1) << 38) /* pause, stop, clear and release, which take no options of their own */
+#define VERB_WATCH          (UINT64_C(1) << 39)
+#define VERB_AUDIT          (UINT64_C(1) << 40)
+#define VERB_STATS          (UINT64_C(1) << 41)
+#define VERB_TOP            (UINT64_C(1) << 42)
+#define VERB_PROFILE        (UINT64_C(1) << 43)
+#define VERB_ARCHIVE_SET    (UINT64_C(1) << 44)
+#define VERB_ARCHIVE_STATUS (UINT64_C(1) << 45)
+#define VERB_ARCHIVE        (UINT64_C(1) << 46) /* off, now and key, which take no options of their own */
+#define VERB_RESTORE        (UINT64_C(1) << 47)
+#define VERB_DRILL          (UINT64_C(1) << 48)
+#define VERB_KEY_LIST       (UINT64_C(1) << 49)
+#define VERB_KEY_ADD        (UINT64_C(1) << 50)
+#define VERB_KEY_REMOVE     (UINT64_C(1) << 51)
+#define VERB_KEY_CHANGE     (UINT64_C(1) << 52)
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
 };

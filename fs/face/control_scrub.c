@@ -46,8 +46,8 @@ static void set_clear(const struct setting *s, struct journal_waiter *w)
 
 const struct control scrub_controls[] = {
     {"health", SCOPE_ANY, get_health},
-    {"scrub", SCOPE_ROOT, get_scrub, set_scrub},
+    {"scrub", SCOPE_ROOT, get_scrub, set_scrub, .reader = READER_ADMIN},
     {"scrub.clear", SCOPE_ANY, .set = set_clear},
-    {"scrub.files.", SCOPE_ROOT, get_files},
+    {"scrub.files.", SCOPE_ROOT, get_files, .reader = READER_ADMIN},
 };
 const size_t n_scrub_controls = ARRAY_SIZE(scrub_controls);

@@ -60,12 +60,15 @@ static void answered(struct journal_waiter *w, int result)
 /* As the face does it. */
 static int set_as(const struct fs_cred *cred, uint64_t ino, const char *name, const char *value)
 {
-	struct answer a = {.w.done = answered, .result = UNANSWERED};
+	static struct answer answers[256]; /* work that no thread of this volume does is answered when it is closed */
+	static size_t n;
+	struct answer *a = &answers[n++ % ARRAY_SIZE(answers)];
 	uint64_t act;
 
-	control_set(vol.fs, NULL, cred, ino, name, value, strlen(value), &a.w, &act);
-	fs_audit_result(vol.fs, act, a.result);
-	return a.result;
+	*a = (struct answer){.w.done = answered, .result = UNANSWERED};
+	control_set(vol.fs, NULL, cred, ino, name, value, strlen(value), &a->w, &act);
+	fs_audit_result(vol.fs, act, a->result);
+	return a->result;
 }
 
 /* ---- what the log has ---- */
@@ -192,7 +195,8 @@ static void every_row_that_can_be_set_is_logged_unless_it_only_waits(void **stat
 	for (size_t i = 0; (c = control_row(i)); i++) {
 		if (!c->set)
 			continue;
-		bool waits = strcmp(c->name, "wait") == 0 || strcmp(c->name, "feed.wait") == 0;
+		bool waits =
+		    strcmp(c->name, "wait") == 0 || strcmp(c->name, "feed.wait") == 0 || strcmp(c->name, "archive.now") == 0;
 		assert_true(c->unlogged == waits);
 		snprintf(name, sizeof(name), "clawfs.%s%s", c->name, c->name[strlen(c->name) - 1] == '.' ? "x" : "");
 		if (strncmp(c->name, "tier.", 5) != 0) /* those start work that this volume has no threads for */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/recall_impl.h"
 #include "fs/core/tier/stores_impl.h"
 #include "tier/pack.h"
@@ -147,7 +148,10 @@ int frames_walk(const struct pack_key *key, uint32_t off, const uint8_t *p, size
 
 static bool is_same(const struct pack_frame *f, const struct frame_ref *want)
 {
-	return f->ino == want->ino && f->leaf == want->leaf && f->len == want->at.len && (want->mask & ~f->mask) == 0;
+	/* A frame is of a file, whichever of its states is read. */
+	uint64_t ino = snap_is_ino(want->ino) ? snap_ino_own(want->ino) : want->ino;
+
+	return f->ino == ino && f->leaf == want->leaf && f->len == want->at.len && (want->mask & ~f->mask) == 0;
 }
 
 /* A frame, verified, in memory that can be kept as it is; as pack_read_frame(). */
