@@ -22,6 +22,7 @@ from clawfs_env import EXIT_FAILURE, EXIT_MOUNT, EXIT_OK, EXIT_USAGE, ROOT, SMAL
 
 UNIT = "usr/lib/systemd/system/clawfs@.service"
 SCRUB_UNITS = ("usr/lib/systemd/system/clawfs-scrub@.service", "usr/lib/systemd/system/clawfs-scrub@.timer")
+DRILL_UNITS = ("usr/lib/systemd/system/clawfs-drill@.service", "usr/lib/systemd/system/clawfs-drill@.timer")
 BASH_COMPLETION = "usr/share/bash-completion/completions/clawfs"
 ZSH_COMPLETION = "usr/share/zsh/vendor-completions/_clawfs"
 PAGES = {"clawfs.1": "man1", "clawfs.5": "man5", "mount.clawfs.8": "man8"}
@@ -101,8 +102,8 @@ class Contents(unittest.TestCase):
     def test_it_holds_what_it_should_and_nothing_else(self):
         files = {p for p in dpkg("--listfiles", "clawfs").stdout.split() if not os.path.isdir(path(p[1:]))}
         docs = {p for p in files if p.startswith("/usr/share/doc/clawfs/")}
-        expected = {"/usr/bin/clawfs", "/usr/sbin/mount.clawfs", "/" + UNIT, *("/" + u for u in SCRUB_UNITS), "/" + BASH_COMPLETION,
-                    "/" + ZSH_COMPLETION, "/usr/share/lintian/overrides/clawfs", "/usr/share/clawfs/prometheus/clawfs.rules.yml",
+        expected = {"/usr/bin/clawfs", "/usr/sbin/mount.clawfs", "/" + UNIT, *("/" + u for u in SCRUB_UNITS + DRILL_UNITS),
+                    "/" + BASH_COMPLETION, "/" + ZSH_COMPLETION, "/usr/share/lintian/overrides/clawfs", "/usr/share/clawfs/prometheus/clawfs.rules.yml",
                     "/usr/share/clawfs/grafana/clawfs.json"}
         expected |= {"/usr/share/man/%s/%s.gz" % (d, page) for page, d in PAGES.items()}
         self.assertEqual(files - docs, expected)
@@ -216,7 +217,8 @@ class Manual(unittest.TestCase):
             names |= set(re.findall(r'\{"([a-z._-]+)",\s*SCOPE_', text))
             names |= set(re.findall(r'\{"([a-z._-]+)",\s*(?:NULL|get_\w+),\s*(?:NULL|set_\w+)\}', text))
         self.assertGreater(len(names), 15)
-        found = re.findall(r"(?m)^ {7}clawfs\.(\S+)$", self.section(self.page("clawfs.5"), "ATTRIBUTES"))
+        heads = re.findall(r"(?m)^ {7}(clawfs\.\S+(?:, clawfs\.\S+)*)$", self.section(self.page("clawfs.5"), "ATTRIBUTES"))
+        found = [name[len("clawfs."):] for head in heads for name in head.split(", ")]
         # clawfs.tier.store.NAME is the row "tier.store."
         self.assertEqual(sorted(re.sub(r"[A-Z].*", "", name) for name in found), sorted(names))
 
@@ -332,6 +334,8 @@ class Unit(unittest.TestCase):
         r = in_package("systemd-analyze", "verify", "clawfs@volume.service", "/" + UNIT)
         self.assertEqual(r.stdout + r.stderr, "")
         r = in_package("systemd-analyze", "verify", "clawfs-scrub@volume.service", "clawfs-scrub@volume.timer")
+        self.assertEqual(r.stdout + r.stderr, "")
+        r = in_package("systemd-analyze", "verify", "clawfs-drill@volume.service", "clawfs-drill@volume.timer")
         self.assertEqual(r.stdout + r.stderr, "")
 
     def test_the_scrub_reads_the_same_configuration_and_its_timer_catches_up(self):
