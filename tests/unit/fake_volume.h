@@ -902,7 +902,7 @@ static bool fake_same_data(const struct fake_row *x, const struct fake_row *y)
 }
 
 /* Every block has the CRC of its row. */
-static bool fake_is_sound(const struct fake *f)
+static inline bool fake_is_sound(const struct fake *f)
 {
 	for (uint32_t i = 0; i < f->rows.n; i++)
 		if (f->rows.row[i].key[0] == 'E' && !fake_same_data(&f->rows.row[i], &f->rows.row[i]))
