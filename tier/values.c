@@ -292,3 +292,30 @@ bool value_read_endpoint(const char *text, char *ret, size_t cap)
 	ret[len] = '\0';
 	return true;
 }
+
+bool value_each_word(const char *text, bool (*fn)(void *ctx, const char *word), void *ctx)
+{
+	while (*text) {
+		char word[VALUE_WORD_MAX + 1];
+		size_t n = strcspn(text, " ");
+
+		if (n > VALUE_WORD_MAX)
+			return false;
+		memcpy(word, text, n);
+		word[n] = '\0';
+		if (n > 0 && !fn(ctx, word))
+			return false;
+		text += n + (text[n] == ' ');
+	}
+	return true;
+}
+
+bool value_of_word(const char *word, const char *name, const char **ret_value)
+{
+	size_t n = strlen(name);
+	bool is = strncmp(word, name, n) == 0 && word[n] == '=';
+
+	if (is)
+		*ret_value = word + n + 1;
+	return is;
+}

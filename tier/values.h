@@ -11,6 +11,11 @@
 
 #define VALUE_TEXT_MAX 80u
 
+/* Calls fn for each word of `text`, with blanks between them: false when fn says so, or when one has more than VALUE_WORD_MAX bytes. */
+#define VALUE_WORD_MAX 63u
+MUST_CHECK bool value_each_word(const char *text, bool (*fn)(void *ctx, const char *word), void *ctx);
+/* Whether `word` is NAME=VALUE; *ret_value borrows from it. */
+MUST_CHECK bool value_of_word(const char *word, const char *name, const char **ret_value);
 /* Decimal digits only. */
 MUST_CHECK bool value_read_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret);
 /* Digits and one of K, M, G, T (powers of 1024, either case) or none. */

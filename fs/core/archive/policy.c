@@ -6,7 +6,6 @@
 #include "fs/core/archive/archiving.h"
 #include "tier/values.h"
 
-#define WORD_MAX    63u
 #define DAY_S       UINT64_C(86400)
 #define KEEP_MAX_S  (200 * 366 * DAY_S)
 #define INTERVAL_NS (10 * NSEC_PER_SEC)
@@ -14,60 +13,45 @@
 
 enum { HAS_STORE = 1, HAS_INTERVAL = 2, HAS_BASE = 4, HAS_KEEP = 8 };
 
-static bool is(const char *word, const char *name, const char **ret_value)
-{
-	size_t n = strlen(name);
+struct reading {
+	struct archive_policy p;
+	unsigned has;
+};
 
-	*ret_value = word + n + 1;
-	return strncmp(word, name, n) == 0 && word[n] == '=';
-}
-
-static bool read_word(const char *word, struct archive_policy *p, unsigned *has)
+static bool read_word(void *ctx, const char *word)
 {
+	struct reading *r = ctx;
 	const char *value;
 	unsigned bit = 0;
 	bool good = false;
 
-	if (is(word, "store", &value)) {
+	if (value_of_word(word, "store", &value)) {
 		bit = HAS_STORE;
 		good = store_name_valid(value) && strlen(value) <= STORE_NAME_MAX;
 		if (good)
-			strcpy(p->store, value);
-	} else if (is(word, "interval", &value)) {
+			strcpy(r->p.store, value);
+	} else if (value_of_word(word, "interval", &value)) {
 		bit = HAS_INTERVAL;
-		good = value_read_time(value, 1, DAY_S, &p->interval_ns);
-	} else if (is(word, "base", &value)) {
+		good = value_read_time(value, 1, DAY_S, &r->p.interval_ns);
+	} else if (value_of_word(word, "base", &value)) {
 		bit = HAS_BASE;
-		good = value_read_time(value, 60, 366 * DAY_S, &p->base_ns);
-	} else if (is(word, "keep", &value)) {
+		good = value_read_time(value, 60, 366 * DAY_S, &r->p.base_ns);
+	} else if (value_of_word(word, "keep", &value)) {
 		bit = HAS_KEEP;
-		good = value_read_time(value, 0, KEEP_MAX_S, &p->keep_ns);
+		good = value_read_time(value, 0, KEEP_MAX_S, &r->p.keep_ns);
 	}
-	good = good && !(*has & bit);
-	*has |= bit;
+	good = good && !(r->has & bit);
+	r->has |= bit;
 	return good;
 }
 
 int archive_policy_parse(const char *text, struct archive_policy *ret)
 {
-	struct archive_policy p = {.interval_ns = INTERVAL_NS, .base_ns = BASE_NS};
-	unsigned has = 0;
+	struct reading r = {.p.interval_ns = INTERVAL_NS, .p.base_ns = BASE_NS};
 
-	while (*text) {
-		char word[WORD_MAX + 1];
-		size_t n = strcspn(text, " ");
-
-		if (n > WORD_MAX)
-			return -EINVAL;
-		memcpy(word, text, n);
-		word[n] = '\0';
-		if (n > 0 && !read_word(word, &p, &has))
-			return -EINVAL;
-		text += n + (text[n] == ' ');
-	}
-	if (!(has & HAS_STORE))
+	if (!value_each_word(text, read_word, &r) || !(r.has & HAS_STORE))
 		return -EINVAL;
-	*ret = p;
+	*ret = r.p;
 	return 0;
 }
 

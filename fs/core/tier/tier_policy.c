@@ -18,58 +18,49 @@
 
 #define AFTER_DEFAULT_NS (30 * DAY_NS)
 #define AFTER_MAX_S      (UINT64_C(100) * 366 * 86400)
-#define WORD_MAX         63u
 
 enum { HAS_AFTER = 1, HAS_MIN = 2, HAS_STORE = 4 };
 
-static bool read_word(const char *word, struct tier_policy *p, unsigned *has)
+struct reading {
+	struct tier_policy p;
+	unsigned has;
+};
+
+static bool read_word(void *ctx, const char *word)
 {
-	const char *value = strchr(word, '=');
-	size_t n = value ? (size_t)(value++ - word) : 0;
+	struct reading *r = ctx;
+	const char *value;
 	unsigned bit = 0;
 	bool good = false;
 
-	if (n == strlen("after") && memcmp(word, "after", n) == 0) {
+	if (value_of_word(word, "after", &value)) {
 		bit = HAS_AFTER;
-		good = value_read_time(value, 0, AFTER_MAX_S, &p->after_ns);
-	} else if (n == strlen("min") && memcmp(word, "min", n) == 0) {
+		good = value_read_time(value, 0, AFTER_MAX_S, &r->p.after_ns);
+	} else if (value_of_word(word, "min", &value)) {
 		bit = HAS_MIN;
-		good = value_read_size(value, 0, FILE_SIZE_MAX, &p->min_bytes);
-	} else if (n == strlen("store") && memcmp(word, "store", n) == 0) {
+		good = value_read_size(value, 0, FILE_SIZE_MAX, &r->p.min_bytes);
+	} else if (value_of_word(word, "store", &value)) {
 		bit = HAS_STORE;
 		good = store_name_valid(value) && strlen(value) <= STORE_NAME_MAX;
 		if (good)
-			strcpy(p->store, value);
+			strcpy(r->p.store, value);
 	}
-	good = good && !(*has & bit);
-	*has |= bit;
+	good = good && !(r->has & bit);
+	r->has |= bit;
 	return good;
 }
 
 int tier_policy_parse(const char *text, struct tier_policy *ret)
 {
-	struct tier_policy p = {.after_ns = AFTER_DEFAULT_NS};
-	unsigned has = 0;
+	struct reading r = {.p.after_ns = AFTER_DEFAULT_NS};
 
 	if (strcmp(text, "none") == 0) {
 		*ret = (struct tier_policy){.off = true};
 		return 0;
 	}
-	while (*text) {
-		char word[WORD_MAX + 1];
-		size_t n = strcspn(text, " ");
-
-		if (n > WORD_MAX)
-			return -EINVAL;
-		memcpy(word, text, n);
-		word[n] = '\0';
-		if (n > 0 && !read_word(word, &p, &has))
-			return -EINVAL;
-		text += n + (text[n] == ' ');
-	}
-	if (!(has & HAS_STORE))
+	if (!value_each_word(text, read_word, &r) || !(r.has & HAS_STORE))
 		return -EINVAL;
-	*ret = p;
+	*ret = r.p;
 	return 0;
 }
 
