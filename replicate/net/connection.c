@@ -22,6 +22,7 @@
 #include <sys/eventfd.h>
 
 #include "base/log.h"
+#include "base/pace.h"
 #include "replicate/net/exchange.h"
 #include "replicate/net/server_impl.h"
 
@@ -35,28 +36,6 @@
 static int64_t now_ns(void)
 {
 	return clock_mono_ns(&clock_system);
-}
-
-/* ---- rate ---- */
-
-size_t bucket_ask(const struct bucket *b, size_t n, int64_t now, int64_t *ret_next_ns)
-{
-	if (b->rate == 0)
-		return n;
-	if (b->paid_ns > now) {
-		*ret_next_ns = b->paid_ns;
-		return 0;
-	}
-	return min_u64(n, max_u64(b->rate / (NSEC_PER_SEC / BURST_NS), BURST_MIN));
-}
-
-void connection_spend(struct bucket *b, size_t n, int64_t now)
-{
-	if (b->rate == 0)
-		return;
-	if (b->paid_ns < now - BURST_NS)
-		b->paid_ns = now - BURST_NS;
-	b->paid_ns += (int64_t)(n * (uint64_t)NSEC_PER_SEC / b->rate);
 }
 
 /* ---- a session's rounds ---- */
@@ -91,15 +70,17 @@ static int receive(struct connection *c, struct session *ss, struct round *round
 }
 
 /* What the rate takes of what is to be sent; *deadline_ns comes nearer when it must wait for that. */
-static size_t may_send(struct connection *c, struct session *ss, int64_t *deadline_ns)
+static size_t may_send(const struct connection *c, struct session *ss, int64_t *deadline_ns)
 {
 	size_t n = min_u64(session_output(ss).len, RECORD_BYTES);
-	int64_t next_ns = INT64_MAX;
 
-	n = n ? bucket_ask(&c->bucket, n, now_ns(), &next_ns) : 0;
-	if (next_ns < *deadline_ns)
-		*deadline_ns = next_ns;
-	return n;
+	if (n == 0 || c->rate == 0)
+		return n;
+	if (c->paid_ns > now_ns()) {
+		*deadline_ns = c->paid_ns < *deadline_ns ? c->paid_ns : *deadline_ns;
+		return 0;
+	}
+	return min_u64(n, max_u64(c->rate / (NSEC_PER_SEC / BURST_NS), BURST_MIN));
 }
 
 static int transmit(struct connection *c, struct session *ss, struct round *round)
@@ -115,7 +96,8 @@ static int transmit(struct connection *c, struct session *ss, struct round *roun
 		}
 		if (r < 0)
 			return r;
-		connection_spend(&c->bucket, n, now_ns());
+		if (c->rate)
+			(void)pace_pay(&c->paid_ns, c->rate, n, BURST_NS, now_ns());
 		session_sent(ss, n);
 		total += n;
 		round->sent = true;

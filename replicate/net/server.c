@@ -52,7 +52,7 @@ static int connection_start(struct server *s, int fd, const struct peer *peer) E
 	struct connection *c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
-	*c = (struct connection){.server = s, .fd = fd, .dialed = peer != NULL, .bucket = {.rate = s->rate}};
+	*c = (struct connection){.server = s, .fd = fd, .dialed = peer != NULL, .rate = s->rate};
 	if (peer)
 		c->peer = *peer;
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -26,15 +26,6 @@
 #define JOIN_NS            (10 * NSEC_PER_SEC)
 #define STRANGER_LINES_MAX 10u /* in the log, a minute */
 
-/* What may be sent within a time.  Each byte takes 1/rate seconds; what was not used within the last tenth of a second is lost. */
-struct bucket {
-	uint64_t rate;   /* bytes a second; 0: any */
-	int64_t paid_ns; /* until when the time is used */
-};
-/* How many of `n` bytes may be sent now; 0: none before *ret_next_ns. */
-size_t bucket_ask(const struct bucket *b, size_t n, int64_t now_ns, int64_t *ret_next_ns);
-void connection_spend(struct bucket *b, size_t n, int64_t now_ns);
-
 /* What a connection's thread does between two rounds: a nap lasts 2 ms at most, and only server_wake() ends it sooner. */
 enum rest { REST_NONE, REST_NAP, REST_SLEEP };
 enum connection_state { CONNECTION_PENDING, CONNECTION_PROVEN, CONNECTION_ENDED };
@@ -53,7 +44,8 @@ struct connection {
 
 	/* Of the thread alone. */
 	struct channel *channel;
-	struct bucket bucket;
+	uint64_t rate;   /* bytes a second that may be sent; 0: any */
+	int64_t paid_ns; /* until when what was sent is paid for */
 };
 
 struct note {

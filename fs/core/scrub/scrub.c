@@ -5,7 +5,7 @@
  * counts, is a row of the index that checkpoints keep; a mount that finds a pass running goes on with it.  The thread asks for a
  * checkpoint itself now and then, since a volume on which nothing changes has none.
  *
- * Rate: each piece is paid for in advance by its bytes (generic cell rate algorithm).  A piece that took long means that the disk
+ * Rate: each piece is paid for in advance by its bytes (pace.h).  A piece that took long means that the disk
  * has other work: the thread rests for several times as long.  Its I/O has the lowest best-effort priority, not the idle class:
  * it reads under the lock of the file, and who waits for that lock must not wait until the disk has nothing else to do.
  */
@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 
 #include "base/log.h"
+#include "base/pace.h"
 #include "fs/core/index.h"
 #include "fs/core/scrub/scrub_format.h"
 #include "fs/core/scrub/tables.h"
@@ -201,9 +202,7 @@ static void pay(struct scrub *sc, uint64_t bytes, int64_t took_ns) REQUIRES(sc->
 	int64_t now_ns = clock_mono_ns(sc->fs->clock);
 
 	sc->waits[0] = '\0';
-	if (sc->rate_free_ns < now_ns)
-		sc->rate_free_ns = now_ns;
-	sc->rate_free_ns += (int64_t)((double)bytes / (double)sc->pass.rate * (double)NSEC_PER_SEC);
+	(void)pace_pay(&sc->rate_free_ns, sc->pass.rate, bytes, 0, now_ns);
 	if (took_ns <= BUSY_NS)
 		return;
 	int64_t rest_ns = took_ns * BUSY_TIMES < REST_MAX_NS ? took_ns * BUSY_TIMES : REST_MAX_NS;

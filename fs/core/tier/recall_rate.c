@@ -2,23 +2,13 @@
  * recall_rate.c: how fast a volume's cold data may come back, whoever asks for it (fs_config.recall_rate).
  *
  * Each range pays for its bytes beforehand, in the order in which ranges come; up to a second's worth may come at once after a
- * pause (the generic cell rate algorithm, ITU-T I.371).
+ * pause.
  */
+#include "base/pace.h"
 #include "fs/core/tier/recall_impl.h"
 
 #define BURST_NS NSEC_PER_SEC
 #define SLICE_NS (NSEC_PER_SEC / 10) /* the clock may be another one than that which waits are measured by */
-
-/* When a range of that many bytes may go. */
-static int64_t book(struct recall *rc, uint64_t bytes, int64_t now_ns) REQUIRES(rc->lock)
-{
-	double cost_ns = (double)bytes / (double)rc->fs->config.recall_rate * (double)NSEC_PER_SEC;
-
-	if (rc->rate_free_ns < now_ns - BURST_NS)
-		rc->rate_free_ns = now_ns - BURST_NS;
-	rc->rate_free_ns += cost_ns < (double)INT64_MAX / 4 ? (int64_t)cost_ns : INT64_MAX / 4;
-	return rc->rate_free_ns;
-}
 
 bool rate_take(struct recall *rc, uint64_t bytes)
 {
@@ -28,7 +18,7 @@ bool rate_take(struct recall *rc, uint64_t bytes)
 	if (!rc->fs->config.recall_rate || rc->fs->config.no_threads)
 		return true;
 	mutex_lock(&rc->lock);
-	int64_t at_ns = book(rc, bytes, now_ns);
+	int64_t at_ns = pace_pay(&rc->rate_free_ns, rc->fs->config.recall_rate, bytes, BURST_NS, now_ns);
 	rc->status.limited += at_ns > now_ns;
 	while (!atomic_load(&rc->stop) && (now_ns = clock_mono_ns(clock)) < at_ns)
 		cond_wait_ns(&rc->told, &rc->lock, at_ns - now_ns < SLICE_NS ? at_ns - now_ns : SLICE_NS);
