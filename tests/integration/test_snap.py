@@ -227,6 +227,33 @@ class Snapshots(VolumeTest):
         found = json.loads(cli("snap", "diff", "--json", *names, v.mnt, check=EXIT_OK).stdout)
         return sorted((c["change"], c["path"]) + ((c["from"],) if "from" in c else ()) for c in found)
 
+    def test_cold_files_of_a_snapshot_come_from_their_store(self):
+        v = self.volume()
+        rng, objects = random.Random(seed()), os.path.join(self.tmp, "objects")
+        os.mkdir(objects)
+        cli("tier", "add", "cold", "file://" + objects, v.mnt, check=EXIT_OK)
+        os.setxattr(v.mnt, "clawfs.tier", b"after=1000d min=4K store=cold")
+        data = {"f%d" % i: rng.randbytes(rng.randrange(1, 700000)) for i in range(12)}
+        for name, text in data.items():
+            v.write(name, text)
+        cli("tier", "evict", v.mnt, check=EXIT_OK)
+        cli("snap", "create", "s", v.mnt, check=EXIT_OK)
+        for i, name in enumerate(data):  # live they change, go, or are read again
+            if i % 3 == 0:
+                os.unlink(v.path(name))
+            elif i % 3 == 1:
+                v.write(name, b"other")
+        v.remount()
+        for i in range(2):
+            for name, text in data.items():
+                with open(v.path(".clawfs", "snapshots", "s", name), "rb") as f:
+                    self.assertEqual(f.read(), text, name)
+            cli("gc", v.mnt, check=EXIT_OK)
+            v.remount()
+        self.assertEqual(v.status()["health"]["damaged_reads"], 0)
+        v.umount()
+        v.fsck()
+
     def test_a_schedule_takes_them_and_never_touches_others(self):
         v = self.volume()
         names = v.path(".clawfs", "snapshots")
