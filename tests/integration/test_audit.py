@@ -18,8 +18,9 @@ FIRST_KEYS = {"volume", "role", "epoch", "oldest", "newest", "op", "from"}
 
 
 def as_user(uid, *args):
-    """Runs a program as somebody else; (exit status, what it said)."""
-    code = "import os, sys\nos.setgroups([])\nos.setgid(%d)\nos.setuid(%d)\nos.execv(sys.argv[1], sys.argv[1:])\n" % (uid, uid)
+    """Runs a program, which may lie where that one cannot look, as somebody else; (exit status, what it said)."""
+    code = ("import os, sys\nprogram = os.open(sys.argv[1], os.O_RDONLY)\nos.setgroups([])\nos.setgid(%d)\nos.setuid(%d)\n"
+            "os.execve(program, sys.argv[1:], os.environ)\n" % (uid, uid))
     r = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
     return r.returncode, r.stdout + r.stderr
 
