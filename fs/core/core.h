@@ -326,6 +326,10 @@ MUST_CHECK int policy_drop(struct fs *fs, uint64_t ino); /* the inode goes */
 /* As fs_set_policy(), whatever key and value. */
 MUST_CHECK int policy_set(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *key, const char *value);
 /* One that nobody outside may read ("tier.key"): to fs_get_policy() it is not there, and no dump shows its value. */
+static inline bool policy_key_is(struct slice key, const char *name)
+{
+	return key.len == __builtin_strlen(name) && __builtin_memcmp(key.p, name, key.len) == 0;
+}
 bool policy_is_secret(struct slice key);
 /* Those of `ino` itself whose key begins with `prefix`, secret ones too; fn returns 0 to go on.  No lock is held while it runs. */
 MUST_CHECK int policies_each(struct fs *fs, uint64_t ino, const char *prefix, int (*fn)(void *ctx, const char *key, const char *value),

@@ -198,6 +198,23 @@ int cookie_decode(struct slice value, struct dentry *ret, struct slice *ret_name
 	return 0;
 }
 
+int index_get_name(struct kv *kv, uint64_t parent, uint64_t cookie, struct dentry *ret, char ret_name[256])
+{
+	struct index_key k = key_pair(TABLE_COOKIE, parent, cookie);
+	uint8_t value[sizeof(struct cookie_value) + 255];
+	struct slice name;
+	size_t len;
+	int r = kv_get(kv, key_slice(&k), value, sizeof(value), &len);
+
+	if (r == 0)
+		r = cookie_decode((struct slice){value, len}, ret, &name);
+	if (r < 0)
+		return r;
+	memcpy(ret_name, name.p, name.len);
+	ret_name[name.len] = '\0';
+	return 0;
+}
+
 int index_get_leaf(struct kv *kv, uint64_t ino, uint64_t leaf, struct leaf *ret)
 {
 	struct index_key k = key_pair(TABLE_EXTENT, ino, leaf);

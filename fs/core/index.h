@@ -42,6 +42,8 @@ void index_put_dentry(struct kv_batch *b, uint64_t parent, struct slice name, co
 void index_delete_dentry(struct kv_batch *b, uint64_t parent, struct slice name, uint64_t cookie);
 /* A value of table C: *ret_name borrows from it. */
 MUST_CHECK int cookie_decode(struct slice value, struct dentry *ret, struct slice *ret_name);
+/* The name at `cookie` of a directory; *ret is who has it, without a cookie. */
+MUST_CHECK int index_get_name(struct kv *kv, uint64_t parent, uint64_t cookie, struct dentry *ret, char ret_name[256]);
 
 MUST_CHECK int index_get_leaf(struct kv *kv, uint64_t ino, uint64_t leaf, struct leaf *ret);
 void index_put_leaf(struct kv_batch *b, uint64_t ino, uint64_t leaf, const struct leaf *l); /* an empty leaf is deleted */

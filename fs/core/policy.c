@@ -185,7 +185,7 @@ int policies_scan(struct fs *fs, const char *prefix, int (*fn)(void *ctx, uint64
 
 bool policy_is_secret(struct slice key)
 {
-	return key.len == strlen(SECRET_KEY) && memcmp(key.p, SECRET_KEY, key.len) == 0;
+	return policy_key_is(key, SECRET_KEY);
 }
 
 /* ---- what comes from the index or a record ---- */
@@ -393,7 +393,7 @@ static int check_value(struct slice key, const char *value)
 {
 	struct durability_level level;
 
-	if (key.len == strlen("durability") && memcmp(key.p, "durability", key.len) == 0)
+	if (policy_key_is(key, "durability"))
 		return value ? durability_parse(value, &level) : 0;
 	if (tier_policy_is(key))
 		return tier_policy_check(key, value);

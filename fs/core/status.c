@@ -21,22 +21,10 @@
 /* The name of `in` in its parent, by the cookie it remembers; -ENOENT when that name is another's by now. */
 static int name_of(struct fs *fs, const struct inode *in, char *ret_name)
 {
-	struct index_key k = key_pair(TABLE_COOKIE, in->parent, in->cookie);
-	uint8_t value[sizeof(struct cookie_value) + 255];
 	struct dentry d;
-	struct slice name;
-	size_t len;
-	int r = kv_get(fs->kv, key_slice(&k), value, sizeof(value), &len);
+	int r = index_get_name(fs->kv, in->parent, in->cookie, &d, ret_name);
 
-	if (r == 0)
-		r = cookie_decode((struct slice){value, len}, &d, &name);
-	if (r < 0)
-		return r;
-	if (d.ino != in->ino)
-		return -ENOENT;
-	memcpy(ret_name, name.p, name.len);
-	ret_name[name.len] = '\0';
-	return 0;
+	return r == 0 && d.ino != in->ino ? -ENOENT : r;
 }
 
 /*

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "fs/core/archive/archiving.h"
+#include "fs/core/core.h"
 #include "tier/values.h"
 
 #define DAY_S       UINT64_C(86400)
@@ -55,14 +56,9 @@ int archive_policy_parse(const char *text, struct archive_policy *ret)
 	return 0;
 }
 
-static bool key_is(struct slice key, const char *name)
-{
-	return key.len == strlen(name) && memcmp(key.p, name, key.len) == 0;
-}
-
 bool archive_policy_is(struct slice key)
 {
-	return key_is(key, "archive") || key_is(key, "archive.drill");
+	return policy_key_is(key, "archive") || policy_key_is(key, "archive.drill");
 }
 
 int archive_policy_check(struct slice key, const char *value)
@@ -71,7 +67,7 @@ int archive_policy_check(struct slice key, const char *value)
 
 	if (!value)
 		return 0;
-	if (key_is(key, "archive"))
+	if (policy_key_is(key, "archive"))
 		return archive_policy_parse(value, &policy);
 	json_t *o = json_loads(value, JSON_REJECT_DUPLICATES, NULL);
 	bool good = json_is_object(o);

@@ -27,7 +27,7 @@ struct taken {
 
 bool snap_policy_is(struct slice key)
 {
-	return key.len == strlen(POLICY_KEY) && memcmp(key.p, POLICY_KEY, key.len) == 0;
+	return policy_key_is(key, POLICY_KEY);
 }
 
 int snap_policy_check(const char *value)

@@ -146,21 +146,17 @@ static int names_of(struct side *s, struct names *ret)
 
 static int put_component(struct side *s, const struct place *at, char *path, size_t *pos)
 {
-	struct index_key k = key_pair(TABLE_COOKIE, at->parent, at->cookie);
-	uint8_t value[sizeof(struct cookie_value) + RECORD_NAME_MAX];
+	char name[RECORD_NAME_MAX + 1];
 	struct dentry d;
-	struct slice name;
-	size_t len;
-	int r = kv_get(s->kv, key_slice(&k), value, sizeof(value), &len);
+	int r = index_get_name(s->kv, at->parent, at->cookie, &d, name);
 
-	if (r == 0)
-		r = cookie_decode((struct slice){value, len}, &d, &name);
 	if (r < 0)
 		return r == -ENOENT ? -EUCLEAN : r;
-	if (*pos < name.len + 1)
+	size_t len = strlen(name);
+	if (*pos < len + 1)
 		return -ENAMETOOLONG;
-	*pos -= name.len;
-	memcpy(path + *pos, name.p, name.len);
+	*pos -= len;
+	memcpy(path + *pos, name, len);
 	path[--*pos] = '/';
 	return 0;
 }

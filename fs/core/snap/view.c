@@ -375,33 +375,17 @@ int snap_lseek(struct fs *fs, uint64_t ino, uint64_t off, bool data, uint64_t *r
 
 #define DEPTH_MAX 2048u
 
-static int name_of(struct view *v, const struct inode *in, char *ret)
-{
-	struct index_key k = key_pair(TABLE_COOKIE, in->parent, in->cookie);
-	uint8_t value[sizeof(struct cookie_value) + RECORD_NAME_MAX];
-	struct dentry d;
-	struct slice name;
-	size_t len;
-	int r = kv_get(v->kv, key_slice(&k), value, sizeof(value), &len);
-
-	if (r == 0)
-		r = cookie_decode((struct slice){value, len}, &d, &name);
-	if (r < 0)
-		return r;
-	memcpy(ret, name.p, name.len);
-	ret[name.len] = '\0';
-	return 0;
-}
-
 static bool tell_path(struct view *v, char *path, size_t cap, size_t *ret_at)
 {
 	char name[RECORD_NAME_MAX + 1];
 	size_t at = cap - 1;
 	struct inode in;
+	struct dentry d;
 
 	path[at] = '\0';
 	for (uint64_t i = v->ino, depth = 0; i != FS_ROOT_INO; i = in.parent, depth++) {
-		if (depth > DEPTH_MAX || index_get_inode(v->kv, i, &in) < 0 || name_of(v, &in, name) < 0)
+		if (depth > DEPTH_MAX || index_get_inode(v->kv, i, &in) < 0 ||
+		    index_get_name(v->kv, in.parent, in.cookie, &d, name) < 0)
 			return false;
 		size_t len = strlen(name);
 		if (at < len + 1)

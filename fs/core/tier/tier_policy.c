@@ -81,14 +81,9 @@ static int recall_parse(const char *text, enum recall_mode *ret)
 	return -EINVAL;
 }
 
-static bool key_is(struct slice key, const char *name)
-{
-	return key.len == strlen(name) && memcmp(key.p, name, key.len) == 0;
-}
-
 bool tier_policy_is(struct slice key)
 {
-	return key_is(key, "tier") || key_is(key, "tier.pin") || key_is(key, "recall");
+	return policy_key_is(key, "tier") || policy_key_is(key, "tier.pin") || policy_key_is(key, "recall");
 }
 
 int tier_policy_check(struct slice key, const char *value)
@@ -99,9 +94,9 @@ int tier_policy_check(struct slice key, const char *value)
 
 	if (!value)
 		return 0;
-	if (key_is(key, "tier"))
+	if (policy_key_is(key, "tier"))
 		return tier_policy_parse(value, &policy);
-	return key_is(key, "tier.pin") ? pin_parse(value, &pinned) : recall_parse(value, &mode);
+	return policy_key_is(key, "tier.pin") ? pin_parse(value, &pinned) : recall_parse(value, &mode);
 }
 
 int tier_policy_get(struct fs *fs, uint64_t ino, struct tier_policy *ret)

@@ -41,8 +41,7 @@ void quotas_close(struct usage *u) NO_THREAD_SAFETY
 
 bool quota_policy_is(struct slice key)
 {
-	return (key.len == strlen(KEY_BYTES) && memcmp(key.p, KEY_BYTES, key.len) == 0) ||
-	       (key.len == strlen(KEY_FILES) && memcmp(key.p, KEY_FILES, key.len) == 0);
+	return policy_key_is(key, KEY_BYTES) || policy_key_is(key, KEY_FILES);
 }
 
 /* Decimal digits alone, as they are kept; 0 is no limit anybody can mean. */
@@ -111,7 +110,7 @@ static int gather_row(void *ctx, uint64_t ino, struct slice key, const char *val
 		}
 		g->quota[g->n++] = (struct quota){.ino = ino, .max_bytes = UINT64_MAX, .max_entries = UINT64_MAX};
 	}
-	if (key.len == strlen(KEY_BYTES) && memcmp(key.p, KEY_BYTES, key.len) == 0)
+	if (policy_key_is(key, KEY_BYTES))
 		g->quota[g->n - 1].max_bytes = limit;
 	else
 		g->quota[g->n - 1].max_entries = limit;
