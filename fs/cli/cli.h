@@ -93,7 +93,7 @@ struct args {
 	const char *label, *confirm;
 	bool force;
 
-	bool foreground, fake, read_only, allow_other, noatime, nosuid, nodev, noexec;
+	bool foreground, fake, read_only, allow_other, noatime, fast_open, nosuid, nodev, noexec;
 	uint64_t memory_bytes, n_workers;
 	uint64_t commit_ns, checkpoint_ns;
 	bool commit_given;

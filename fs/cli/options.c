@@ -82,6 +82,8 @@ static const struct option_row rows[] = {
     {MOUNTING, "ro", 'r', KIND_FLAG, AT(read_only), NULL, 0, 0, "read-only"},
     {MOUNTING, "allow-other", 0, KIND_FLAG, AT(allow_other), NULL, 0, 0, "users other than the one who mounts may use it"},
     {MOUNTING, "noatime", 0, KIND_FLAG, AT(noatime), NULL, 0, 0, "reading changes no access times"},
+    {MOUNTING, "fast-open", 0, KIND_FLAG, AT(fast_open), NULL, 0, 0,
+     "files are opened and closed without asking the daemon; writing to one of a snapshot then fails at close, not at open"},
     {MOUNTING, "commit", 0, KIND_SECONDS, AT(commit_ns), "SEC", 0, SECONDS(5),
      "age at which changes nobody synced become durable: 0 to 5, as 0.5"},
     {MOUNTING, "memory", 0, KIND_SIZE, AT(memory_bytes), "SIZE", 128 * MIB, UINT64_C(1) << 40,

@@ -64,6 +64,7 @@ struct face {
 	const struct control_provider *provider; /* borrowed; may be NULL */
 	bool writeback;                     /* the kernel caches writes and owns size, mtime and ctime of regular files */
 	bool kill_privs;                    /* the kernel leaves clearing of setuid and setgid to us (FUSE_HANDLE_KILLPRIV_V2) */
+	bool fast_open;                     /* face_options */
 	bool no_open, no_opendir, no_flush; /* the kernel takes ENOSYS as "always fine, do not ask again" */
 	uint32_t n_workers;
 	struct worker *workers;
@@ -235,6 +236,8 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
 /* ops_data.c */
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t size, off_t off, struct fuse_file_info *fi);

@@ -4,15 +4,14 @@
  *
  * A node of .clawfs whose table has no such operation is answered here, and never with ENOSYS, which would switch the operation
  * off for the whole mount.  Not in the table, so that libfuse answers ENOSYS and the kernel does the work itself or stops asking:
- *   create   the kernel then sends MKNOD, and no RELEASE later;
  *   access   default_permissions: the kernel checks modes and ACLs;
- *   release  nothing is kept per open file;
  *   locks    flock, fcntl and OFD locks live in the kernel, the only place that opens files;
  *   poll     regular files are always ready.
  */
 #include "fs/face/virtual.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 /* An operation on one node: `otherwise` answers when what serves it has none. */
 #define GATE(op, node, otherwise, params, args)                                                                                  \
@@ -58,7 +57,17 @@ GATE(getattr, ino, REFUSE(-ENOENT), (fuse_req_t req, fuse_ino_t ino, struct fuse
 GATE(setattr, ino, REFUSE(-EPERM), (fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi),
      (req, ino, st, to_set, fi))
 GATE(readlink, ino, REFUSE(-EINVAL), (fuse_req_t req, fuse_ino_t ino), (req, ino))
-GATE(open, ino, op_open(req, ino, fi), (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
+/* What is generated cannot be written, which the kernel would find out only when it hands it over. */
+static void open_virtual(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	if (!request_face(req)->no_open && (fi->flags & O_ACCMODE) != O_RDONLY)
+		reply_err(req, -EPERM);
+	else
+		op_open(req, ino, fi);
+}
+
+GATE(open, ino, open_virtual(req, ino, fi), (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
+GATE(release, ino, op_release(req, ino, fi), (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
 GATE(flush, ino, op_flush(req, ino, fi), (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
 GATE(read, ino, REFUSE(-EISDIR), (fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi),
      (req, ino, size, off, fi))
@@ -88,6 +97,8 @@ GATE(ioctl, ino, REFUSE(-ENOTTY),
 
 GATE_NAME(mknod, -EEXIST, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev),
 	  (req, parent, name, mode, rdev))
+GATE_NAME(create, -EEXIST, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi),
+	  (req, parent, name, mode, fi))
 GATE_NAME(mkdir, -EEXIST, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode), (req, parent, name, mode))
 GATE_NAME(symlink, -EEXIST, (fuse_req_t req, const char *target, fuse_ino_t parent, const char *name),
 	  (req, target, parent, name))
@@ -194,6 +205,8 @@ const struct fuse_lowlevel_ops face_ops = {
     .rename = gate_rename,
     .link = gate_link,
     .open = gate_open,
+    .create = gate_create,
+    .release = gate_release,
     .flush = gate_flush,
     .read = gate_read,
     .write = gate_write,

@@ -28,7 +28,7 @@ void op_init(void *userdata, struct fuse_conn_info *conn)
 	struct face *f = userdata;
 	/* A leader's kernel is the only writer: nothing changes behind its back.  A follower's sees sizes and times move. */
 	const unsigned changes_seen = FUSE_CAP_AUTO_INVAL_DATA, changes_own = FUSE_CAP_EXPLICIT_INVAL_DATA;
-	/* O_TRUNC would travel in the OPEN that is never sent; on a follower a SETATTR refuses it. */
+	/* O_TRUNC would travel in an OPEN, which a fast mount never sees; on a follower a SETATTR refuses it. */
 	const unsigned unwanted = splice | (f->follower ? changes_own : changes_seen) | FUSE_CAP_ATOMIC_O_TRUNC |
 				  FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_WRITEBACK_CACHE;
 	unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
@@ -45,7 +45,7 @@ void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->congestion_threshold = 60; /* read-ahead is dropped above it */
 	conn->time_gran = 1;
 	f->writeback = conn->want & FUSE_CAP_WRITEBACK_CACHE;
-	f->no_open = !f->follower && conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
+	f->no_open = f->fast_open && !f->follower && conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
 	f->no_opendir = !f->follower && conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
 	f->no_flush = kernel_at_least(5, 16);
 	log_debug("fuse: protocol 7.%u, capabilities wanted %#x of %#x", conn->proto_minor, conn->want, conn->capable);

@@ -3,15 +3,17 @@
  *
  * Nothing is copied here: a WRITE's payload lies block-aligned in the worker's receive buffer and is handed down as it
  * is, a READ lands in the worker's reply buffer and leaves from there.
- * The kernel answers open and close by itself once OPEN was refused with ENOSYS; files carry no state of their own.  With
- * the writeback cache reads may come for files opened write-only, and writes without anyone's credentials.
- * A follower's mount answers OPEN, so that opening for writing says EROFS as a read-only mount does.  So does that of a leader
- * which does not know whether another one took the lead that it was offered.
+ * OPEN is answered for one reason: opening for writing says EROFS at once where nothing can be written, as a read-only mount
+ * does. That is a file of a snapshot, a follower, and a leader that does not know whether another one took the lead that it was
+ * offered.  Files carry no state of their own, so RELEASE says nothing.  A mount that was asked to be fast (fast-open) refuses
+ * the first OPEN with ENOSYS, and from then on the kernel answers open and close by itself.  With the writeback cache reads may
+ * come for files opened write-only, and writes without anyone's credentials.
  */
 #include "fs/face/snapshots.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -28,6 +30,36 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	fi->keep_cache = 1; /* it is right: the kernel is told of changes */
 	(void)fuse_reply_open(req, fi);
+}
+
+/* A new file and its OPEN in one message; where the kernel opens by itself, it does better with MKNOD, which has no RELEASE. */
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	const struct fs_cred cred = request_cred(req);
+	struct face *f = request_face(req); /* req is gone once replied to */
+	struct fuse_entry_param e;
+	struct fs_attr a;
+
+	if (f->no_open) {
+		(void)fuse_reply_err(req, ENOSYS);
+		return;
+	}
+	int r = fs_mknod(f->fs, &cred, parent, name, (mode & 07777) | S_IFREG, 0, &a);
+	if (r < 0) {
+		reply_err(req, r);
+		return;
+	}
+	attr_to_entry(f, &a, &e);
+	fi->keep_cache = 1;
+	if (fuse_reply_create(req, &e, fi) < 0)
+		fs_forget(f->fs, a.ino, 1);
+}
+
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)fi;
+	(void)fuse_reply_err(req, 0);
 }
 
 /* The kernel wrote the file's dirty pages before it sent this: there is nothing left to do on close. */

@@ -12,7 +12,7 @@
  * serves like its own (fs/core/snap/snap.h).  Without, bits 56 to 61 are the row (0: the directory itself), the rest belongs to
  * the row.  A subtree's own directory is 0 there.
  *
- * Fresh contents.  The kernel of a leader's mount sends no OPEN and, as it owns sizes there, believes the size of a regular file only
+ * Fresh contents.  The kernel of a leader's mount, as it owns sizes there, believes the size of a regular file only
  * when it meets its number for the first time.  So each lookup of a generated file makes a text, and answers with a number that
  * was never used before; st_ino stays the same.  The name is believed for no time at all, so each open(2) sees a new text, with its
  * true size; whoever has it open can read it as often and map it, and finds the same.
