@@ -13,6 +13,7 @@
 #include "base/metric.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
 #include "fs/core/scrub/impl.h"
@@ -95,6 +96,7 @@ static int put_anchor(struct fs *fs, uint64_t applied_seq, uint64_t *ret_tail)
 	struct kv_batch *b = index_batch();
 	index_put_anchor(b, &a);
 	usage_put_mark(fs, b, applied_seq);
+	marks_put_header(fs, b, applied_seq);
 	*ret_tail = tail.seq;
 	return kv_write(fs->kv, b);
 }

@@ -7,6 +7,7 @@
 
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/marks.h"
 #include "fs/core/tier/tier.h"
 
 struct dump_row {
@@ -160,6 +161,25 @@ static int row_usage(struct dump_row *w, uint64_t ino)
 	return 0;
 }
 
+static int row_mark(struct dump_row *w)
+{
+	struct mark_header_value v;
+	struct mark m;
+	int r = mark_decode(w->key, w->value, &m);
+
+	if (r < 0)
+		return r;
+	if (w->value.len == 0) {
+		put_int(w->out, "clock", m.clock);
+		put_int(w->out, "ino", m.ino);
+		return 0;
+	}
+	memcpy(&v, w->value.p, sizeof(v));
+	put_int(w->out, "since", le64_get(v.since));
+	put_int(w->out, "applied_seq", le64_get(v.applied_seq));
+	return 0;
+}
+
 static int row_anchor(struct dump_row *w, struct kv *kv)
 {
 	struct anchor a;
@@ -231,6 +251,9 @@ static int fill_row(struct dump_row *w, struct kv *kv)
 		if (w->key.len == 17)
 			put_int(w->out, "block", pointer_block(be64_get(k + 9)));
 		return 0;
+	case TABLE_MARK:
+		json_object_del(w->out, "ino");
+		return row_mark(w);
 	case TABLE_OBJECT:
 		json_object_del(w->out, "ino");
 		return row_object(w, ino);

@@ -19,6 +19,8 @@
  *     S gen           -> snap_value, name        a snapshot, the same on every node
  *     K top           -> held_value              what this node keeps of one
  *     K top ptr       -> le32 birth              its deadlist: a block of it that nothing newer has
+ *     M clock ino     -> nothing                 something of the inode was written at that snapshot clock; of this node
+ *     M 0             -> mark_header_value
  *     Z               -> scrub_format.h          what this node's scrub knows
  *     A               -> anchor_value
  */
@@ -28,7 +30,7 @@
 
 enum index_table {
 	TABLE_ANCHOR = 'A', TABLE_BITMAP = 'B', TABLE_COOKIE = 'C', TABLE_DENTRY = 'D', TABLE_EXTENT = 'E',
-	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_DEAD = 'K', TABLE_TARGET = 'L', TABLE_NAME = 'N', TABLE_ORPHAN = 'O',
+	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_DEAD = 'K', TABLE_TARGET = 'L', TABLE_MARK = 'M', TABLE_NAME = 'N', TABLE_ORPHAN = 'O',
 	TABLE_POLICY = 'P', TABLE_OBJECT = 'Q', TABLE_SNAP = 'S', TABLE_USAGE = 'U', TABLE_XATTR = 'X', TABLE_SCRUB = 'Z',
 };
 #define INDEX_KEY_MAX (1 + 8 + 255)
@@ -115,6 +117,15 @@ struct usage_mark_value {
 	le64 applied_seq;
 };
 _Static_assert(sizeof(struct usage_mark_value) == 16, "");
+
+/* Table M is complete if and only if its header is there and names the same batch as the anchor. */
+struct mark_header_value {
+	uint8_t version;     /* 1 */
+	uint8_t zero[7];
+	le64 since;          /* what changed after a snapshot whose top is this or more is marked */
+	le64 applied_seq;
+};
+_Static_assert(sizeof(struct mark_header_value) == 24, "");
 
 #define ANCHOR_MAGIC UINT64_C(0x3152484341574c43) /* "CLWACHR1" */
 struct anchor_value {

@@ -22,6 +22,7 @@
 #include "fs/core/archive/archiving.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/scrub/impl.h"
 #include "fs/core/tier/tier.h"
@@ -367,6 +368,9 @@ static int open_index(struct fs *fs, struct anchor *ret)
 		log_error("the index cannot be opened: %s", strerror(-r));
 		return r;
 	}
+	r = marks_wrap(fs, &fs->kv);
+	if (r < 0)
+		return r;
 	r = index_get_anchor(fs->kv, ret);
 	if (r < 0) {
 		log_error("the index has no valid anchor: it is damaged, or not this volume's");
@@ -564,6 +568,8 @@ static int open_all(struct fs *fs)
 		r = policies_load(fs);
 	if (r == 0)
 		r = snaps_load(fs);
+	if (r == 0)
+		r = marks_open(fs, a.applied_seq);
 	if (r == 0)
 		r = usage_open(fs, a.applied_seq);
 	if (r == 0)

@@ -148,6 +148,9 @@ static struct layout layouts[] = {
 #define S snap_value
 	STRUCT(snap_value, M(S, version), M(S, zero), M(S, uid), M(S, seq), M(S, time_ns)),
 #undef S
+#define S mark_header_value
+	STRUCT(mark_header_value, M(S, version), M(S, zero), M(S, since), M(S, applied_seq)),
+#undef S
 #define S held_value
 	STRUCT(held_value, M(S, version), M(S, dropping), M(S, zero), M(S, gen)),
 #undef S

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "fs/core/scrub/impl.h"
+#include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap_impl.h"
 
 #define STEP_ROWS 4096u
@@ -126,14 +127,12 @@ static int step_gated(struct fs *fs, struct dead *list, bool *ret_more)
 	struct held *h = first_dropping(fs->snaps);
 	uint32_t n;
 
-	if (!h)
-		return 0;
-	int r = read_list(fs, h->top, list, STEP_ROWS, &n);
-	if (r == 0 && n > 0)
+	int r = h ? read_list(fs, h->top, list, STEP_ROWS, &n) : marks_left_over(fs) ? marks_step(fs) : 0;
+	if (r == 0 && h && n > 0)
 		r = take_apart(fs, h, list, n);
-	if (r == 0 && n < STEP_ROWS)
+	if (r == 0 && h && n < STEP_ROWS)
 		r = snaps_forget_held(fs, h);
-	*ret_more = r == 0 && first_dropping(fs->snaps);
+	*ret_more = r == 0 && (first_dropping(fs->snaps) || marks_left_over(fs));
 	return r;
 }
 

@@ -4,9 +4,12 @@
  *
  * Both indexes are walked side by side in the order of inodes, which are never used twice: one that only the older has was
  * deleted, one that only the newer has was created.  Of one that both have, names are compared by their places (directory and
- * cookie), and contents by what the inode says and, when that is the same, by the checksums in its leaves.  So the time depends
- * on the number of inodes and leaves, not on how much of them is different; no data is read.  What lies below a directory that
- * moved is not told again.
+ * cookie), and contents by what the inode says and, when that is the same, by the checksums in its leaves.  No data is read.
+ * What lies below a directory that moved is not told again.
+ *
+ * Only inodes of which something was written in between are looked at (marks.h), so the time depends on how many these are, and
+ * on the leaves of those among them whose inode says the same.  Between snapshots that are older than the marks all are looked
+ * at.
  *
  * It comes in pages, each from an inode on.  Of the live tree a page shows it as it is then.
  */
@@ -15,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap_impl.h"
 
 #define PAGE_BYTES 60000u
@@ -31,6 +35,7 @@ struct side {
 	struct kv_iter *it; /* over table I */
 	struct inode in;    /* where `it` is */
 	bool end;
+	uint64_t top; /* of the live tree: above every snapshot's */
 };
 struct place {
 	uint64_t parent, cookie;
@@ -44,6 +49,7 @@ struct diff {
 	json_t *list;
 	size_t used;
 	uint64_t looked;
+	struct marks_walk *marks; /* NULL: all inodes are looked at */
 };
 
 /* ---- sides ---- */
@@ -60,7 +66,7 @@ static int side_open(struct fs *fs, uint64_t gen, bool live, struct side *s)
 	struct snaps *snaps = fs->snaps;
 	int r;
 
-	*s = (struct side){.fs = fs, .kv = fs->kv};
+	*s = (struct side){.fs = fs, .kv = fs->kv, .top = SNAP_TOP_MAX};
 	if (live) {
 		rwlock_wrlock(&fs->gate);
 		r = save_live(fs);
@@ -70,6 +76,7 @@ static int side_open(struct fs *fs, uint64_t gen, bool live, struct side *s)
 		const struct held *h = snaps_find_held(snaps, gen);
 		uint64_t top = h ? h->top : SNAP_TOP_MAX;
 		mutex_unlock(&snaps->lock);
+		s->top = top;
 		r = snap_get(fs, top, &s->h, &s->kv);
 		r = r == -ESTALE ? -ENOENT : r;
 	}
@@ -111,6 +118,16 @@ static int side_next(struct side *s)
 {
 	s->kv->ops->iter_next(s->it);
 	return side_look(s);
+}
+
+/* To the first inode from `ino` on, from one before; it may well be the next one. */
+static int side_forward(struct side *s, uint64_t ino)
+{
+	int r = 0;
+
+	if (!s->end && s->in.ino < ino)
+		r = side_next(s);
+	return r == 0 && !s->end && s->in.ino < ino ? side_begin(s, ino) : r;
 }
 
 /* ---- names and paths ---- */
@@ -335,36 +352,85 @@ static int compare(struct diff *d)
 
 /* ---- a page ---- */
 
+static bool is_at(const struct side *s, uint64_t ino)
+{
+	return !s->end && s->in.ino == ino;
+}
+
+static bool page_is_full(struct diff *d)
+{
+	return d->used > PAGE_BYTES / 2 || d->looked++ > LOOK_ROWS;
+}
+
+/* Of an inode that both sides are at, or one of them, or none. */
+static int look(struct diff *d, uint64_t ino)
+{
+	bool in_a = is_at(&d->a, ino), in_b = is_at(&d->b, ino);
+
+	if (in_a && in_b)
+		return ino == FS_ROOT_INO ? 0 : compare(d);
+	if (in_a)
+		return put_side(d, "deleted", &d->a);
+	return in_b ? put_side(d, "created", &d->b) : 0; /* neither: it came and went in between */
+}
+
 /* *ret_next: the inode to go on from; 0: that was all. */
-static int walk(struct diff *d, uint64_t *ret_next)
+static int walk_all(struct diff *d, uint64_t *ret_next)
 {
 	struct side *a = &d->a, *b = &d->b;
 	int r = 0;
 
+	*ret_next = 0;
 	while (r == 0 && (!a->end || !b->end)) {
 		uint64_t ino = a->end ? b->in.ino : b->end ? a->in.ino : min_u64(a->in.ino, b->in.ino);
-		bool in_a = !a->end && a->in.ino == ino, in_b = !b->end && b->in.ino == ino;
+		bool in_a = is_at(a, ino), in_b = is_at(b, ino);
 
-		if (d->used > PAGE_BYTES / 2 || d->looked++ > LOOK_ROWS) {
+		if (page_is_full(d)) {
 			*ret_next = ino;
 			return 0;
 		}
-		if (in_a && in_b && ino == FS_ROOT_INO)
-			r = 0;
-		else
-			r = in_a && in_b ? compare(d) : in_a ? put_side(d, "deleted", a) : put_side(d, "created", b);
+		r = look(d, ino);
 		if (r == 0 && in_a)
 			r = side_next(a);
 		if (r == 0 && in_b)
 			r = side_next(b);
 	}
-	*ret_next = 0;
 	return r;
+}
+
+static int walk_marked(struct diff *d, uint64_t *ret_next)
+{
+	uint64_t ino;
+	int r;
+
+	*ret_next = 0;
+	while ((r = marks_walk_next(d->marks, &ino)) == 0) {
+		if (page_is_full(d)) {
+			*ret_next = ino;
+			return 0;
+		}
+		r = side_forward(&d->a, ino);
+		if (r == 0)
+			r = side_forward(&d->b, ino);
+		if (r == 0)
+			r = look(d, ino);
+		if (r < 0)
+			return r;
+	}
+	return r == -ENOENT ? 0 : r;
+}
+
+/* When both sides are open: what changes from then on is marked and not seen, never the other way round. */
+static int open_marks(struct diff *d, struct fs *fs, uint64_t ino)
+{
+	uint64_t after = min_u64(d->a.top, d->b.top), upto = max_u64(d->a.top, d->b.top);
+
+	return marks_reach(fs, after) ? marks_walk_open(fs, after, upto, ino, &d->marks) : 0;
 }
 
 static int put_page(struct diff *d, uint64_t next, struct buf *out)
 {
-	json_t *root = json_pack("{s:O}", "changes", d->list);
+	json_t *root = json_pack("{s:O, s:I}", "changes", d->list, "looked", (json_int_t)d->looked);
 
 	if (root && next)
 		json_object_set_new(root, "next", json_integer((json_int_t)next));
@@ -377,7 +443,7 @@ static int put_page(struct diff *d, uint64_t next, struct buf *out)
 	return r;
 }
 
-int fs_snap_diff_json(struct fs *fs, uint64_t from_gen, uint64_t to_gen, uint64_t ino, struct buf *out)
+int snap_diff_page(struct fs *fs, uint64_t from_gen, uint64_t to_gen, uint64_t ino, bool all, struct buf *out)
 {
 	struct diff d = {.list = json_array()};
 	uint64_t next;
@@ -385,16 +451,24 @@ int fs_snap_diff_json(struct fs *fs, uint64_t from_gen, uint64_t to_gen, uint64_
 
 	if (r == 0)
 		r = side_open(fs, to_gen, to_gen == UINT64_MAX, &d.b);
+	if (r == 0 && !all)
+		r = open_marks(&d, fs, ino);
 	if (r == 0)
 		r = side_begin(&d.a, ino);
 	if (r == 0)
 		r = side_begin(&d.b, ino);
 	if (r == 0)
-		r = walk(&d, &next);
+		r = d.marks ? walk_marked(&d, &next) : walk_all(&d, &next);
 	if (r == 0)
 		r = put_page(&d, next, out);
+	marks_walk_close(d.marks);
 	side_close(&d.b);
 	side_close(&d.a);
 	json_decref(d.list);
 	return r;
+}
+
+int fs_snap_diff_json(struct fs *fs, uint64_t from_gen, uint64_t to_gen, uint64_t ino, struct buf *out)
+{
+	return snap_diff_page(fs, from_gen, to_gen, ino, false, out);
 }

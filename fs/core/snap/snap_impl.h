@@ -59,5 +59,7 @@ void held_close_locked(struct fs *fs, struct held *h) REQUIRES(fs->snaps->lock);
 /* Of one that is not in use: whether its index is that of the state before batch `seq`. */
 bool snap_is_whole(struct fs *fs, uint64_t top, uint64_t seq);
 #define K_ENTRY_BYTES 17u
+/* diff.c: fs_snap_diff_json(); all: every inode is looked at, marked or not, which finds the same. */
+MUST_CHECK int snap_diff_page(struct fs *fs, uint64_t from_gen, uint64_t to_gen, uint64_t ino, bool all, struct buf *out);
 /* list.c: as JSON: a string, or {"hex": ...} where it is not UTF-8; NULL: no memory. */
 struct json_t *snap_text_json(const char *text);

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "fs/core/replica/impl.h"
+#include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap_impl.h"
 #include "fs/store/super_format.h"
 
@@ -133,9 +134,9 @@ bool snap_shares(struct fs *fs, uint32_t birth)
 bool snaps_dropping(struct fs *fs)
 {
 	struct snaps *s = fs->snaps;
-	bool any = false;
 
 	mutex_lock(&s->lock);
+	bool any = marks_left_over(fs);
 	for (size_t i = 0; i < s->n_held; i++)
 		any |= s->held[i]->dropping;
 	mutex_unlock(&s->lock);
