@@ -79,6 +79,20 @@ static void act_commit(struct cluster *c)
 		acks_ask(s, 0);
 }
 
+/* Blocks of snapshots that were deleted are each node's own to free. */
+static void act_free_snapshots(struct cluster *c)
+{
+	struct slot *s = random_slot(c);
+	bool more;
+
+	if (!slot_is_up(s))
+		return;
+	int r = fs_snap_step(s->run.fs, &more);
+	if (r && r != -ENOSPC)
+		cluster_fail(c, "slot %u: freeing blocks of snapshots: %s", s->index, strerror(-r));
+	slot_settle(s);
+}
+
 static void act_background(struct cluster *c)
 {
 	struct slot *s = random_slot(c);
@@ -87,6 +101,10 @@ static void act_background(struct cluster *c)
 
 	if (!slot_is_up(s))
 		return;
+	if (c->snapshots && rng_percent(&c->rng, 20)) {
+		act_free_snapshots(c);
+		return;
+	}
 	if (rng_percent(&c->rng, 30))
 		r = sim_evict_some(&s->run, &c->rng);
 	else if (rng_percent(&c->rng, 50))

@@ -231,6 +231,25 @@ static bool has_entry(const struct question *q, const struct tree_entry *e)
 	return true;
 }
 
+static bool is_of_snapshot(const char *path)
+{
+	static const char top[] = "/.clawfs/snapshots/";
+
+	return strncmp(path, top, sizeof(top) - 1) == 0;
+}
+
+/* That there was one is kept; what was in it is not. */
+static bool has_snapshot(const struct question *q, const char *name)
+{
+	for (size_t i = 0; i < model_snaps(q->now); i++)
+		if (strcmp(model_snap_name(q->now, i), name) == 0)
+			return true;
+	if (has_name(q->kept, name))
+		return true;
+	snprintf(q->why, q->cap, "snapshot %.100s went, and that it was there is not kept aside", name);
+	return false;
+}
+
 bool kept_has_all(const struct kept *k, const struct model *old, const struct model *now, const struct model *common,
 		  char *ret_why, size_t cap)
 {
@@ -239,7 +258,9 @@ bool kept_has_all(const struct kept *k, const struct model *old, const struct mo
 
 	model_tree(old, &q.tree);
 	for (size_t i = 0; ok && i < q.tree.n; i++)
-		ok = has_entry(&q, &q.tree.e[i]);
+		ok = is_of_snapshot(q.tree.e[i].path) || has_entry(&q, &q.tree.e[i]);
+	for (size_t i = 0; ok && i < model_snaps(old); i++)
+		ok = has_snapshot(&q, model_snap_name(old, i));
 	tree_free(&q.tree);
 	return ok;
 }

@@ -193,6 +193,8 @@ static void slot_init(struct cluster *c, unsigned i)
 	s->held = s->tip = s->whole = s->before_resync = s->backup_tip = s->lost = NO_BATCH;
 	clock_begin(&s->clock, &c->rng);
 	s->run = (struct sim_run){.seed = c->o.seed, .profile = c->profile, .clock = &s->clock.sim, .expect_errors = true};
+	s->run.snapshots = c->snapshots;
+	s->run.a_copy = true;
 	s->run.rng = rng_derive(c->o.seed, 0x6f7073, i);
 	s->run.bytes = aligned_alloc(DISK_BLOCK, IO_ROOM);
 	sim_open_cold(&s->run);
@@ -216,6 +218,8 @@ bool cluster_new(struct cluster *c, const struct cluster_options *o)
 	c->profile = profiles[rng_below(&c->rng, ARRAY_SIZE(profiles))];
 	c->may_choose_loss = rng_percent(&c->rng, 40);
 	c->may_lose_disks = rng_percent(&c->rng, 40);
+	struct rng own = rng_derive(o->seed, 0x736e6170, 0);
+	c->snapshots = rng_percent(&own, 60);
 	c->net = simnet_new(o->seed, SLOTS);
 	for (unsigned i = 0; i < sizeof(c->volume); i++)
 		c->volume[i] = (uint8_t)rng_u64(&c->rng);

@@ -10,6 +10,8 @@
  *     leader that an admin chose by the rule: of the nodes that were asked, the one with the highest (history, seq), when one of
  *     them has it; and that one can lead;
  *   - a follower whose data was superseded keeps the state before, unless its disk or its ring is full;
+ *   - snapshots are those of the model, on every node; each that a node holds is the tree as it was, and the leader that makes one
+ *     holds it;
  *   - what a resync replaces and no leader has is kept aside, block by block and name by name;
  *   - who offered the lead writes nothing more in its epoch once the one that was offered has begun, whatever it forgot;
  *   - no session keeps more output than it may.
@@ -148,7 +150,7 @@ struct cluster_options {
 };
 struct cluster_stats {
 	uint64_t operations, events, crashes, promotions, lossy_promotions, handovers, resyncs, saved, destroyed, rolled_back, acks,
-	    acks_kept, acks_waived, windows, windows_given_up, compared;
+	    acks_kept, acks_waived, windows, windows_given_up, compared, snaps_held, snaps_unheld;
 };
 
 struct cluster {
@@ -164,7 +166,7 @@ struct cluster {
 	struct call *call; /* one a connection */
 	size_t n_calls, calls_cap;
 	enum sim_profile profile;
-	bool may_choose_loss, may_lose_disks;
+	bool may_choose_loss, may_lose_disks, snapshots;
 	bool ending; /* nothing bad happens any more */
 	struct cluster_stats stats;
 	char why[1400];

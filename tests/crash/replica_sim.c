@@ -104,14 +104,15 @@ static void print_stats(const struct options *o, struct progress *p, double seco
 	printf("seeds %llu from %llu, operations %llu, events %llu, crashes %llu, promotions %llu (%llu against the rule), "
 	       "hand-overs %llu, resyncs %llu (%llu of another history), disks destroyed %llu, rolled back %llu, fsyncs answered "
 	       "%llu "
-	       "(%llu given up), fence windows %llu (%llu given up), states compared %llu, failures %llu, %.1f s\n",
+	       "(%llu given up), fence windows %llu (%llu given up), states compared %llu, snapshots in them %llu (%llu not "
+	       "held), failures %llu, %.1f s\n",
 	       (unsigned long long)p->n_seeds, (unsigned long long)o->start, (unsigned long long)s.operations,
 	       (unsigned long long)s.events, (unsigned long long)s.crashes, (unsigned long long)s.promotions,
 	       (unsigned long long)s.lossy_promotions, (unsigned long long)s.handovers, (unsigned long long)s.resyncs,
 	       (unsigned long long)s.saved, (unsigned long long)s.destroyed, (unsigned long long)s.rolled_back,
 	       (unsigned long long)s.acks, (unsigned long long)s.acks_waived, (unsigned long long)s.windows,
-	       (unsigned long long)s.windows_given_up, (unsigned long long)s.compared, (unsigned long long)p->n_failures,
-	       seconds);
+	       (unsigned long long)s.windows_given_up, (unsigned long long)s.compared, (unsigned long long)s.snaps_held,
+	       (unsigned long long)s.snaps_unheld, (unsigned long long)p->n_failures, seconds);
 }
 
 static int sweep(const struct options *o)

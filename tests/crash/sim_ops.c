@@ -622,6 +622,8 @@ static bool do_snap(struct op *op)
 		return true;
 	if (may_fail(op, r))
 		return model_snap(m, name), true;
+	if (r == 0 && !is_listed(op, name))
+		return sim_fail(op->run, "snapshot %s was made, and is not held where it was", name);
 	return agree(op, r, model_snap(m, name));
 }
 

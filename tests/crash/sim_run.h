@@ -74,7 +74,8 @@ struct sim_run {
 	struct model *model;
 	struct sim_history history;
 	struct cold *cold; /* the object stores; of the run that formatted the volume */
-	bool snapshots;    /* are made and deleted, too: of a run whose trees are compared where they are all held */
+	bool snapshots;    /* are made and deleted, too */
+	bool a_copy;       /* one of several: it need not hold the snapshots that it knows of */
 	bool lent_cold;    /* it is another run's */
 	uint64_t *held;    /* inodes a user keeps open */
 	size_t n_held, held_cap;

@@ -290,6 +290,47 @@ static int take_snap(void *ctx, const struct fs_snap *s)
 	return 0;
 }
 
+static bool is_within(const char *path, const char *top)
+{
+	size_t len = strlen(top);
+
+	return strncmp(path, top, len) == 0 && (path[len] == '\0' || path[len] == '/');
+}
+
+/* False when there is nothing at or below `top`. */
+static bool leave_out(struct tree *t, const char *top)
+{
+	size_t n = 0, was = t->n;
+
+	for (size_t i = 0; i < was; i++) {
+		if (is_within(t->e[i].path, top))
+			free(t->e[i].path);
+		else
+			t->e[n++] = t->e[i];
+	}
+	t->n = n;
+	return n < was;
+}
+
+bool tree_leave_out_unheld(struct fs *fs, struct tree *want, size_t *ret_n)
+{
+	struct snap_list l = {0};
+	bool ok = fs_snap_each(fs, false, take_snap, &l) == 0;
+
+	*ret_n = 0;
+	for (size_t i = 0; ok && i < l.n; i++) {
+		char path[512];
+
+		if (l.s[i].held)
+			continue;
+		snprintf(path, sizeof(path), "/.clawfs/snapshots/%s", l.s[i].name);
+		ok = leave_out(want, path);
+		++*ret_n;
+	}
+	free(l.s);
+	return ok;
+}
+
 /* What this node holds. */
 static int read_snaps(struct fs *fs, struct tree *t, char *why, size_t cap)
 {

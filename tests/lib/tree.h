@@ -34,8 +34,13 @@ bool tree_diff(const struct tree *got, const struct tree *want, char *ret_text, 
 uint64_t tree_hash_xattr(const char *name, const void *value, size_t len);
 uint64_t tree_hash_bytes(const void *p, size_t len);
 
-/* Reads every name, attribute and byte of an open volume. */
+/* Reads every name, attribute and byte of an open volume, and of the snapshots that it holds. */
 int tree_read(struct fs *fs, struct tree *ret, char *ret_why, size_t why_cap);
+/*
+ * Takes out of `want` the snapshots that the volume knows of and does not hold, as a copy may; *ret_n: how many.  False when it
+ * knows of one that is not in `want`.
+ */
+bool tree_leave_out_unheld(struct fs *fs, struct tree *want, size_t *ret_n);
 /* Brings what a read of this thread missed into memory (see fs_recall()); NULL: nothing is cold. */
 extern int (*tree_recall)(struct fs *fs);
 /* All bytes of a file, malloc'ed. */
