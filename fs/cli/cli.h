@@ -186,6 +186,7 @@ int verb_snap_create(const struct args *a);
 int verb_snap_delete(const struct args *a);
 int verb_snap_list(const struct args *a);
 int verb_snap_diff(const struct args *a);
+int verb_snap_rotate(const struct args *a);
 int verb_snap_schedule(const struct args *a);
 int verb_tier_add(const struct args *a);
 int verb_tier_list(const struct args *a);
@@ -336,6 +337,9 @@ MUST_CHECK int stores_keep_credentials(const char *dir, const char *name, const 
 /* A directory becomes a store, or is one; prints what is wrong. */
 MUST_CHECK int stores_make_directory(const struct store_definition *d);
 int stores_drop_credentials(const char *dir, const char *name);
+
+/* snap.c: adds what `clawfs snap list --json` prints for the volume at `path`. */
+MUST_CHECK int snap_read_list(const char *path, json_t *all);
 
 /* replica.c: prints "clawfs: WHAT: why" for an attribute that could not be set or read. */
 void complain_admin(const char *what, const char *path, int error);

@@ -181,6 +181,12 @@ const struct verb verbs[] = {
      verb_snap_diff, .n_optional = 1},
     {"snap list", VERB_SNAP_LIST, "MOUNTPOINT", 1, "the snapshots, when they were made, and what deleting each would free",
      "Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_snap_list},
+    {"snap rotate", VERB_SNAP, "SCHEDULE MOUNTPOINT", 2,
+     "take a snapshot when one is due, and delete those that a schedule does not keep",
+     "For timers: SCHEDULE is as that of snap schedule, which needs no timer.  Only snapshots named timer-... are counted and "
+     "deleted.  "
+     "On a node that follows it does nothing.  Exit codes: 0 done; 1 not; 16 wrong usage.",
+     verb_snap_rotate},
     {"snap schedule", VERB_SNAP, "[SCHEDULE] MOUNTPOINT", 2, "show or set which snapshots are taken and dropped by themselves",
      "SCHEDULE is counts with units, as 24h7d4w: the newest of each of the last 24 hours, 7 days and 4 weeks that have one; "
      "units are q "

@@ -108,7 +108,7 @@ static void print_snapshot(const json_t *s)
 	printf("%s  %12s  %s%s\n", when, only, name ? "" : "hex ", name ? name : hex ? hex : "?");
 }
 
-static int read_list(const char *path, json_t *all)
+int snap_read_list(const char *path, json_t *all)
 {
 	uint64_t from = 0;
 	int r;
@@ -123,7 +123,7 @@ int verb_snap_list(const struct args *a)
 {
 	json_t *all = json_array(), *s;
 	size_t i;
-	int r = read_list(a->operand[0], all);
+	int r = snap_read_list(a->operand[0], all);
 
 	if (r < 0) {
 		complain_unreachable(a->operand[0], r);
@@ -222,7 +222,7 @@ static int pair_of(const struct args *a, const char *path, char *ret, size_t cap
 	const char *later = a->n_operands > 2 ? a->operand[1] : NULL;
 	json_t *all = json_array();
 	uint64_t from, to;
-	int r = read_list(path, all), e = r;
+	int r = snap_read_list(path, all), e = r;
 
 	if (r == 0)
 		e = number_of(all, a->operand[0], &from);

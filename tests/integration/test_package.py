@@ -23,6 +23,7 @@ from clawfs_env import EXIT_FAILURE, EXIT_MOUNT, EXIT_OK, EXIT_USAGE, ROOT, SMAL
 UNIT = "usr/lib/systemd/system/clawfs@.service"
 SCRUB_UNITS = ("usr/lib/systemd/system/clawfs-scrub@.service", "usr/lib/systemd/system/clawfs-scrub@.timer")
 DRILL_UNITS = ("usr/lib/systemd/system/clawfs-drill@.service", "usr/lib/systemd/system/clawfs-drill@.timer")
+SNAPSHOT_UNITS = ("usr/lib/systemd/system/clawfs-snapshot@.service", "usr/lib/systemd/system/clawfs-snapshot@.timer")
 BASH_COMPLETION = "usr/share/bash-completion/completions/clawfs"
 ZSH_COMPLETION = "usr/share/zsh/vendor-completions/_clawfs"
 PAGES = {"clawfs.1": "man1", "clawfs.5": "man5", "mount.clawfs.8": "man8"}
@@ -102,7 +103,7 @@ class Contents(unittest.TestCase):
     def test_it_holds_what_it_should_and_nothing_else(self):
         files = {p for p in dpkg("--listfiles", "clawfs").stdout.split() if not os.path.isdir(path(p[1:]))}
         docs = {p for p in files if p.startswith("/usr/share/doc/clawfs/")}
-        expected = {"/usr/bin/clawfs", "/usr/sbin/mount.clawfs", "/" + UNIT, *("/" + u for u in SCRUB_UNITS + DRILL_UNITS),
+        expected = {"/usr/bin/clawfs", "/usr/sbin/mount.clawfs", "/" + UNIT, *("/" + u for u in SCRUB_UNITS + DRILL_UNITS + SNAPSHOT_UNITS),
                     "/" + BASH_COMPLETION, "/" + ZSH_COMPLETION, "/usr/share/lintian/overrides/clawfs", "/usr/share/clawfs/prometheus/clawfs.rules.yml",
                     "/usr/share/clawfs/grafana/clawfs.json"}
         expected |= {"/usr/share/man/%s/%s.gz" % (d, page) for page, d in PAGES.items()}
@@ -337,6 +338,8 @@ class Unit(unittest.TestCase):
         self.assertEqual(r.stdout + r.stderr, "")
         r = in_package("systemd-analyze", "verify", "clawfs-drill@volume.service", "clawfs-drill@volume.timer")
         self.assertEqual(r.stdout + r.stderr, "")
+        r = in_package("systemd-analyze", "verify", "clawfs-snapshot@volume.service", "clawfs-snapshot@volume.timer")
+        self.assertEqual(r.stdout + r.stderr, "")
 
     def test_the_scrub_reads_the_same_configuration_and_its_timer_catches_up(self):
         service, timer = (open(path(u), encoding="utf-8").read().splitlines() for u in SCRUB_UNITS)
@@ -345,6 +348,19 @@ class Unit(unittest.TestCase):
             self.assertIn(wanted, service)
         for wanted in ("OnCalendar=monthly", "Persistent=true", "WantedBy=timers.target"):
             self.assertIn(wanted, timer)
+
+
+    def test_each_timer_has_a_service_that_reads_the_file_of_the_volume(self):
+        for units, command in ((SCRUB_UNITS, "scrub"), (DRILL_UNITS, "drill"), (SNAPSHOT_UNITS, "snap rotate")):
+            service, timer = (open(path(u), encoding="utf-8").read().splitlines() for u in units)
+            self.assertTrue(any(line.startswith("ExecStart=/usr/bin/clawfs " + command) for line in service), units)
+            for wanted in ("Type=oneshot", "EnvironmentFile=/etc/clawfs/%i.conf", "Requisite=clawfs@%i.service", "UMask=0077"):
+                self.assertIn(wanted, service)
+            for wanted in ("Persistent=true", "WantedBy=timers.target"):
+                self.assertIn(wanted, timer)
+            self.assertEqual(len([line for line in timer if line.startswith("OnCalendar=")]), 1)
+            enabled = path("etc/systemd/system/timers.target.wants/" + os.path.basename(units[1]))
+            self.assertFalse(os.path.lexists(enabled), "a timer is enabled by whoever wants it")
 
 
 def in_package(*args, script='exec "$@"', **kwargs):
