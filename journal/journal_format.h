@@ -73,12 +73,14 @@ struct body_setattr { le32 mask, mode, uid, gid; le64 size, atime_ns, mtime_ns, 
 struct body_xattr { le32 value_len; le16 name_len; le16 zero; };
 struct body_write { le64 block, size, mtime_ns; le32 n_blocks; uint8_t out_of_line; uint8_t zero[3]; };
 struct body_zero { le64 block, n_blocks, size; uint8_t mode; uint8_t zero[7]; };
+struct body_clone { le64 from, from_block, block, size, mtime_ns; le32 n_blocks; uint8_t zero[4]; };
 struct body_reap { le64 from_leaf; };
 struct body_tier { le64 object, object_bytes; le32 store, n_blocks; le16 n_places; uint8_t change; uint8_t zero; uint8_t sealed[60]; };
 struct tier_place { le64 leaf; le32 offset, len; le16 mask; }; /* n_places of them follow */
 struct body_snap { le64 gen; le16 name_len; le16 zero[3]; }; /* SNAP, SNAPDROP */
 struct body_config { le16 key_len, value_len; le32 zero; };
 struct body_epoch { le64 epoch, incarnation; };
+_Static_assert(sizeof(struct body_clone) == 48, "");
 _Static_assert(sizeof(struct body_tier) == 88 && sizeof(struct tier_place) == 18, "");
 _Static_assert(sizeof(struct body_mknode) == 40 && sizeof(struct body_rename) == 48 && sizeof(struct body_write) == 32, "");
 

@@ -83,6 +83,16 @@ static bool write_ok(const struct record *r)
 	       r->write.block <= FILE_BLOCKS_MAX - r->write.n_blocks && r->write.size <= INT64_MAX;
 }
 
+static bool clone_ok(const struct record *r)
+{
+	uint64_t a = r->clone.from_block, b = r->clone.block, n = r->clone.n_blocks;
+
+	if (r->clone.from == 0 || n < 1 || n > RECORD_CLONE_BLOCKS_MAX || a > FILE_BLOCKS_MAX - n || b > FILE_BLOCKS_MAX - n ||
+	    r->clone.size > INT64_MAX)
+		return false;
+	return r->clone.from != r->ino || a + n <= b || b + n <= a;
+}
+
 /* Leaves rising, each in its place within the object, and not more blocks than that has. */
 static bool places_ok(const struct record *r)
 {
@@ -141,6 +151,8 @@ static bool record_check(const struct record *r)
 	case RECORD_ZERO:
 		return r->zero.mode <= ZERO_ALLOCATE && r->zero.n_blocks <= UINT64_MAX - r->zero.block &&
 		       r->zero.size <= INT64_MAX;
+	case RECORD_CLONE:
+		return clone_ok(r);
 	case RECORD_REAP:
 	case RECORD_EPOCH:
 		return true;
@@ -266,6 +278,16 @@ static void encode_small(const struct record *r, struct buf *out)
 					    .n_blocks = le64_make(r->zero.n_blocks),
 					    .size = le64_make(r->zero.size),
 					    .mode = r->zero.mode};
+		put_body(out, &b, sizeof(b), none, none);
+		break;
+	}
+	case RECORD_CLONE: {
+		const struct body_clone b = {.from = le64_make(r->clone.from),
+					     .from_block = le64_make(r->clone.from_block),
+					     .block = le64_make(r->clone.block),
+					     .size = le64_make(r->clone.size),
+					     .mtime_ns = le64_make((uint64_t)r->clone.mtime_ns),
+					     .n_blocks = le32_make(r->clone.n_blocks)};
 		put_body(out, &b, sizeof(b), none, none);
 		break;
 	}
@@ -569,6 +591,21 @@ static void decode_reap(struct reader *in, struct record *r)
 	r->reap.from_leaf = le64_get(b.from_leaf);
 }
 
+static void decode_clone(struct reader *in, struct record *r)
+{
+	static const uint8_t zero[sizeof(((struct body_clone *)0)->zero)];
+	struct body_clone b;
+
+	take_fixed(in, &b, sizeof(b));
+	r->clone.from = le64_get(b.from);
+	r->clone.from_block = le64_get(b.from_block);
+	r->clone.block = le64_get(b.block);
+	r->clone.size = le64_get(b.size);
+	r->clone.mtime_ns = (int64_t)le64_get(b.mtime_ns);
+	r->clone.n_blocks = le32_get(b.n_blocks);
+	in->failed |= memcmp(b.zero, zero, sizeof(zero)) != 0;
+}
+
 static void decode_body(struct reader *in, struct record *r)
 {
 	switch (r->type) {
@@ -594,6 +631,9 @@ static void decode_body(struct reader *in, struct record *r)
 		break;
 	case RECORD_ZERO:
 		decode_zero(in, r);
+		break;
+	case RECORD_CLONE:
+		decode_clone(in, r);
 		break;
 	case RECORD_REAP:
 		decode_reap(in, r);
@@ -655,6 +695,7 @@ const char *record_type_name(unsigned type)
 	    [RECORD_RMXATTR] = "RMXATTR",   [RECORD_WRITE] = "WRITE",     [RECORD_ZERO] = "ZERO",
 	    [RECORD_REAP] = "REAP",         [RECORD_TIER] = "TIER",       [RECORD_SNAP] = "SNAP",
 	    [RECORD_SNAPDROP] = "SNAPDROP", [RECORD_CONFIG] = "CONFIG",   [RECORD_EPOCH] = "EPOCH",
+	    [RECORD_CLONE] = "CLONE",
 	};
 	return type < ARRAY_SIZE(names) && names[type] ? names[type] : "?";
 }

@@ -32,7 +32,8 @@ enum record_type {
 	RECORD_SNAPDROP,   /* a snapshot goes; alone in its batch */
 	RECORD_CONFIG,     /* a volume-wide setting, key = value */
 	RECORD_EPOCH,      /* a node starts writing: first record after each mount */
-	RECORD_TYPE_MAX = RECORD_EPOCH,
+	RECORD_CLONE = 17, /* blocks of a file become blocks of another one, or of itself elsewhere; 16 is none */
+	RECORD_TYPE_MAX = RECORD_CLONE,
 };
 
 /* Bits of record.attr.mask: which fields of record.attr the record sets. */
@@ -64,6 +65,7 @@ enum { RECORD_MORE = 1 << 0 };
 #define RECORD_TARGET_MAX 4095u
 #define RECORD_VALUE_MAX 65536u
 #define RECORD_WRITE_BLOCKS_MAX 512u /* one WRITE request of 1 MiB, and room */
+#define RECORD_CLONE_BLOCKS_MAX 4096u /* 16 MiB: what one operation does under its locks */
 #define RECORD_PLACES_MAX 1024u      /* leaves of one TIER record: 64 MiB */
 #define RECORD_FRAME_MAX (17u * 4096u) /* bytes of a leaf's frame in an object: the leaf, and room for what is around it */
 #define RECORD_SEALED_BYTES 60u      /* the key of an object, as tier/pack.h seals it */
@@ -141,6 +143,14 @@ struct record {
 			uint8_t mode;             /* enum zero_mode */
 			uint64_t size;            /* of the file afterwards */
 		} zero;
+		struct {
+			uint64_t from;       /* inode */
+			uint64_t from_block; /* n_blocks of it from here on, as they are when the record's turn comes, ... */
+			uint64_t block;      /* ... become those of `ino` from here on; within one file they do not overlap */
+			uint32_t n_blocks;   /* 1 .. RECORD_CLONE_BLOCKS_MAX */
+			uint64_t size;       /* of the file `ino` afterwards */
+			int64_t mtime_ns;    /* its mtime and ctime */
+		} clone;
 		struct {
 			uint64_t from_leaf;
 		} reap;

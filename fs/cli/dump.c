@@ -297,6 +297,13 @@ static void put_body(json_t *o, const struct record *r)
 		put_int(o, "mode", r->zero.mode);
 		put_int(o, "size", r->zero.size);
 		break;
+	case RECORD_CLONE:
+		put_int(o, "from", r->clone.from);
+		put_int(o, "from_block", r->clone.from_block);
+		put_int(o, "block", r->clone.block);
+		put_int(o, "n_blocks", r->clone.n_blocks);
+		put_int(o, "size", r->clone.size);
+		break;
 	case RECORD_REAP:
 		put_int(o, "from_leaf", r->reap.from_leaf);
 		break;

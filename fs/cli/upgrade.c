@@ -27,6 +27,7 @@ static const struct {
 } features[] = {
     {KIND_INCOMPAT, SUPER_TIERED, "tiered"},
     {KIND_INCOMPAT, SUPER_SNAPSHOTS, "snapshots"},
+    {KIND_INCOMPAT, SUPER_SHARED, "shared blocks"},
     {KIND_INCOMPAT, SUPER_ENCRYPTED, "encrypted"},
 };
 

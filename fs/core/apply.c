@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/share/share.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
@@ -405,6 +406,7 @@ static int apply_write(struct fs *fs, const struct record *r, uint64_t seq, stru
 				slot->home = run_next(&walk);
 				slot->birth = birth;
 				slot->staged = 0;
+				slot->shared = false;
 			} else {
 				slot_sever(fs, slot);
 				slot->staged = pointer_add(r->write.staged, i);
@@ -418,6 +420,7 @@ static int apply_write(struct fs *fs, const struct record *r, uint64_t seq, stru
 							   .block = r->write.block,
 							   .pos = pointer_block(r->write.staged),
 							   .seq = seq,
+							   .ready = seq,
 							   .n_blocks = r->write.n_blocks});
 	if (e < 0)
 		return e;
@@ -595,6 +598,8 @@ static int dispatch(struct fs *fs, const struct record *r, uint64_t seq, struct 
 		return apply_write(fs, r, seq, applied);
 	case RECORD_ZERO:
 		return apply_zero(fs, r, applied);
+	case RECORD_CLONE:
+		return clone_apply(fs, r, seq, applied);
 	case RECORD_REAP:
 		return apply_reap(fs, r, applied);
 	case RECORD_TIER:
@@ -652,6 +657,8 @@ uint32_t record_inodes(const struct record *r, uint64_t ret[RECORD_INODES_MAX])
 		n = put_inode(ret, n, r->rename.new_parent);
 		n = put_inode(ret, n, r->rename.target);
 		return put_inode(ret, n, r->rename.whiteout_ino);
+	case RECORD_CLONE:
+		return put_inode(ret, n, r->clone.from);
 	default:
 		return n;
 	}

@@ -4,7 +4,8 @@
  * its checksum.  What lies in object stores only is counted and not fetched.
  *
  * One walk over the inodes in order; per directory a walk over its names.  Memory: 16 bytes an inode for the link counts, as many
- * an object, and two bits a block.  The volume is open without threads and nobody else uses it.
+ * an object, three bits a block, and 8 bytes a reference to a shared block.  The volume is open without threads and nobody else
+ * uses it.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/scrub/impl.h"
+#include "fs/core/share/share.h"
 #include "fs/core/snap/snap_check.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
@@ -25,7 +27,8 @@ struct check {
 	void (*report)(void *ctx, const char *line);
 	void *ctx;
 	struct fs_check_result *res;
-	struct refs *links;       /* names found of each inode */
+	struct refs *links; /* names found of each inode */
+	struct share_check *shares;
 	struct refs *live;        /* tiered slots found of each object */
 	struct object_row object; /* asked for last; `object` 0: it has no row */
 	uint64_t asked;
@@ -58,15 +61,20 @@ static void finding(struct check *c, uint64_t *counter, uint64_t ino, const char
 #define ACCOUNTING(c, ino, ...) finding(c, &(c)->res->accounting_errors, ino, __VA_ARGS__)
 
 /* Chunks lie one after the other, so a block's number is its bit. */
-static void see_home(struct check *c, uint64_t block, pointer_t home)
+static void see_home(struct check *c, uint64_t block, const struct slot *s)
 {
+	const pointer_t home = s->home;
 	uint64_t b = pointer_block(home);
+	bool ok;
 
 	if (pointer_device(home) != DEVICE_ARENA_FIRST || b >= c->n_blocks) {
 		STRUCTURE(c, c->in->ino, "block %llu points outside the arena: restore the file", (unsigned long long)block);
 		return;
 	}
-	if (c->seen[b / 64] >> (b % 64) & 1)
+	bool seen = c->seen[b / 64] >> (b % 64) & 1;
+	if (share_check_see(c->shares, home, seen, s->shared, &ok) < 0)
+		STRUCTURE(c, c->in->ino, "out of memory while counting references to shared blocks");
+	else if (!ok)
 		STRUCTURE(c, c->in->ino, "block %llu shares its home with another block: restore both files",
 			  (unsigned long long)block);
 	if (!arena_is_used(c->fs->arena, home))
@@ -129,7 +137,7 @@ static int check_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
 		c->reserved += slot_reserved(s);
 		data |= slot_has_data(s);
 		if (s->home)
-			see_home(c, leaf * LEAF_SLOTS + i, s->home);
+			see_home(c, leaf * LEAF_SLOTS + i, s);
 	}
 	c->res->blocks += LEAF_SLOTS;
 	if (l->object.id)
@@ -385,6 +393,18 @@ static int check_objects(struct check *c)
 	return r;
 }
 
+static void share_found(void *ctx, pointer_t home, uint64_t row, uint64_t counted)
+{
+	struct check *c = ctx;
+
+	if (row == UINT64_MAX)
+		STRUCTURE(c, FS_ROOT_INO, "a row of the table of shared blocks cannot be read: resync this node, or restore it");
+	else
+		ACCOUNTING(c, FS_ROOT_INO, "block %llu of device %u has %llu references by its row, leaves have %llu",
+			   (unsigned long long)pointer_block(home), pointer_device(home), (unsigned long long)row + 1,
+			   (unsigned long long)counted + 1);
+}
+
 static void snap_found(void *ctx, bool accounting, const char *line)
 {
 	struct check *c = ctx;
@@ -468,6 +488,8 @@ static int check_all(struct check *c)
 	if (r == 0)
 		r = check_objects(c);
 	if (r == 0)
+		r = share_check_rows(c->shares, c->fs, share_found, c);
+	if (r == 0)
 		r = check_snapshots(c);
 	if (r == 0)
 		check_space(c);
@@ -495,9 +517,10 @@ int fs_check(struct fs *fs, bool verify_data, void (*report)(void *ctx, const ch
 		refs_free(c.links);
 		return r;
 	}
+	r = share_check_new(c.n_blocks, &c.shares);
 	c.seen = calloc(c.n_blocks / 64 + 1, sizeof(*c.seen));
 	c.dead = calloc(c.n_blocks / 64 + 1, sizeof(*c.dead));
-	if (!c.seen || !c.dead || posix_memalign(&c.data, DISK_BLOCK, LEAF_SLOTS * BLOCK_SIZE))
+	if (r < 0 || !c.seen || !c.dead || posix_memalign(&c.data, DISK_BLOCK, LEAF_SLOTS * BLOCK_SIZE))
 		r = -ENOMEM;
 	else
 		r = check_all(&c);
@@ -506,6 +529,7 @@ int fs_check(struct fs *fs, bool verify_data, void (*report)(void *ctx, const ch
 	free(c.data);
 	free(c.dead);
 	free(c.seen);
+	share_check_free(c.shares);
 	refs_free(c.live);
 	refs_free(c.links);
 	return r;

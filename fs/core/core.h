@@ -6,7 +6,7 @@
  * index for a record, the same live, in recovery and on a follower.
  *
  * Order of locks: ckpt_lock, maint, wide_lock, gate, rename_lock, stripes in rising order, then the leaves: homer.lock, refs shards,
- * reap_lock, failure lock, and the locks inside journal, arena and kv.
+ * reap_lock, failure lock, shares.lock, and the locks inside journal, arena and kv.
  */
 #pragma once
 
@@ -29,12 +29,15 @@
 
 /* One inline write that waits for its home. */
 struct staged_write {
-	uint64_t ino, block, pos, seq;
+	uint64_t ino, block, pos;
+	uint64_t seq;   /* batch that has the data, or one before: the ring is kept from there on */
+	uint64_t ready; /* batch that is to be durable before it goes home: that of the record */
 	uint32_t n_blocks;
 };
 struct homer {
 	struct mutex lock;
 	/* guarded by lock */
+	uint64_t taken_seq;        /* oldest one that a step has taken from the queue, and is at work on; 0: none */
 	struct staged_write *ring; /* first-in first-out, capacity a power of two */
 	size_t cap, head, count;
 	uint64_t queued_blocks;
@@ -117,6 +120,7 @@ struct fs {
 	struct durability *durability; /* durability.c */
 	struct positions *positions;   /* position.c */
 	struct snaps *snaps;           /* snap/table.c */
+	struct shares *shares;         /* share/share.c */
 	struct feed *feed;             /* feed/feed.c */
 	struct audit *audit;           /* audit/audit.c; NULL: nothing is logged */
 	struct service auditor;
@@ -207,9 +211,9 @@ MUST_CHECK int extent_check(struct fs *fs, const struct inode *in, uint64_t bloc
 /* Whole blocks [block, block + n) of a file into p, verified; holes as zeros.  -EINPROGRESS: cold data that is not in memory. */
 MUST_CHECK int extent_read(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, void *p);
 
-/* Whether an inline write of the slot finds its block: it has one, or the promise of one, that no snapshot refers to. */
+/* Whether an inline write of the slot finds its block: it has one, or the promise of one, that no snapshot or clone refers to. */
 bool slot_has_own_space(struct fs *fs, const struct slot *s);
-/* A home that a snapshot may refer to goes from the slot, which is about to be written or zeroed (rule R2). */
+/* A home that a snapshot may refer to, or another slot has, goes from the slot, which is about to be written or zeroed (rule R2). */
 void slot_sever(struct fs *fs, struct slot *s);
 
 /* write.c */
@@ -232,6 +236,8 @@ MUST_CHECK int homer_queue(struct fs *fs, const struct staged_write *w);
 /* Under the gate, exclusive: every batch up to *ret_seq is homed. */
 void homer_point(struct fs *fs, uint64_t applied_seq, uint64_t *ret_seq);
 uint64_t homer_backlog(struct fs *fs);
+/* The oldest batch that may have data of a staged slot; `seq` when nothing waits. */
+uint64_t homer_oldest(struct fs *fs, uint64_t seq);
 /* Everything that is durable goes home; maint is held. */
 MUST_CHECK int homer_drain(struct fs *fs) REQUIRES(fs->maint);
 void homer_destroy(struct homer *h);

@@ -91,13 +91,14 @@ static int row_leaf(struct dump_row *w)
 		put_int(w->out, "leaf", be64_get((const uint8_t *)w->key.p + 9));
 	for (unsigned i = 0; i < LEAF_SLOTS && r == 0; i++) {
 		const struct slot *s = &l.slot[i];
-		char text[112];
+		char text[128];
 
 		if (!slot_used(s))
 			continue;
-		snprintf(text, sizeof(text), "%u: %s home %u:%llu journal %llu crc %08x%s", i,
+		snprintf(text, sizeof(text), "%u: %s home %u:%llu journal %llu crc %08x%s%s", i,
 			 s->unwritten ? "unwritten" : "data", pointer_device(s->home), (unsigned long long)pointer_block(s->home),
-			 (unsigned long long)pointer_block(s->staged), s->crc, s->tiered ? " tiered" : "");
+			 (unsigned long long)pointer_block(s->staged), s->crc, s->tiered ? " tiered" : "",
+			 s->shared ? " shared" : "");
 		json_array_append_new(slots, json_string(text));
 	}
 	json_object_set_new(w->out, "slots", slots);
@@ -124,6 +125,19 @@ static int row_object(struct dump_row *w, uint64_t object)
 	put_int(w->out, "live", o.n_live);
 	put_int(w->out, "born_ns", (uint64_t)o.born_ns);
 	put_int(w->out, "moved_ns", (uint64_t)o.moved_ns);
+	return 0;
+}
+
+static int row_shared(struct dump_row *w, pointer_t home)
+{
+	le32 n;
+
+	if (w->key.len != 9 || w->value.len != sizeof(n))
+		return -EUCLEAN;
+	memcpy(&n, w->value.p, sizeof(n));
+	put_int(w->out, "device", pointer_device(home));
+	put_int(w->out, "block", pointer_block(home));
+	put_int(w->out, "references", 1 + (uint64_t)le32_get(n));
 	return 0;
 }
 
@@ -257,6 +271,9 @@ static int fill_row(struct dump_row *w, struct kv *kv)
 	case TABLE_OBJECT:
 		json_object_del(w->out, "ino");
 		return row_object(w, ino);
+	case TABLE_SHARED:
+		json_object_del(w->out, "ino");
+		return row_shared(w, ino);
 	case TABLE_EXTENT:
 		return row_leaf(w);
 	case TABLE_BITMAP:

@@ -22,6 +22,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/scrub/impl.h"
+#include "fs/core/share/share.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 
@@ -36,15 +37,21 @@ int extent_get(struct fs *fs, uint64_t ino, uint64_t leaf, struct leaf *ret)
 
 bool slot_has_own_space(struct fs *fs, const struct slot *s)
 {
-	return slot_has_space(s) && !(s->home && snap_shares(fs, s->birth));
+	return slot_has_space(s) && !(s->home && (snap_shares(fs, s->birth) || share_has_others(fs, s)));
 }
 
 void slot_sever(struct fs *fs, struct slot *s)
 {
-	if (!s->home || !snap_shares(fs, s->birth) || (fs->config.sabotage & FS_SABOTAGE_SNAP_IN_PLACE))
-		return;
-	s->home = 0;
-	s->birth = 0;
+	bool others = share_has_others(fs, s) && !(fs->config.sabotage & FS_SABOTAGE_SHARE_IN_PLACE),
+	     snapped = s->home && snap_shares(fs, s->birth) && !(fs->config.sabotage & FS_SABOTAGE_SNAP_IN_PLACE);
+
+	if (others || snapped) {
+		s->home = 0;
+		s->birth = 0;
+		s->shared = false;
+	} else if (!(fs->config.sabotage & FS_SABOTAGE_SHARE_IN_PLACE)) {
+		s->shared = false; /* it is this slot's alone, and will be until it is cloned again */
+	}
 }
 
 static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
@@ -62,6 +69,7 @@ static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
 void extent_replaced(struct fs *fs, struct inode *in, uint64_t ino, const struct leaf *old, const struct leaf *new,
 		     struct applied *applied)
 {
+	const uint16_t others = share_drop(fs, old, new);
 	struct kv_batch *buried = NULL;
 
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
@@ -71,7 +79,7 @@ void extent_replaced(struct fs *fs, struct inode *in, uint64_t ino, const struct
 			in->blocks += (uint64_t)slot_used(is) - (uint64_t)slot_used(was);
 		if (applied)
 			applied->reserved += (int64_t)slot_reserved(is) - (int64_t)slot_reserved(was);
-		if (!was->home || was->home == is->home)
+		if (!was->home || was->home == is->home || (others >> i & 1))
 			continue;
 		if (!snap_shares(fs, was->birth) || (fs->config.sabotage & FS_SABOTAGE_SNAP_FREE)) {
 			free_home(fs, ino, was->home);

@@ -84,6 +84,8 @@ enum {
 	FS_SABOTAGE_APPLY_IN_WINDOW = 1 << 5, /* a follower applies batches before the fence of their data is durable */
 	FS_SABOTAGE_SNAP_IN_PLACE = 1 << 7,   /* blocks of snapshots are written in place */
 	FS_SABOTAGE_SNAP_FREE = 1 << 8,       /* and freed when they go from the live tree */
+	FS_SABOTAGE_SHARE_IN_PLACE = 1 << 9,  /* blocks that clones share are written in place */
+	FS_SABOTAGE_SHARE_FREE = 1 << 10,     /* and freed when the first of them lets go */
 	FS_SABOTAGE_TIER_DROP_EARLY = 1 << 6, /* homes of tiered data go, and are used again, before the TIER record is durable */
 };
 
@@ -187,7 +189,10 @@ MUST_CHECK int fs_write(struct fs *fs, const struct fs_cred *cred, uint64_t ino,
 /* mode: FALLOC_FL_* of linux/falloc.h; -EOPNOTSUPP for collapse, insert, unshare. */
 MUST_CHECK int fs_fallocate(struct fs *fs, const struct fs_cred *cred, uint64_t ino, int mode, uint64_t off, uint64_t len);
 MUST_CHECK int fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *ret_off); /* SEEK_DATA, SEEK_HOLE */
-/* Up to 1 MiB a call; *ret_len may be shorter than asked. */
+/*
+ * Up to 16 MiB a call; *ret_len may be shorter than asked, each call is one operation.  Blocks that lie alike in both are shared and not
+ * copied (share/share.h).  -EINVAL: ranges of one file that overlap.
+ */
 MUST_CHECK int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint64_t from_off, uint64_t to, uint64_t to_off,
 			     size_t len, size_t *ret_len);
 

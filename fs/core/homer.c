@@ -89,6 +89,17 @@ uint64_t homer_backlog(struct fs *fs)
 	return n;
 }
 
+uint64_t homer_oldest(struct fs *fs, uint64_t seq)
+{
+	struct homer *h = &fs->homer;
+
+	mutex_lock(&h->lock);
+	uint64_t oldest = h->count ? min_u64(at(h, 0)->seq, seq) : seq;
+	oldest = h->taken_seq ? min_u64(h->taken_seq, oldest) : oldest;
+	mutex_unlock(&h->lock);
+	return oldest;
+}
+
 void homer_destroy(struct homer *h) NO_THREAD_SAFETY
 {
 	mutex_destroy(&h->lock);
@@ -129,7 +140,7 @@ static int take(struct fs *fs, uint64_t durable, uint32_t max_blocks, struct ste
 	int r = 0;
 
 	mutex_lock(&h->lock);
-	for (; n < h->count && at(h, n)->seq <= durable && (n == 0 || blocks + at(h, n)->n_blocks <= max_blocks); n++)
+	for (; n < h->count && at(h, n)->ready <= durable && (n == 0 || blocks + at(h, n)->n_blocks <= max_blocks); n++)
 		blocks += at(h, n)->n_blocks;
 	if (n > 0) {
 		s->taken = malloc(n * sizeof(*s->taken));
@@ -140,11 +151,12 @@ static int take(struct fs *fs, uint64_t durable, uint32_t max_blocks, struct ste
 	for (; r == 0 && s->n_taken < n; s->n_taken++)
 		s->taken[s->n_taken] = *at(h, s->n_taken);
 	if (s->n_taken > 0) {
+		h->taken_seq = s->taken[0].seq;
 		h->head = (h->head + n) & (h->cap - 1);
 		h->count -= n;
 		h->queued_blocks -= blocks;
 	}
-	*ret_more = h->count > 0 && at(h, 0)->seq <= durable;
+	*ret_more = h->count > 0 && at(h, 0)->ready <= durable;
 	mutex_unlock(&h->lock);
 	return r;
 }
@@ -154,6 +166,13 @@ static void put_back(struct fs *fs, const struct step *s)
 	for (size_t i = 0; i < s->n_taken; i++)
 		if (homer_queue(fs, &s->taken[i]) < 0) /* the ring may never be trimmed past it, and now nobody would know */
 			fs_fail(fs, -ENOMEM, "the queue of data to move out of the journal");
+}
+
+static void work_done(struct homer *h)
+{
+	mutex_lock(&h->lock);
+	h->taken_seq = 0;
+	mutex_unlock(&h->lock);
 }
 
 static int by_place(const void *a, const void *b)
@@ -190,6 +209,31 @@ static int collect(struct fs *fs, const struct staged_write *w, struct step *s)
 	}
 	icache_rdunlock(fs->icache, w->ino);
 	return r;
+}
+
+static int by_file(const void *a, const void *b)
+{
+	const struct move *x = a, *y = b;
+
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	return x->block < y->block ? -1 : x->block > y->block;
+}
+
+/* A file into which the same was cloned twice waits twice.  File order is also what makes new homes contiguous. */
+static void once_each(struct step *s)
+{
+	size_t n = 0;
+
+	qsort(s->moves, s->n_moves, sizeof(*s->moves), by_file);
+	s->n_fresh = 0;
+	for (size_t i = 0; i < s->n_moves; i++) {
+		if (n > 0 && by_file(&s->moves[n - 1], &s->moves[i]) == 0)
+			continue;
+		s->moves[n++] = s->moves[i];
+		s->n_fresh += s->moves[i].fresh;
+	}
+	s->n_moves = n;
 }
 
 /* Homes for blocks that have none, contiguous in file order.  They were reserved when the data was accepted. */
@@ -311,15 +355,6 @@ static int write_homes(struct fs *fs, const struct step *s)
 	return arena_write_many(fs->arena, w, n);
 }
 
-static int by_file(const void *a, const void *b)
-{
-	const struct move *x = a, *y = b;
-
-	if (x->ino != y->ino)
-		return x->ino < y->ino ? -1 : 1;
-	return x->block < y->block ? -1 : x->block > y->block;
-}
-
 /* Turns the slot to its home; a fresh home that the slot no longer needs goes back. */
 static void settle(struct fs *fs, struct slot *slot, const struct move *m)
 {
@@ -404,10 +439,13 @@ static int home_step_locked(struct fs *fs, uint32_t max_blocks, bool *ret_more)
 		qsort(s.taken, s.n_taken, sizeof(*s.taken), by_place);
 		for (size_t i = 0; i < s.n_taken && r == 0; i++)
 			r = collect(fs, &s.taken[i], &s);
-		if (r == 0 && s.n_moves > 0)
+		if (r == 0 && s.n_moves > 0) {
+			once_each(&s);
 			r = move_all(fs, &s);
+		}
 		if (r < 0)
 			put_back(fs, &s);
+		work_done(&fs->homer);
 	}
 	step_free(&s);
 	return r;

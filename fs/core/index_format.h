@@ -15,6 +15,7 @@
  *     H epoch         -> le64 seq                the batch before the first one of that epoch
  *     N ino parent cookie -> nothing             a name of a file that has several; derived from table C
  *     U ino           -> usage_value             what is below a directory; derived from table I.  Of ino 0: usage_mark_value
+ *     R pointer       -> le32                    references to a home in the arena beyond the first, of the live tree
  *     Q object        -> object_value            of an object store: what it is, how much of it is live
  *     S gen           -> snap_value, name        a snapshot, the same on every node
  *     K top           -> held_value              what this node keeps of one
@@ -31,7 +32,7 @@
 enum index_table {
 	TABLE_ANCHOR = 'A', TABLE_BITMAP = 'B', TABLE_COOKIE = 'C', TABLE_DENTRY = 'D', TABLE_EXTENT = 'E',
 	TABLE_HISTORY = 'H', TABLE_INODE = 'I', TABLE_DEAD = 'K', TABLE_TARGET = 'L', TABLE_MARK = 'M', TABLE_NAME = 'N', TABLE_ORPHAN = 'O',
-	TABLE_POLICY = 'P', TABLE_OBJECT = 'Q', TABLE_SNAP = 'S', TABLE_USAGE = 'U', TABLE_XATTR = 'X', TABLE_SCRUB = 'Z',
+	TABLE_POLICY = 'P', TABLE_OBJECT = 'Q', TABLE_SHARED = 'R', TABLE_SNAP = 'S', TABLE_USAGE = 'U', TABLE_XATTR = 'X', TABLE_SCRUB = 'Z',
 };
 #define INDEX_KEY_MAX (1 + 8 + 255)
 

@@ -14,6 +14,7 @@
 #define LEAF_VERSION   1
 #define LEAF_ONE_BIRTH 1u
 #define LEAF_TIERED    2u
+#define LEAF_SHARED    4u
 
 bool leaf_empty(const struct leaf *l)
 {
@@ -98,7 +99,7 @@ static uint8_t *put_runs(uint8_t *p, const struct leaf *l, bool staged)
 
 size_t leaf_encode(const struct leaf *l, uint8_t *p)
 {
-	unsigned mapped = 0, unwritten = 0, staged = 0, homed = 0, tiered = leaf_tiered(l);
+	unsigned mapped = 0, unwritten = 0, staged = 0, homed = 0, shared = 0, tiered = leaf_tiered(l);
 	bool one_birth = true;
 	uint32_t birth = 0;
 	uint8_t *at;
@@ -113,13 +114,16 @@ size_t leaf_encode(const struct leaf *l, uint8_t *p)
 			one_birth = one_birth && (!homed || birth == s->birth);
 			birth = s->birth;
 			homed |= 1u << i;
+			shared |= (unsigned)s->shared << i;
 		}
 	}
 	p[0] = LEAF_VERSION;
-	p[1] = (uint8_t)((one_birth ? LEAF_ONE_BIRTH : 0) | (tiered ? LEAF_TIERED : 0));
+	p[1] = (uint8_t)((one_birth ? LEAF_ONE_BIRTH : 0) | (tiered ? LEAF_TIERED : 0) | (shared ? LEAF_SHARED : 0));
 	at = put16(put16(put16(put16(p + 2, mapped), unwritten), staged), homed);
 	if (tiered)
 		at = put32(put32(put64(put16(at, tiered), l->object.id), l->object.offset), l->object.len);
+	if (shared)
+		at = put16(at, shared);
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
 		if ((mapped & ~unwritten) >> i & 1)
 			at = put32(at, l->slot[i].crc);
@@ -234,12 +238,14 @@ int leaf_decode(const uint8_t *p, size_t len, struct leaf *ret)
 	bool one_birth = flags & LEAF_ONE_BIRTH;
 	unsigned mapped = take16(&r), unwritten = take16(&r), staged = take16(&r), homed = take16(&r);
 	take_object(&r, flags, &tiered, &l.object);
-	if ((flags & ~(LEAF_ONE_BIRTH | LEAF_TIERED)) || (unwritten & ~mapped) || ((staged | tiered) & unwritten) ||
-	    mapped != (unwritten | staged | homed | tiered))
+	unsigned shared = flags & LEAF_SHARED ? take16(&r) : 0;
+	if ((flags & ~(LEAF_ONE_BIRTH | LEAF_TIERED | LEAF_SHARED)) || (unwritten & ~mapped) || ((staged | tiered) & unwritten) ||
+	    mapped != (unwritten | staged | homed | tiered) || !(flags & LEAF_SHARED) != !shared || (shared & ~homed))
 		return -EUCLEAN;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		l.slot[i].unwritten = unwritten >> i & 1;
 		l.slot[i].tiered = tiered >> i & 1;
+		l.slot[i].shared = shared >> i & 1;
 		if ((mapped & ~unwritten) >> i & 1)
 			l.slot[i].crc = take32(&r);
 	}

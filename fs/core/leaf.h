@@ -6,9 +6,10 @@
  * coexist while the home's content is dead.
  * Data may have a copy in an object store besides (tiered): the leaf's frame in one object, the same on every node.  A tiered slot
  * with neither home nor staged copy is cold; each node drops its homes as it likes.  A slot that changes is not tiered any more.
+ * A home may be that of slots of other leaves, too (shared): the mark says that table R may have a row of it (share/share.h).
  *
  * Format (leaf_encode): u8 version 1 | u8 flags | le16 mapped | le16 unwritten | le16 staged | le16 homed (bit i = slot i)
- * | flags bit 1: le16 tiered, le64 object, le32 offset, le32 len of the frame
+ * | flags bit 1: le16 tiered, le64 object, le32 offset, le32 len of the frame | flags bit 2: le16 shared, some of homed
  * | le32 crc of each mapped slot that is not unwritten | runs {le64 start, u8 n} of homes in slot order | runs of staged
  * positions | le32 birth, once when all homes share it (flags bit 0), else one a homed slot | le32 CRC-32C.
  * Errors: leaf_decode returns -EUCLEAN for anything else, -EBADMSG for a wrong CRC.
@@ -19,7 +20,7 @@
 #include "journal/pointer.h"
 
 #define LEAF_SLOTS 16u
-#define LEAF_BYTES_MAX (10 + 18 + LEAF_SLOTS * (4 + 9 + 9 + 4) + 4)
+#define LEAF_BYTES_MAX (10 + 18 + 2 + LEAF_SLOTS * (4 + 9 + 9 + 4) + 4)
 
 struct slot {
 	pointer_t home, staged;
@@ -27,6 +28,7 @@ struct slot {
 	uint32_t birth; /* snapshot generation in which `home` was allocated, or BIRTH_SUPERSEDED */
 	bool unwritten;
 	bool tiered;    /* the leaf's object has this data */
+	bool shared;    /* other slots may have the same home; never without one */
 };
 /* On a follower: in place of the data that the CRC is of, which nobody has any more, the home holds zeros. */
 #define BIRTH_SUPERSEDED UINT32_MAX

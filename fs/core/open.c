@@ -22,6 +22,7 @@
 #include "fs/core/archive/archiving.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/share/share.h"
 #include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/scrub/impl.h"
@@ -111,7 +112,10 @@ static int fs_new(const struct fs_config *c, struct fs **ret)
 	int r = refs_new(&fs->refs);
 	if (r == 0)
 		r = snaps_open(fs);
+	if (r == 0)
+		r = shares_open(fs);
 	if (r < 0) {
+		snaps_close(fs);
 		refs_free(fs->refs);
 		return r;
 	}
@@ -161,6 +165,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	fs->icache = icache_free(fs->icache);
 	fs->lcache = lcache_free(fs->lcache);
 	snaps_close(fs);
+	shares_close(fs);
 	fs->kv = kv_close(fs->kv);
 	fs->refs = refs_free(fs->refs);
 	fs->sums = sums_free(fs->sums);
@@ -395,12 +400,15 @@ static int replay_apply(void *ctx, const struct record *r, uint64_t seq)
 	struct applied applied = {0};
 
 	if (seq <= fs->replay_applied) { /* in the index already; its data still waits in the ring */
+		if (r->type == RECORD_CLONE)
+			return clone_requeue(fs, r, seq);
 		if (r->type != RECORD_WRITE || r->write.out_of_line)
 			return 0;
 		return homer_queue(fs, &(struct staged_write){.ino = r->ino,
 							      .block = r->write.block,
 							      .pos = pointer_block(r->write.staged),
 							      .seq = seq,
+							      .ready = seq,
 							      .n_blocks = r->write.n_blocks});
 	}
 	if (seq > fs->replay_limit)

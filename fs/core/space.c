@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "fs/core/core.h"
+#include "fs/core/share/share.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
 
@@ -220,21 +221,57 @@ int fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *re
 	return r;
 }
 
-int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint64_t from_off, uint64_t to, uint64_t to_off,
-		  size_t len, size_t *ret_len)
+static int copy_bytes(struct fs *fs, const struct fs_cred *cred, const struct clone_range *c, size_t *ret_len)
 {
+	size_t len = (size_t)min_u64(c->len, WRITE_MAX_BYTES);
 	CLEANUP_FREE void *p = NULL;
 	void *at;
 
-	if (len > WRITE_MAX_BYTES)
-		len = WRITE_MAX_BYTES;
-	if (from == to && from_off < to_off + len && to_off < from_off + len)
-		return -EINVAL;
 	if (posix_memalign(&p, DISK_BLOCK, WRITE_MAX_BYTES + 2 * (size_t)BLOCK_SIZE))
 		return -ENOMEM;
-	int r = read_quietly(fs, from, from_off, len, p, &at, ret_len);
+	int r = read_quietly(fs, c->from, c->from_off, len, p, &at, ret_len);
 	if (r == 0 && *ret_len > 0)
-		r = fs_write(fs, cred, to, to_off, *ret_len, at, false);
+		r = fs_write(fs, cred, c->to, c->to_off, *ret_len, at, false);
+	return r;
+}
+
+/* Pieces up to this long are copied in one go, whatever could be shared of them. */
+#define COPY_PIECE (64 * KIB)
+
+/*
+ * Whole blocks are shared where both sides lie alike; what is before the first of them is copied by a call of its own, and so is
+ * what is behind the last.  Each call is one operation, which happens whole or not at all.
+ */
+static int copy_or_share(struct fs *fs, const struct fs_cred *cred, struct clone_range *c, size_t *ret_len)
+{
+	uint64_t ahead = (BLOCK_SIZE - c->from_off % BLOCK_SIZE) % BLOCK_SIZE, shared = 0;
+
+	if (snap_is_ino(c->from) || snap_is_ino(c->to) || c->from_off % BLOCK_SIZE != c->to_off % BLOCK_SIZE)
+		return copy_bytes(fs, cred, c, ret_len);
+	if (ahead > 0) {
+		if (c->len > COPY_PIECE)
+			c->len = ahead;
+		return copy_bytes(fs, cred, c, ret_len);
+	}
+	int r = clone_range(fs, cred, c, &shared);
+	*ret_len = (size_t)shared;
+	return r < 0 || shared ? r : copy_bytes(fs, cred, c, ret_len);
+}
+
+int fs_copy_range(struct fs *fs, const struct fs_cred *cred, uint64_t from, uint64_t from_off, uint64_t to, uint64_t to_off,
+		  size_t len, size_t *ret_len)
+{
+	struct clone_range c = {from, from_off, to, to_off, min_u64(len, (uint64_t)RECORD_CLONE_BLOCKS_MAX * BLOCK_SIZE)};
+	int r = fs_readable(fs);
+
+	*ret_len = 0;
+	if (r < 0 || len == 0)
+		return r;
+	if (to_off > FILE_SIZE_MAX - c.len)
+		return -EFBIG;
+	if (from == to && from_off < to_off + c.len && to_off < from_off + c.len)
+		return -EINVAL;
+	r = copy_or_share(fs, cred, &c, ret_len);
 	if (r == 0 && !snap_is_ino(from))
 		attr_touch(fs, from);
 	return r;

@@ -183,8 +183,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_off, struct 
 	(void)from_fi;
 	(void)to_fi;
 	(void)flags;
-	int r = fs_copy_range(request_fs(req), &cred, from, (uint64_t)from_off, to, (uint64_t)to_off, min_u64(len, FACE_IO_MAX),
-			      &copied);
+	int r = fs_copy_range(request_fs(req), &cred, from, (uint64_t)from_off, to, (uint64_t)to_off, len, &copied);
 
 	if (!request_deferred(req, r))
 		reply_written(req, r, copied);

@@ -442,22 +442,22 @@ static int sweep(const struct options *o)
 	return failed == o->expect_failure ? 0 : 1;
 }
 
-static const char usage[] =
-    "clawfs-sim: crashes the filesystem code over a simulated store and checks what is left\n"
-    "  --seed N          first seed (1)\n"
-    "  --seeds N         how many (1)\n"
-    "  --seconds N       start no further seed after this long\n"
-    "  --ops N           most operations per generation (100)\n"
-    "  --cuts all|N      crash points per generation (all)\n"
-    "  --variants N      of 6 kinds of crash, how many at each (2)\n"
-    "  --profile NAME    mixed, ring, full, tree, cold (by seed)\n"
-    "  --jobs N          processes (1)\n"
-    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
-    "  --trace           the history of a failure; log lines\n"
-    "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, snap-in-place or snap-free; exit 0 when that is noticed\n"
-    "  --encrypted[=aead] the volumes are encrypted\n"
-    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
-    "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
+static const char usage[] = "clawfs-sim: crashes the filesystem code over a simulated store and checks what is left\n"
+			    "  --seed N          first seed (1)\n"
+			    "  --seeds N         how many (1)\n"
+			    "  --seconds N       start no further seed after this long\n"
+			    "  --ops N           most operations per generation (100)\n"
+			    "  --cuts all|N      crash points per generation (all)\n"
+			    "  --variants N      of 6 kinds of crash, how many at each (2)\n"
+			    "  --profile NAME    mixed, ring, full, tree, cold (by seed)\n"
+			    "  --jobs N          processes (1)\n"
+			    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
+			    "  --trace           the history of a failure; log lines\n"
+			    "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, snap-in-place, snap-free,\n"
+			    "                    share-in-place or share-free; exit 0 when that is noticed\n"
+			    "  --encrypted[=aead] the volumes are encrypted\n"
+			    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
+			    "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
 
 static int find_name(const char *text, const char *(*name)(int), int n)
 {
@@ -485,8 +485,13 @@ static unsigned sabotage_of(const char *rule)
 		return FS_SABOTAGE_SNAP_IN_PLACE;
 	if (strcmp(rule, "snap-free") == 0)
 		return FS_SABOTAGE_SNAP_FREE;
+	if (strcmp(rule, "share-in-place") == 0)
+		return FS_SABOTAGE_SHARE_IN_PLACE;
+	if (strcmp(rule, "share-free") == 0)
+		return FS_SABOTAGE_SHARE_FREE;
 	if (strlen(rule) != 2 || rule[0] != 'R' || rule[1] < '1' || rule[1] > '5') {
-		fprintf(stderr, "clawfs-sim: the rules are R1 to R5, tier, snap-in-place and snap-free\n");
+		fprintf(stderr,
+			"clawfs-sim: the rules are R1 to R5, tier, snap-in-place, snap-free, share-in-place and share-free\n");
 		exit(2);
 	}
 	return 1u << (rule[1] - '1');

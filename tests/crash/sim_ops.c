@@ -31,6 +31,7 @@ struct op {
 	struct fs_cred cred;
 	char what[120];
 	size_t covers; /* as in struct sim_step */
+	bool in_sync;  /* while a batch is being written: nothing may wait for it */
 };
 
 static void say(struct op *op, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -374,7 +375,10 @@ static bool do_fallocate(struct op *op)
 	return may_fail(op, r) || agree(op, r, model_fallocate(op->run->model, ino, mode, off, len));
 }
 
-static bool do_copy(struct op *op)
+#define CLONE_UNHOMED 15u /* blocks: so many are cloned without bringing them home first, which waits for a commit */
+
+/* One call of copy_file_range: of a piece anywhere, or (clone) of blocks that can be shared, up to all of a file. */
+static bool do_copy(struct op *op, bool clone)
 {
 	struct model *m = op->run->model;
 	uint64_t from = random_file(op), to = random_file(op);
@@ -383,7 +387,15 @@ static bool do_copy(struct op *op)
 	if (!from || !to)
 		return true;
 	uint64_t size = model_get(m, from)->size, from_off = rng_below(op->rng, size + 1);
-	uint64_t to_off = random_off(op, model_get(m, to)->size, len);
+	if (clone) {
+		from_off = rng_percent(op->rng, 50) ? 0 : from_off / 4096 * 4096;
+		len = rng_percent(op->rng, 60) ? size - from_off : len / 4096 * 4096 + 4096;
+	}
+	if (op->in_sync)
+		len = min_u64(len, (uint64_t)CLONE_UNHOMED * 4096);
+	uint64_t to_off = clone && rng_percent(op->rng, 50) ? from_off : random_off(op, model_get(m, to)->size, len);
+	if (clone)
+		to_off = to_off / 4096 * 4096;
 	if (from == to && from_off < to_off + len && to_off < from_off + len)
 		return true;
 	say(op, "copy %llu off %llu to %llu off %llu len %zu", (unsigned long long)from, (unsigned long long)from_off,
@@ -395,6 +407,8 @@ static bool do_copy(struct op *op)
 	op->run->since_home += len;
 	if (r)
 		return may_fail(op, r) || agree(op, r, 0);
+	if (n == 0 && (from_off == size || len == 0))
+		return true;
 	if (n > min_u64(len, size - from_off) || (n == 0 && from_off < size))
 		return sim_fail(op->run, "%s: copied %zu bytes", op->what, n);
 	CLEANUP_FREE uint8_t *copy = test_alloc(n);
@@ -702,6 +716,7 @@ enum action {
 	EVICT,
 	KEEP,
 	FORGET_OBJECT,
+	CLONE,
 	SNAP,
 	SNAP_DROP,
 	SNAP_STEP,
@@ -709,11 +724,11 @@ enum action {
 };
 /* How often of 100 or so, per profile. */
 static const uint8_t weights[SIM_PROFILES][ACTIONS] = {
-    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2, 2, 1, 1, 1, 2, 1, 1},
-    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1, 1, 1, 1, 0, 1, 1, 1},
-    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3, 3, 2, 2, 1, 1, 2, 2},
-    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2, 1, 1, 0, 0, 2, 1, 1},
-    [SIM_COLD] = {5, 1, 0, 0, 2, 5, 3, 1, 8, 20, 8, 6, 1, 1, 1, 3, 6, 6, 1, 3, 2, 14, 6, 6, 3, 2, 2, 1},
+    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2, 2, 1, 1, 1, 5, 2, 1, 1},
+    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1, 1, 1, 1, 0, 4, 1, 1, 1},
+    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3, 3, 2, 2, 1, 6, 1, 2, 2},
+    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2, 1, 1, 0, 0, 2, 2, 1, 1},
+    [SIM_COLD] = {5, 1, 0, 0, 2, 5, 3, 1, 8, 20, 8, 6, 1, 1, 1, 3, 6, 6, 1, 3, 2, 14, 6, 6, 3, 5, 2, 2, 1},
 };
 
 static enum action choose(struct op *op)
@@ -763,7 +778,9 @@ static bool act(struct op *op, enum action a)
 	case FALLOCATE:
 		return do_fallocate(op);
 	case COPY:
-		return do_copy(op);
+		return do_copy(op, false);
+	case CLONE:
+		return do_copy(op, true);
 	case SETXATTR:
 		return do_setxattr(op);
 	case RMXATTR:
@@ -810,7 +827,7 @@ static bool waits_for_commit(enum action a)
 
 static bool step(struct sim_run *run, bool in_sync)
 {
-	struct op op = {.run = run, .rng = &run->rng};
+	struct op op = {.run = run, .rng = &run->rng, .in_sync = in_sync};
 
 	run->clock->now_ns += 1000003;
 	model_set_time(run->model, run->clock->now_ns);

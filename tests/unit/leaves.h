@@ -21,6 +21,8 @@ static inline void random_leaf(struct rng *g, struct leaf *ret)
 
 	unsigned tiered = rng_percent(g, 50) ? (unsigned)rng_below(g, 101) : 0;
 
+	unsigned shared = rng_percent(g, 50) ? (unsigned)rng_below(g, 101) : 0;
+
 	memset(ret, 0, sizeof(*ret));
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		struct slot *s = &ret->slot[i];
@@ -38,6 +40,7 @@ static inline void random_leaf(struct rng *g, struct leaf *ret)
 		if (kind != 1 && kind != 4) {
 			s->home = pointer_make(DEVICE_ARENA_FIRST + (scattered ? (unsigned)rng_below(g, DEVICE_ARENA_LAST) : 0), home + i);
 			s->birth = birth;
+			s->shared = rng_percent(g, shared);
 		}
 		if (kind == 1 || kind == 2)
 			s->staged = pointer_make(DEVICE_JOURNAL, pos + i);
@@ -47,6 +50,7 @@ static inline void random_leaf(struct rng *g, struct leaf *ret)
 		if (s->tiered && rng_percent(g, 50)) {
 			s->home = s->staged = 0;
 			s->birth = 0;
+			s->shared = false;
 		}
 		if (s->tiered && !ret->object.id) {
 			ret->object.id = rng_u64(g) | 1;
@@ -62,7 +66,7 @@ static inline bool same_leaf(const struct leaf *a, const struct leaf *b)
 		const struct slot *x = &a->slot[i], *y = &b->slot[i];
 
 		if (x->home != y->home || x->staged != y->staged || x->crc != y->crc || x->birth != y->birth ||
-		    x->unwritten != y->unwritten || x->tiered != y->tiered)
+		    x->unwritten != y->unwritten || x->tiered != y->tiered || x->shared != y->shared)
 			return false;
 	}
 	return a->object.id == b->object.id && a->object.offset == b->object.offset && a->object.len == b->object.len;

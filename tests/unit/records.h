@@ -106,6 +106,10 @@ static inline size_t sample_records(struct record *out, size_t cap)
 	SAMPLE(RECORD_SNAPDROP, r->ino = 1, r->flags = 0, r->snap.gen = UINT64_MAX,
 	       r->snap.name = (struct slice){longest, RECORD_NAME_MAX});
 	SAMPLE(RECORD_CONFIG, r->config.key = sample_text("compression"), r->config.value = sample_text("zstd"));
+	SAMPLE(RECORD_CLONE, r->clone.from = 7, r->clone.from_block = 3, r->clone.block = UINT64_C(1) << 40, r->clone.n_blocks = 1,
+	       r->clone.size = INT64_MAX, r->clone.mtime_ns = 1700000000000000002);
+	SAMPLE(RECORD_CLONE, r->clone.from = r->ino, r->clone.block = RECORD_CLONE_BLOCKS_MAX,
+	       r->clone.n_blocks = RECORD_CLONE_BLOCKS_MAX, r->clone.size = 1, r->clone.mtime_ns = -1);
 	SAMPLE(RECORD_EPOCH, r->epoch.epoch = 3, r->epoch.incarnation = 4);
 #undef SAMPLE
 	return n;

@@ -114,6 +114,34 @@ static void a_tiered_leaf_names_its_frame_behind_the_masks(void **state)
 	assert_false(slot_reserved(&back.slot[6]) || slot_has_space(&back.slot[6]));
 }
 
+static void marks_stand_behind_the_frame(void **state)
+{
+	uint8_t p[LEAF_BYTES_MAX], plain[LEAF_BYTES_MAX];
+	struct leaf l = tiered_sample(), back;
+	size_t len = encode(&l, plain);
+
+	(void)state;
+	l.slot[1].shared = l.slot[4].shared = true;
+	assert_int_equal(encode(&l, p), len + 2);
+	assert_int_equal(p[AT_FLAGS], plain[AT_FLAGS] | 4);
+	assert_memory_equal(p + 2, plain + 2, 26);
+	assert_int_equal(p[28] | p[29] << 8, 0x12);
+	assert_memory_equal(p + 30, plain + 28, len - 28 - 4);
+	assert_int_equal(leaf_decode(p, len + 2, &back), 0);
+	assert_true(same_leaf(&l, &back));
+	for (unsigned i = 0; i < 16; i++) { /* homed are 0 1 2 4 */
+		unsigned mask = 1u << i;
+
+		p[28] = (uint8_t)mask;
+		p[29] = (uint8_t)(mask >> 8);
+		seal(p, len + 2);
+		assert_int_equal(leaf_decode(p, len + 2, &back), 0x17 >> i & 1 ? 0 : -EUCLEAN);
+	}
+	p[28] = p[29] = 0; /* none is marked, and yet it says so */
+	seal(p, len + 2);
+	assert_int_equal(leaf_decode(p, len + 2, &back), -EUCLEAN);
+}
+
 static void a_leaf_names_no_object_when_nothing_is_tiered(void **state)
 {
 	struct leaf l = tiered_sample();
@@ -149,7 +177,8 @@ static void the_largest_leaf_fits(void **state)
 					  .staged = pointer_make(0, 1000 - 2 * i),
 					  .crc = ~i,
 					  .birth = i,
-					  .tiered = true};
+					  .tiered = true,
+					  .shared = true};
 	l.object = (struct leaf_object){.id = UINT64_MAX, .offset = UINT32_MAX - RECORD_FRAME_MAX, .len = RECORD_FRAME_MAX};
 	assert_int_equal(encode(&l, p), LEAF_BYTES_MAX);
 	assert_int_equal(leaf_decode(p, LEAF_BYTES_MAX, &back), 0);
@@ -295,7 +324,8 @@ static void contradictions_are_refused(void **state)
 	refuse(homes + 8, 17);      /* a run past the end */
 	refuse(AT_FLAGS, 0);        /* births for each, but only one is there */
 	refuse(AT_FLAGS, 3);        /* tiered, and no frame is there */
-	refuse(AT_FLAGS, 5);        /* a flag that is none */
+	refuse(AT_FLAGS, 5);        /* marked, and no mask is there */
+	refuse(AT_FLAGS, 9);        /* a flag that is none */
 	refuse(staged + 1, 0);      /* no pointer */
 	refuse(homes, 1);           /* flags in a pointer */
 }
@@ -331,7 +361,8 @@ static void contradictions_of_what_is_tiered_are_refused(void **state)
 	refuse_tiered(AT_LEN, too_long.b, 4);
 	refuse_tiered(AT_OFFSET, past, 8);  /* a frame past what offsets can tell */
 	refuse_tiered(AT_FLAGS, "\x01", 1); /* no frame, and yet it is there */
-	refuse_tiered(AT_FLAGS, "\x07", 1); /* a flag that is none */
+	refuse_tiered(AT_FLAGS, "\x07", 1); /* marked, and no mask is there */
+	refuse_tiered(AT_FLAGS, "\x0b", 1); /* a flag that is none */
 }
 
 /* The second block of a run that starts at the last one of its device would be the first one of the next, or no pointer. */
@@ -363,6 +394,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(the_bytes_are_those_of_the_format),
 	    cmocka_unit_test(a_tiered_leaf_names_its_frame_behind_the_masks),
+	    cmocka_unit_test(marks_stand_behind_the_frame),
 	    cmocka_unit_test(a_leaf_names_no_object_when_nothing_is_tiered),
 	    cmocka_unit_test(a_file_written_in_order_takes_91_bytes_a_leaf),
 	    cmocka_unit_test(the_largest_leaf_fits),

@@ -233,6 +233,13 @@ static void set_record(const struct event *e, const struct record *r)
 	case RECORD_ZERO:
 		set_zero(e, r);
 		break;
+	case RECORD_CLONE:
+		set_op(e, "clone");
+		set_path(e, "path", r->ino);
+		set_path(e, "from", r->clone.from);
+		set_number(e, "from_offset", r->clone.from_block * BLOCK_SIZE);
+		set_range(e, r->clone.block, r->clone.n_blocks, r->clone.size);
+		break;
 	default:
 		set_other(e, r);
 	}

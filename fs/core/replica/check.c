@@ -22,6 +22,7 @@
 
 #include "base/log.h"
 #include "fs/core/index.h"
+#include "fs/core/share/share.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 
@@ -48,7 +49,8 @@ struct item {
 		} inode;
 		uint64_t ino; /* of the name; 0: there is none */
 		struct {
-			uint16_t space, data, tiered; /* bit i for slot i: has a block or a promise; has data; an object has it */
+			/* bit i for slot i: has a block or a promise; has data; an object has it; may be in the ring */
+			uint16_t space, data, tiered, staged;
 		} leaf;
 	};
 };
@@ -168,8 +170,10 @@ static int get_leaf(struct trial *t, const struct item *file, uint64_t leaf, str
 	r = extent_get(t->fs, file->a, leaf, &l);
 	if (r < 0)
 		return r;
-	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		(*ret)->leaf.space |= (uint16_t)(slot_has_own_space(t->fs, &l.slot[i]) << i);
+		(*ret)->leaf.staged |= (uint16_t)((l.slot[i].staged != 0) << i);
+	}
 	(*ret)->leaf.data = leaf_data(&l);
 	(*ret)->leaf.tiered = leaf_tiered(&l);
 	return 0;
@@ -458,6 +462,8 @@ static uint16_t use_slots(struct item *leaf, uint16_t mask, enum use use)
 		leaf->leaf.data &= (uint16_t)~mask;
 	else
 		leaf->leaf.data |= mask;
+	if (use == USE_INLINE)
+		leaf->leaf.staged |= mask;
 	return use == USE_DIRECT ? 0 : spaceless;
 }
 
@@ -553,6 +559,66 @@ static int check_zero(struct trial *t, const struct record *r)
 		return cut_file(t, i, first, first + n);
 	enum use use = r->zero.mode == ZERO_ALLOCATE ? USE_ALLOCATE : USE_ZERO;
 	return n > WIDE_LEAVES * LEAF_SLOTS ? use_wide(t, i, first, n, use) : use_blocks(t, i, first, n, use);
+}
+
+/* The part of a CLONE that lies in one leaf on either side: n blocks from `a` on become those from `b` on. */
+static int clone_leaf(struct trial *t, const struct record *r, struct item *from, struct item *to, uint64_t a, uint64_t b,
+		      unsigned n)
+{
+	unsigned at = a % LEAF_SLOTS, into = b % LEAF_SLOTS, mask = (1u << n) - 1;
+	uint16_t data = 0, staged = (uint16_t)mask;
+	struct item *x, *y;
+	int e = 0;
+
+	if (!from->inode.cut) {
+		e = get_leaf(t, from, a / LEAF_SLOTS, &x);
+		if (e < 0)
+			return e;
+		if (x->leaf.tiered >> at & mask)
+			return misfit(t, r, "an object has its data");
+		data = (uint16_t)(x->leaf.data >> at & mask);
+		staged = x->leaf.staged >> at & data;
+		x->leaf.space &= (uint16_t) ~(mask << at);
+	}
+	/* Those in the ring will want homes of their own. */
+	t->promised += (unsigned)__builtin_popcount(staged);
+	if (to->inode.cut)
+		return 0;
+	e = get_leaf(t, to, b / LEAF_SLOTS, &y);
+	if (e < 0)
+		return e;
+	mask <<= into;
+	y->leaf.space &= (uint16_t)~mask;
+	y->leaf.tiered &= (uint16_t)~mask;
+	y->leaf.data = (uint16_t)((y->leaf.data & ~mask) | (unsigned)data << into);
+	y->leaf.staged = (uint16_t)((y->leaf.staged & ~mask) | (unsigned)staged << into);
+	to->inode.cut |= from->inode.cut; /* what it has now is not known either */
+	return 0;
+}
+
+/* A source that was cut is not known leaf by leaf: should an object have of it, the clone has holes there (share/clone.c). */
+static int check_clone(struct trial *t, const struct record *r)
+{
+	uint64_t n = r->clone.n_blocks;
+	struct item *from, *to;
+	int e = get_inode(t, r->clone.from, &from);
+
+	if (e == 0)
+		e = get_inode(t, r->ino, &to);
+	if (e == 0)
+		e = share_feature(t->fs);
+	if (e < 0)
+		return e;
+	if (!range_ok(to, r->clone.block, n, r->clone.size) || !is_file(from) || r->clone.from_block > FILE_BLOCKS_MAX - n)
+		return misfit(t, r, "there is no such range");
+	to->inode.size = r->clone.size;
+	for (uint64_t i = 0, part; i < n && e == 0; i += part) {
+		uint64_t a = r->clone.from_block + i, b = r->clone.block + i;
+
+		part = min_u64(n - i, LEAF_SLOTS - max_u64(a % LEAF_SLOTS, b % LEAF_SLOTS));
+		e = clone_leaf(t, r, from, to, a, b, (unsigned)part);
+	}
+	return e;
 }
 
 static int check_reap(struct trial *t, const struct record *r)
@@ -675,6 +741,8 @@ static int check_record(struct trial *t, const struct record *r)
 		return check_write(t, r);
 	case RECORD_ZERO:
 		return check_zero(t, r);
+	case RECORD_CLONE:
+		return check_clone(t, r);
 	case RECORD_REAP:
 		return check_reap(t, r);
 	case RECORD_TIER:

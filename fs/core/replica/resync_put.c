@@ -83,8 +83,9 @@ static int plan(struct change *c, const struct leaf_data *d, const uint8_t *bloc
 			*is = *was;
 		else if (data >> i & 1)
 			*is = (struct slot){.crc = c->want.crc[i]};
-		else if (c->want.unwritten >> i & 1) /* a home is the space promised */
-			*is = (struct slot){.home = was->home, .birth = was->birth, .unwritten = true};
+		else if (c->want.unwritten >> i & 1) /* a home of its own is the space promised */
+			*is = was->shared ? (struct slot){.unwritten = true}
+					  : (struct slot){.home = was->home, .birth = was->birth, .unwritten = true};
 		is->tiered = c->want.tiered >> i & 1;
 	}
 	c->new.object = c->want.object;

@@ -4,13 +4,15 @@
  * A view is an iterator over the index, opened under the gate when everything was committed and the caches were saved: it
  * shows that moment for as long as it is open, at no cost to anybody who writes.  Data is not pinned.  A leaf is read when it
  * is asked for, under the inode's stripe; what no longer has the CRC of the view, or cannot be read, is superseded: what
- * changed it lies in the batches that follow, up to the fence, which is durable before it is told.
+ * changed it lies in the batches that follow, up to the fence, which is durable before it is told.  Among these there must be no
+ * clone of what was changed, so nothing is shared while a view is open (share/clone.c).
  */
 #include <errno.h>
 #include <string.h>
 
 #include "fs/core/replica/impl.h"
 #include "fs/core/replica/rows.h"
+#include "fs/core/share/share.h"
 #include "fs/core/tier/tier.h"
 
 struct replica_view {
@@ -40,6 +42,7 @@ static int take_view(struct fs *fs, struct replica_view *view, struct replica_vi
 		r = fs->kv->ops->iter_open(fs->kv, &view->it);
 	if (r < 0)
 		return r;
+	atomic_fetch_add(&fs->shares->views, 1);
 	*ret = (struct replica_view_info){.seq = seq,
 					  .hash = at.hash,
 					  .epoch = atomic_load(&fs->history),
@@ -71,6 +74,7 @@ void replica_view_close(struct replica_view *view)
 	if (!view)
 		return;
 	view->fs->kv->ops->iter_close(view->it);
+	atomic_fetch_sub(&view->fs->shares->views, 1);
 	free(view);
 }
 

@@ -93,6 +93,9 @@ static void record_changed(struct fs *fs, const struct record *r)
 	case RECORD_ZERO:
 		data_changed(fs, r->ino, r->zero.block * BLOCK_SIZE, r->zero.n_blocks);
 		break;
+	case RECORD_CLONE:
+		data_changed(fs, r->ino, r->clone.block * BLOCK_SIZE, r->clone.n_blocks);
+		break;
 	default: /* nobody can name what is reaped; tiered data is the same as before */
 		break;
 	}

@@ -73,6 +73,8 @@ void damage_get_sum(struct fs *fs, struct damage_sum *ret);
 /* ---- quarantine.c ---- */
 
 #define QUARANTINE_MAX 65536u
+/* In place of a birth: clones shared the home, so that a slot has it of which nothing is known here. */
+#define QUARANTINE_SHARED (UINT32_MAX - 1)
 struct quarantined {
 	pointer_t home;
 	uint64_t ino, block;
@@ -82,6 +84,7 @@ struct quarantined {
 /* The home failed; once no slot has it any more it is nobody's, and not free.  Beyond QUARANTINE_MAX nothing is kept. */
 void quarantine_add(struct fs *fs, const struct quarantined *q);
 void quarantine_remove(struct fs *fs, pointer_t home);
+void quarantine_share(struct fs *fs, pointer_t home); /* it was cloned: one that is there is never given back by a test */
 /* By extent.c, when a home goes: true when it must stay in use.  One load where there is none. */
 bool quarantine_has(struct fs *fs, pointer_t home);
 /* The first from `home` on. */

@@ -4,7 +4,7 @@
  * While a slot still has its home there, the block only is known.  When the slot gets another home, by a repair or because the
  * file changes, the block stays marked used, and belongs to nobody: nothing is written to it any more.  Its row and that change
  * reach the disk by the same checkpoint.  An admin may have such blocks tested (quarantine_release()): one that keeps two
- * patterns is freed, and used again after the next checkpoint.  One that a snapshot may name is left alone.
+ * patterns is freed, and used again after the next checkpoint.  One that a snapshot or a clone may name is left alone.
  */
 #include <errno.h>
 #include <string.h>
@@ -112,6 +112,21 @@ bool quarantine_has(struct fs *fs, pointer_t home)
 	return has;
 }
 
+void quarantine_share(struct fs *fs, pointer_t home)
+{
+	struct quarantine *q = fs->quarantine;
+
+	if (!q || !atomic_load_explicit(&q->n_all, memory_order_relaxed))
+		return;
+	mutex_lock(&q->lock);
+	size_t i = lower(q, home);
+	if (is_at(q, i, home) && q->block[i].birth != QUARANTINE_SHARED) {
+		q->block[i].birth = QUARANTINE_SHARED;
+		q->block[i].dirty = q->dirty = true;
+	}
+	mutex_unlock(&q->lock);
+}
+
 bool quarantine_next(struct fs *fs, pointer_t home, struct quarantined *ret)
 {
 	struct quarantine *q = fs->quarantine;
@@ -173,7 +188,7 @@ static int release_one(struct fs *fs, const struct quarantined *b, uint8_t *bloc
 		return r == -EBADMSG ? 0 : r;
 	if (good)
 		quarantine_remove(fs, b->home);
-	if (named)
+	if (named || b->birth == QUARANTINE_SHARED)
 		return 0;
 	if (!keeps(fs, b->home, block, 0x5a) || !keeps(fs, b->home, block, 0xa5)) {
 		log_warn("block %llu of the arena failed a test by writing: it stays in quarantine",

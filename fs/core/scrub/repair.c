@@ -7,10 +7,10 @@
  * old home together, and a crash before it leaves the damage as it was.  Never over the old block: it failed, and what it holds
  * may still tell why.  Only where there is no space at all the good data is written there, since what it replaces is no data.
  *
- * A home that a snapshot may name, too, is first written anew where it is and read back: the same bytes, so rule R2 is not
- * broken, and all who share it have it back.  When the disk does not keep them there, the live slot gets another home and the
- * snapshot has none. A block of a snapshot is repaired in that way only; the snapshot cannot go meanwhile, so its block is nobody
- * else's.
+ * A home that a snapshot or a clone may name, too, is first written anew where it is and read back: the same bytes, so rule R2 is
+ * not broken, and all who share it have it back.  When the disk does not keep them there, the live slot gets another home and who
+ * shared the old one has none. A block of a snapshot is repaired in that way only; the snapshot cannot go meanwhile, so its block
+ * is nobody else's.
  *
  * Data that waits in the ring is brought home first; the homer takes its CRC along, so a repair finds it there.
  *
@@ -126,9 +126,12 @@ static int settle_locked(struct fs *fs, const struct block_question *q, const ui
 		return -ESTALE;
 	if (!home)
 		return write_in_place(fs, s->home, good, q->crc, room);
-	quarantine_add(fs, &(struct quarantined){
-			       .home = s->home, .ino = q->ino, .block = q->leaf * LEAF_SLOTS + q->slot, .birth = s->birth});
+	quarantine_add(fs, &(struct quarantined){.home = s->home,
+						 .ino = q->ino,
+						 .block = q->leaf * LEAF_SLOTS + q->slot,
+						 .birth = s->shared ? QUARANTINE_SHARED : s->birth});
 	s->home = home;
+	s->shared = false;
 	s->birth = (uint32_t)atomic_load(&fs->snapshot_generation);
 	return extent_put(fs, NULL, q->ino, q->leaf, &old, &new, NULL);
 }
@@ -218,7 +221,7 @@ static int look_locked(struct fs *fs, uint64_t ino, uint64_t block, uint8_t *roo
 	    .ino = ino, .leaf = block / LEAF_SLOTS, .slot = (unsigned)(block % LEAF_SLOTS), .crc = s->crc};
 	if (s->tiered)
 		ret->object = l.object;
-	ret->shared = s->home && (snap_is_ino(ino) || snap_shares(fs, s->birth));
+	ret->shared = s->home && (snap_is_ino(ino) || s->shared || snap_shares(fs, s->birth));
 	return s->staged ? 2 : 1;
 }
 

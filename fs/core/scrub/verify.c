@@ -40,7 +40,9 @@ int verify_failed(struct fs *fs, uint64_t ino, uint64_t block, const struct slot
 {
 	damage_note(fs, ino, block);
 	if (s && s->home && !s->staged)
-		quarantine_add(fs, &(struct quarantined){.home = s->home, .ino = ino, .block = block, .birth = s->birth});
+		quarantine_add(
+		    fs, &(struct quarantined){
+			    .home = s->home, .ino = ino, .block = block, .birth = s->shared ? QUARANTINE_SHARED : s->birth});
 	return fs_damaged(fs, ino, block * BLOCK_SIZE,
 			  why == -EBADMSG ? "data checksum"
 			  : why == -EIO   ? "unreadable data"

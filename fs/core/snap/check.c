@@ -154,7 +154,7 @@ static void check_slot(struct walk *w, uint64_t block, const struct slot *s)
 		      w->name, (unsigned long long)block);
 		return;
 	}
-	if (test_bit(w->mine, b))
+	if (test_bit(w->mine, b) && !s->shared)
 		found(c, false, "inode %llu of snapshot \"%s\": block %llu shares its home with another block",
 		      (unsigned long long)w->ino, w->name, (unsigned long long)block);
 	set_bit(w->mine, b);

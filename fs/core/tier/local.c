@@ -38,6 +38,7 @@ static uint32_t drop_slots(struct leaf *l)
 		if (!s->tiered || !s->home || s->staged)
 			continue;
 		s->home = s->birth = 0;
+		s->shared = false;
 		n++;
 	}
 	return n;

@@ -170,7 +170,7 @@ static void drop_superseded(struct fs *fs, struct leaf *l, uint16_t mask)
 			continue;
 		if (s->birth == BIRTH_SUPERSEDED ||
 		    (look && (arena_read(fs->arena, s->home, 1, block) < 0 || crc32c(0, block, BLOCK_SIZE) != s->crc)))
-			s->home = s->birth = 0;
+			*s = (struct slot){.crc = s->crc, .tiered = s->tiered};
 	}
 }
 

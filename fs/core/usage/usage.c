@@ -145,6 +145,7 @@ static bool concerns(const struct record *r)
 	case RECORD_RMXATTR:
 	case RECORD_WRITE:
 	case RECORD_ZERO:
+	case RECORD_CLONE:
 		return true;
 	default: /* the others leave sizes, names and times alone, or have to do with what has no name */
 		return false;
