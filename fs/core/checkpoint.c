@@ -13,6 +13,7 @@
 #include "base/metric.h"
 #include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/share/share.h"
 #include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/usage/usage.h"
@@ -140,6 +141,7 @@ static int draw_line(struct fs *fs, struct line *ret)
 		ret->generation = arena_rotate(fs->arena);
 		ret->freed = atomic_exchange(&fs->freed_since_ckpt, 0);
 		snap_draw_line(fs);
+		share_draw_line(fs);
 	}
 	if (r == 0 && (fs->config.sabotage & FS_SABOTAGE_R5_TRIM_EARLY))
 		journal_trim(fs->journal, ret->tail_seq);
@@ -180,6 +182,7 @@ static void release(struct fs *fs, const struct line *line) REQUIRES(fs->maint)
 
 static void finished(struct fs *fs, const struct line *line)
 {
+	share_line_durable(fs);
 	journal_trim(fs->journal, line->tail_seq);
 	atomic_store(&fs->last_ckpt_seq, line->applied_seq);
 	atomic_store(&fs->last_ckpt_ns, clock_mono_ns(fs->clock));

@@ -49,8 +49,6 @@ void slot_sever(struct fs *fs, struct slot *s)
 		s->home = 0;
 		s->birth = 0;
 		s->shared = false;
-	} else if (!(fs->config.sabotage & FS_SABOTAGE_SHARE_IN_PLACE)) {
-		s->shared = false; /* it is this slot's alone, and will be until it is cloned again */
 	}
 }
 
@@ -69,7 +67,7 @@ static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
 void extent_replaced(struct fs *fs, struct inode *in, uint64_t ino, const struct leaf *old, const struct leaf *new,
 		     struct applied *applied)
 {
-	const uint16_t others = share_drop(fs, old, new);
+	const uint16_t others = share_drop(fs, old, new, applied ? applied->seq : 0);
 	struct kv_batch *buried = NULL;
 
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {

@@ -22,6 +22,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/scrub/impl.h"
+#include "fs/core/share/share.h"
 
 /* Ring blocks read in one go. */
 #define READ_BLOCKS 256u
@@ -118,7 +119,8 @@ struct step {
 	size_t n_taken;
 	struct move *moves;
 	size_t n_moves, n_fresh;
-	uint8_t *data; /* n_moves blocks, in the order of moves */
+	bool any_shared; /* a home was that of other slots, too */
+	uint8_t *data;   /* n_moves blocks, in the order of moves */
 };
 
 static void step_free(struct step *s)
@@ -206,6 +208,7 @@ static int collect(struct fs *fs, const struct staged_write *w, struct step *s)
 		s->moves[s->n_moves++] = (struct move){
 		    .ino = w->ino, .block = block, .pos = w->pos + i, .home = slot->home, .crc = slot->crc, .fresh = !slot->home};
 		s->n_fresh += !slot->home;
+		s->any_shared |= slot->shared;
 	}
 	icache_rdunlock(fs->icache, w->ino);
 	return r;
@@ -363,6 +366,7 @@ static void settle(struct fs *fs, struct slot *slot, const struct move *m)
 	if (!m->fresh) {
 		if (current && slot->home == m->home) {
 			slot->staged = 0;
+			slot->shared = false;
 			if (slot->birth == BIRTH_SUPERSEDED) /* it holds data again */
 				slot->birth = (uint32_t)atomic_load(&fs->snapshot_generation);
 		}
@@ -402,10 +406,23 @@ static int settle_leaf(struct fs *fs, const struct step *s, size_t *next)
 	return r == -EBADMSG ? 0 : r;
 }
 
+/* Whoever let go of a home that is written here does so in what a crash leaves, too (share/share.h). */
+static int commit_drops(struct fs *fs, const struct step *s)
+{
+	struct journal_status js;
+
+	if (!s->any_shared)
+		return 0;
+	journal_get_status(fs->journal, &js);
+	return atomic_load(&fs->shares->drop_seq) > js.durable_seq ? journal_commit_all(fs->journal, NULL) : 0;
+}
+
 static int move_all(struct fs *fs, struct step *s)
 {
-	int r = s->n_fresh ? give_homes(fs, s) : 0;
+	int r = commit_drops(fs, s);
 
+	if (r == 0 && s->n_fresh)
+		r = give_homes(fs, s);
 	if (r == 0) {
 		qsort(s->moves, s->n_moves, sizeof(*s->moves), by_home);
 		r = read_ring(fs, s);

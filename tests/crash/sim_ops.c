@@ -393,6 +393,7 @@ static bool do_copy(struct op *op, bool clone)
 	}
 	if (op->in_sync)
 		len = min_u64(len, (uint64_t)CLONE_UNHOMED * 4096);
+	len = min_u64(len, FILE_MAX - 4096);
 	uint64_t to_off = clone && rng_percent(op->rng, 50) ? from_off : random_off(op, model_get(m, to)->size, len);
 	if (clone)
 		to_off = to_off / 4096 * 4096;

@@ -15,7 +15,9 @@
 #include "fs/core/scrub/impl.h"
 #include "fs/store/super_format.h"
 
-int shares_open(struct fs *fs)
+#define LOST_MAX 65536u
+
+int shares_open(struct fs *fs) NO_THREAD_SAFETY
 {
 	struct shares *s = calloc(1, sizeof(*s));
 
@@ -23,15 +25,24 @@ int shares_open(struct fs *fs)
 		return -ENOMEM;
 	mutex_init(&s->lock);
 	fs->shares = s;
-	return 0;
+	int r = refs_new(&s->lost);
+	if (r == 0)
+		r = refs_new(&s->lost_before);
+	if (r < 0)
+		shares_close(fs);
+	return r;
 }
 
 void shares_close(struct fs *fs) NO_THREAD_SAFETY
 {
-	if (!fs->shares)
+	struct shares *s = fs->shares;
+
+	if (!s)
 		return;
-	mutex_destroy(&fs->shares->lock);
-	free(fs->shares);
+	refs_free(s->lost);
+	refs_free(s->lost_before);
+	mutex_destroy(&s->lock);
+	free(s);
 	fs->shares = NULL;
 }
 
@@ -124,6 +135,55 @@ static int write_rows(struct fs *fs, const struct share_rows *rows) REQUIRES(fs-
 	return kv_write(fs->kv, b);
 }
 
+/* ---- homes that lost a reference without a record ---- */
+
+static bool is_lost(const struct shares *s, pointer_t home) REQUIRES(s->lock)
+{
+	return refs_get(s->lost, home) || refs_get(s->lost_before, home);
+}
+
+bool share_may_lose(struct fs *fs)
+{
+	struct shares *s = fs->shares;
+
+	mutex_lock(&s->lock);
+	bool may = refs_count(s->lost) + refs_count(s->lost_before) < LOST_MAX;
+	mutex_unlock(&s->lock);
+	return may;
+}
+
+/* Those of a line that failed wait for the next one, and newer ones for the one behind it. */
+void share_draw_line(struct fs *fs)
+{
+	struct shares *s = fs->shares;
+
+	mutex_lock(&s->lock);
+	if (refs_count(s->lost_before) == 0) {
+		struct refs *empty = s->lost_before;
+
+		s->lost_before = s->lost;
+		s->lost = empty;
+	}
+	s->line = true;
+	mutex_unlock(&s->lock);
+}
+
+void share_line_durable(struct fs *fs)
+{
+	struct shares *s = fs->shares;
+	struct refs *empty;
+
+	mutex_lock(&s->lock);
+	if (s->line && refs_count(s->lost_before) > 0 && refs_new(&empty) == 0) { /* no memory: they wait */
+		refs_free(s->lost_before);
+		s->lost_before = empty;
+	}
+	s->line = false;
+	mutex_unlock(&s->lock);
+}
+
+/* ---- references ---- */
+
 bool share_has_others(struct fs *fs, const struct slot *s)
 {
 	uint32_t n = 0;
@@ -132,8 +192,9 @@ bool share_has_others(struct fs *fs, const struct slot *s)
 		return false;
 	mutex_lock(&fs->shares->lock);
 	int r = read_row(fs, s->home, &n);
+	bool lost = is_lost(fs->shares, s->home);
 	mutex_unlock(&fs->shares->lock);
-	return r < 0 || n > 0;
+	return r < 0 || n > 0 || lost;
 }
 
 static int gain_locked(struct fs *fs, const pointer_t homes[LEAF_SLOTS], uint16_t marked) REQUIRES(fs->shares->lock)
@@ -165,7 +226,8 @@ int share_gain(struct fs *fs, const pointer_t homes[LEAF_SLOTS], uint16_t marked
 	return r;
 }
 
-static int drop_locked(struct fs *fs, const struct leaf *old, uint16_t going, uint16_t *ret) REQUIRES(fs->shares->lock)
+static int drop_locked(struct fs *fs, const struct leaf *old, uint16_t going, uint64_t seq, uint16_t *ret)
+    REQUIRES(fs->shares->lock)
 {
 	struct share_rows rows = {.n = 0};
 	uint32_t *n;
@@ -180,11 +242,16 @@ static int drop_locked(struct fs *fs, const struct leaf *old, uint16_t going, ui
 			continue;
 		(*n)--;
 		*ret |= (uint16_t)(1u << i);
+		r = seq ? 0 : refs_add(fs->shares->lost, old->slot[i].home, 1);
+		if (r < 0)
+			return r;
 	}
+	if (*ret)
+		raise_u64(&fs->shares->drop_seq, seq);
 	return write_rows(fs, &rows);
 }
 
-uint16_t share_drop(struct fs *fs, const struct leaf *old, const struct leaf *new)
+uint16_t share_drop(struct fs *fs, const struct leaf *old, const struct leaf *new, uint64_t seq)
 {
 	uint16_t going = 0, others = 0;
 
@@ -194,7 +261,7 @@ uint16_t share_drop(struct fs *fs, const struct leaf *old, const struct leaf *ne
 	if (!going || (fs->config.sabotage & FS_SABOTAGE_SHARE_FREE))
 		return 0;
 	mutex_lock(&fs->shares->lock);
-	int r = drop_locked(fs, old, going, &others);
+	int r = drop_locked(fs, old, going, seq, &others);
 	mutex_unlock(&fs->shares->lock);
 	if (r == 0)
 		return others;

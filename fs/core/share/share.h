@@ -10,6 +10,14 @@
  *     A reference that goes while others are left counts down, and the block stays.  The last one frees the block, or buries it on
  *     the deadlist of a snapshot, as for any other: a block lives for as long as any leaf names it, and was born once.
  *
+ * What was shared and is a slot's own again keeps its mark until it was written in place once.  For it is not enough that nobody
+ * names the block here and now: nobody may after a crash.
+ *
+ *     A record took the other reference away: it may be of a later batch than the write that found the block free to use, where two
+ *     threads were at it.  So the homer, before it writes over a home that bears a mark, waits until each such record is durable.
+ *     No record did (an eviction, a repair): until the next checkpoint is durable a crash brings the reference back.  Such homes are
+ *     remembered that long, and count as shared.
+ *
  * Durability: rows change under the gate, shared, in the same step as the leaves they count, and reach the disk with them, by a
  * checkpoint; recovery begins there and goes through the same code.  So a count is exact after any crash.
  * Which homes are shared is each node's own affair, as homes are: nothing that a record says, or a peer compares, depends on it.
@@ -24,6 +32,11 @@
 
 struct shares {
 	struct mutex lock;
+	/* guarded by lock: homes that lost a reference without a record, since the line of the checkpoint under way and before it */
+	struct refs *lost, *lost_before;
+	bool line;                /* the line was drawn after the newest of lost_before */
+	/* not guarded */
+	_Atomic uint64_t drop_seq; /* newest batch with a record that took a reference away */
 	_Atomic bool feature;   /* the superblock says that there may be rows */
 	_Atomic uint32_t views; /* open ones (replica/view.c): while there is any, copies are written and not shared */
 };
@@ -33,15 +46,20 @@ void shares_close(struct fs *fs); /* NULL is fine */
 /* Durably, before the first CLONE record or row is here: older releases, which would free what is shared, refuse the volume. */
 MUST_CHECK int share_feature(struct fs *fs);
 
-/* Whether another slot has the home of `s`, too.  Where the index cannot tell, it has. */
+/* Whether another slot has the home of `s`, too, or may have after a crash.  Where the index cannot tell, it has. */
 bool share_has_others(struct fs *fs, const struct slot *s);
 /* Each home of `homes` (0: none) gains a reference; `marked`: bit i, it had a mark before, so there may be a row. */
 MUST_CHECK int share_gain(struct fs *fs, const pointer_t homes[LEAF_SLOTS], uint16_t marked);
 /*
  * The homes of `old` that `new` has not any more lose a reference each: the slots whose home others still have, and which must
- * neither be freed nor buried.  An index that fails stops the volume.
+ * neither be freed nor buried.  `seq`: batch of the record that says so; 0: none does.  An index that fails stops the volume.
  */
-uint16_t share_drop(struct fs *fs, const struct leaf *old, const struct leaf *new);
+uint16_t share_drop(struct fs *fs, const struct leaf *old, const struct leaf *new, uint64_t seq);
+/* Whether homes may go without a record: those remembered are not too many. */
+bool share_may_lose(struct fs *fs);
+/* Under the gate, exclusive, when a line is drawn; and when it is durable. */
+void share_draw_line(struct fs *fs);
+void share_line_durable(struct fs *fs);
 
 /* ---- clone.c ---- */
 

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "fs/core/replica/impl.h"
+#include "fs/core/share/share.h"
 #include "fs/core/tier/tier.h"
 
 /* Leaves looked up in one go, where a range is longer. */
@@ -28,14 +29,16 @@ int tier_may_change(struct fs *fs)
 
 /* ---- drop ---- */
 
-static uint32_t drop_slots(struct leaf *l)
+/* A home that clones may have is remembered until the next checkpoint, as long as these are not too many. */
+static uint32_t drop_slots(struct fs *fs, struct leaf *l)
 {
+	bool may_lose = share_may_lose(fs);
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		struct slot *s = &l->slot[i];
 
-		if (!s->tiered || !s->home || s->staged)
+		if (!s->tiered || !s->home || s->staged || (s->shared && !may_lose))
 			continue;
 		s->home = s->birth = 0;
 		s->shared = false;
@@ -53,7 +56,7 @@ static int drop_gated(struct fs *fs, uint64_t ino, uint64_t leaf, uint32_t *ret_
 	lockset_lock(fs->icache, &ls, &ino, 1);
 	int r = extent_get(fs, ino, leaf, &old);
 	new = old;
-	uint32_t n = r == 0 ? drop_slots(&new) : 0;
+	uint32_t n = r == 0 ? drop_slots(fs, &new) : 0;
 	if (n)
 		r = extent_put(fs, NULL, ino, leaf, &old, &new, NULL);
 	*ret_n = r == 0 ? n : 0;
@@ -117,6 +120,7 @@ static int walk_some(struct fs *fs, uint64_t ino, extent_fn *fn, void *ctx, uint
 
 /* Those that have homes to drop. */
 struct search {
+	struct fs *fs;
 	uint64_t end;
 	uint64_t found[STEP_LEAVES];
 	uint32_t n;
@@ -129,7 +133,7 @@ static int add_found(void *ctx, uint64_t leaf, const struct leaf *l)
 
 	if (leaf >= s->end)
 		return 1;
-	if (drop_slots(&probe))
+	if (drop_slots(s->fs, &probe))
 		s->found[s->n++] = leaf;
 	return s->n == STEP_LEAVES;
 }
@@ -141,6 +145,7 @@ static int drop_range(struct fs *fs, uint64_t ino, uint64_t leaf, uint64_t end, 
 
 	if (!s)
 		return -ENOMEM;
+	s->fs = fs;
 	s->end = end;
 	while (more > 0) {
 		int r = tier_may_change(fs);
