@@ -79,6 +79,7 @@ enum {
 #define VERB_KEY_ADD        (UINT64_C(1) << 50)
 #define VERB_KEY_REMOVE     (UINT64_C(1) << 51)
 #define VERB_KEY_CHANGE     (UINT64_C(1) << 52)
+#define VERB_CLONE          (UINT64_C(1) << 54)
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
 };
@@ -87,6 +88,7 @@ struct args {
 	const char *operand[3]; /* borrowed from argv, as all text here */
 	int n_operands;
 	bool help, json, verbose;
+	mode_t umask; /* of the caller, for files that are not the volume's */
 
 	uint64_t journal_bytes, segment_bytes, chunk_bytes; /* 0: not given */
 	uint64_t max_bytes, reserve_bytes;
@@ -182,6 +184,7 @@ int verb_diverged_list(const struct args *a);
 int verb_diverged_export(const struct args *a);
 int verb_durability(const struct args *a);
 int verb_wait(const struct args *a);
+int verb_clone(const struct args *a);
 int verb_snap_create(const struct args *a);
 int verb_snap_delete(const struct args *a);
 int verb_snap_list(const struct args *a);

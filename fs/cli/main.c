@@ -193,6 +193,12 @@ const struct verb verbs[] = {
      "(quarters of an hour), h, d, w, m (months) and y; none ends it.  Only snapshots named auto-... are ever dropped.  "
      "Exit codes: 0 done; 1 not; 16 wrong usage.",
      verb_snap_schedule, .n_optional = 1},
+    {"clone", VERB_CLONE, "SRC DST", 2, "make a file that has the blocks of another one, and takes no space",
+     "Both on one mount.  DST is made, with the permission bits of SRC, or its data is replaced; what is written to either file\n"
+     "later goes to new blocks.  `cp` does the same by itself, and copies where this refuses.  Data in an object store is "
+     "copied.\n"
+     "Exit codes: 0 cloned; 1 not; 16 wrong usage.",
+     verb_clone},
     {"du", VERB_DU, "PATH", 1, "what is below a directory, at once",
      "Bytes of all files, files, directories, and when anything was changed last.  Nothing is walked: the volume keeps these "
      "sums.\n"
@@ -301,6 +307,8 @@ static int run_helper(int argc, char **argv, bool by_mount)
 	return a.fake ? EXIT_OK : verb_mount(&a);
 }
 
+static mode_t user_umask; /* as we were called with it */
+
 static int run_verb(const struct verb *verb, int argc, char **argv)
 {
 	struct args a;
@@ -311,6 +319,7 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
 		help_print(verb);
 		return EXIT_OK;
 	}
+	a.umask = user_umask;
 	return verb->run(&a);
 }
 
@@ -345,7 +354,7 @@ static int print_help(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	umask(0077); /* whatever makes files of a volume, RocksDB too: nobody else may read them */
+	user_umask = umask(0077); /* whatever makes files of a volume, RocksDB too: nobody else may read them */
 	if (argc > 0 && is_mount_helper(argv[0]))
 		return run_helper(argc, argv, true);
 	if (argc < 2) {

@@ -106,7 +106,7 @@ _clawfs_complete() {
 		_clawfs_files -d
 		;;
 	*DIR) _clawfs_files -d ;;
-	PATH | '[VALUE]') _clawfs_files -f ;;
+	PATH | SRC | DST | '[VALUE]') _clawfs_files -f ;;
 	esac
 }
 
