@@ -100,11 +100,11 @@ class Upgrade(VolumeTest):
         self.assertEqual(self.mount_says(), READ_WRITE)
 
     def test_several_features_are_all_named_and_the_worst_counts(self):
-        self.put(self.altered(WORDS["incompat"], "<Q", 1 << 5 | 1 << 63))
+        self.put(self.altered(WORDS["incompat"], "<Q", 1 << 8 | 1 << 63))
         facts, code = self.check()
         self.assertEqual((facts["access"], code), NONE)
-        self.assertEqual(facts["unknown"]["incompat"], ["bit-5", "bit-63"])
-        self.assertIn("not known: bit-5 bit-63", cli("upgrade", "--check", self.v.store).stdout)
+        self.assertEqual(facts["unknown"]["incompat"], ["bit-8", "bit-63"])
+        self.assertIn("not known: bit-8 bit-63", cli("upgrade", "--check", self.v.store).stdout)
 
     def test_a_newer_version_is_never_skipped_in_favour_of_an_older_copy(self):
         known = self.check()[0]["newest_known_version"]

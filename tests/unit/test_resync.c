@@ -162,7 +162,7 @@ static void equal_data_is_not_moved_again(void **state)
 	put += second.n_put;
 	pull_free(&second);
 	rows_of(follower.fs, &half);
-	assert_true(count_rows(&half, TABLE_INODE) > 20);
+	assert_true(count_rows(&half, TABLE_INODE) > 8);
 	assert_int_equal(atomic_load(&follower.fs->n_inodes), count_rows(&half, TABLE_INODE));
 	row_list_free(&half);
 	struct pull third = {.leader = leader.fs, .follower = follower.fs};

@@ -43,10 +43,11 @@ static int note(void *ctx, const struct fs_snap *s)
 	return 0;
 }
 
-static const struct fs_snap *find(const struct held *h, uint64_t gen, uint64_t seq)
+/* Two histories may have made one each with the same number, in the batch of the same number. */
+static const struct fs_snap *find(const struct held *h, const struct fs_snap *s)
 {
 	for (size_t i = 0; i < h->n; i++)
-		if (h->s[i].gen == gen && h->s[i].seq == seq && h->s[i].held)
+		if (h->s[i].gen == s->gen && h->s[i].seq == s->seq && strcmp(h->s[i].name, s->name) == 0 && h->s[i].held)
 			return &h->s[i];
 	return NULL;
 }
@@ -103,7 +104,7 @@ static size_t check_after(struct sim_run *leader, struct sim_run *follower, cons
 	assert_int_equal(l.n, f.n);
 	for (size_t i = 0; i < l.n; i++) {
 		assert_string_equal(l.s[i].name, f.s[i].name);
-		assert_int_equal(f.s[i].held, find(before, l.s[i].gen, l.s[i].seq) != NULL);
+		assert_int_equal(f.s[i].held, find(before, &l.s[i]) != NULL);
 		if (!f.s[i].held)
 			continue;
 		assert_same_snapshot(follower->fs, leader->fs, l.s[i].name);
