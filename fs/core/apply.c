@@ -439,7 +439,7 @@ static void zero_slot(struct fs *fs, struct slot *s, unsigned mode)
 		break;
 	case ZERO_RANGE: /* a home stays: it is the space promised */
 		slot_sever(fs, s);
-		*s = (struct slot){.home = s->home, .birth = s->birth, .unwritten = true, .shared = s->shared};
+		*s = (struct slot){.home = s->home, .birth = slot_birth_of_space(fs, s), .unwritten = true, .shared = s->shared};
 		break;
 	case ZERO_ALLOCATE:
 		if (!slot_used(s))

@@ -215,6 +215,8 @@ MUST_CHECK int extent_read(struct fs *fs, uint64_t ino, uint64_t block, uint32_t
 bool slot_has_own_space(struct fs *fs, const struct slot *s);
 /* A home that a snapshot may refer to, or another slot has, goes from the slot, which is about to be written or zeroed (rule R2). */
 void slot_sever(struct fs *fs, struct slot *s);
+/* Of a home that is kept as space alone: what was to be there and nobody has does not count any more. */
+uint32_t slot_birth_of_space(struct fs *fs, const struct slot *s);
 
 /* write.c */
 /*

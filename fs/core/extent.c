@@ -52,6 +52,11 @@ void slot_sever(struct fs *fs, struct slot *s)
 	}
 }
 
+uint32_t slot_birth_of_space(struct fs *fs, const struct slot *s)
+{
+	return s->birth == BIRTH_SUPERSEDED ? (uint32_t)atomic_load(&fs->snapshot_generation) : s->birth;
+}
+
 static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
 {
 	if (quarantine_has(fs, home)) /* it failed: in use by nobody, and not free */

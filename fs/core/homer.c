@@ -367,8 +367,7 @@ static void settle(struct fs *fs, struct slot *slot, const struct move *m)
 		if (current && slot->home == m->home) {
 			slot->staged = 0;
 			slot->shared = false;
-			if (slot->birth == BIRTH_SUPERSEDED) /* it holds data again */
-				slot->birth = (uint32_t)atomic_load(&fs->snapshot_generation);
+			slot->birth = slot_birth_of_space(fs, slot); /* it holds data again */
 		}
 		return;
 	}

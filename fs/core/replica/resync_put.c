@@ -84,8 +84,9 @@ static int plan(struct change *c, const struct leaf_data *d, const uint8_t *bloc
 		else if (data >> i & 1)
 			*is = (struct slot){.crc = c->want.crc[i]};
 		else if (c->want.unwritten >> i & 1) /* a home of its own is the space promised */
-			*is = was->shared ? (struct slot){.unwritten = true}
-					  : (struct slot){.home = was->home, .birth = was->birth, .unwritten = true};
+			*is = was->shared
+				  ? (struct slot){.unwritten = true}
+				  : (struct slot){.home = was->home, .birth = slot_birth_of_space(c->fs, was), .unwritten = true};
 		is->tiered = c->want.tiered >> i & 1;
 	}
 	c->new.object = c->want.object;
