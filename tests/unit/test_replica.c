@@ -954,6 +954,14 @@ static void records_that_do_not_fit_the_volume_are_refused(void **state)
 	    R(ZERO, file.ino, .zero = {.n_blocks = 1, .size = size - 1}),
 	    R(ZERO, file.ino, .zero = {.n_blocks = FILE_SIZE_MAX / BLOCK_SIZE + 1, .size = size}),
 	    R(ZERO, file.ino, .zero = {.block = UINT64_MAX - 1, .n_blocks = 1, .size = size}),
+	    R(CLONE, dir.ino, .clone = {.from = file.ino, .n_blocks = 1, .size = 4096}),
+	    R(CLONE, free_ino, .clone = {.from = file.ino, .n_blocks = 1, .size = 4096}),
+	    R(CLONE, file.ino, .clone = {.from = dir.ino, .n_blocks = 1, .size = size}),
+	    R(CLONE, file.ino, .clone = {.from = free_ino, .n_blocks = 1, .size = size}),
+	    R(CLONE, file.ino, .clone = {.from = file.ino, .from_block = 9, .n_blocks = 1, .size = size - 1}),
+	    R(CLONE, file.ino, .clone = {.from = file.ino, .from_block = 9, .n_blocks = 1, .size = FILE_SIZE_MAX + 1}),
+	    R(CLONE, file.ino, .clone = {.from = file.ino, .n_blocks = 1, .block = FILE_SIZE_MAX / BLOCK_SIZE, .size = FILE_SIZE_MAX}),
+	    R(CLONE, file.ino, .clone = {.from = file.ino, .n_blocks = 1, .from_block = FILE_SIZE_MAX / BLOCK_SIZE, .size = size}),
 	    R(REAP, file.ino, .reap = {0}),
 	    R(REAP, root, .reap = {0}),
 	    R(REAP, free_ino, .reap = {0}),
@@ -1145,6 +1153,30 @@ static void a_batch_out_of_place_is_refused(void **state)
 	message_free(&first);
 	message_free(&second);
 	assert_same_tree(f, leader(w));
+}
+
+/* No leader logs a clone of what an object has; and where the trial cannot know that, the clone has holes there, and no harm is
+ * done. */
+static void a_clone_of_tiered_data_is_refused(void **state)
+{
+	struct world *w = *state;
+	struct fs *f = w->follower[0].fs;
+	uint64_t from = make_file(leader(w), "f"), to = make_file(leader(w), "g"), blocks;
+
+	put_bytes(leader(w), from, 0, 160 * KIB, 1);
+	OK(cold_tier(w->run.cold, leader(w), from, NULL));
+	ship_all(w);
+	home_all(f);
+	OK(fs_sync(f));
+	OK(tier_drop_homes(f, from, 0, 3, &blocks));
+	const struct record whole[] = {R(CLONE, to, .clone = {.from = from, .from_block = 39, .n_blocks = 2, .size = 8192})};
+	FAILS(-EUCLEAN, deliver_records(f, whole, 1));
+	const struct record cut[] = {
+	    R(ZERO, from, .zero = {.block = 1000, .n_blocks = 1, .mode = ZERO_PUNCH, .size = 160 * KIB}),
+	    R(CLONE, to, .clone = {.from = from, .from_block = 30, .n_blocks = 10, .size = 10 * BLOCK_SIZE}),
+	};
+	OK(deliver_records(f, cut, 2));
+	assert_clean(w, f);
 }
 
 /* Random damage, resealed so that it is taken for meant: refused, or applied to a volume that is still whole. */
@@ -1649,6 +1681,7 @@ int main(void)
 	    CASE(a_block_given_to_another_file_is_superseded),
 	    CASE(data_evicted_before_it_was_sent_is_cold),
 	    CASE(a_follower_may_evict_at_any_moment),
+	    CASE(a_clone_of_tiered_data_is_refused),
 	    CASE(a_fence_that_cannot_be_is_refused),
 	    CASE(a_follower_crashed_at_any_moment_goes_on),
 	    CASE(a_late_follower_crashed_at_any_moment_goes_on),
