@@ -139,6 +139,14 @@ static inline void world_free(struct world *w)
 	sim_free(&w->run);
 }
 
+/* For cmocka: of a world on the heap. */
+static inline int world_teardown(void **state)
+{
+	world_free(*state);
+	free(*state);
+	return 0;
+}
+
 static inline void leader_step(struct world *w)
 {
 	if (!sim_step(&w->run))

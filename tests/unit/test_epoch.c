@@ -38,13 +38,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	world_free(*state);
-	free(*state);
-	return 0;
-}
-
 static int offer(struct fs *fs, uint64_t epoch)
 {
 	return ops_of(fs)->offer(fs_replica(fs), epoch);
@@ -257,7 +250,7 @@ static void only_who_has_written_nothing_steps_down(void **state)
 	FAILS(-EBUSY, ops_of(fs)->step_down(fs_replica(fs)));
 }
 
-#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, world_teardown)
 
 int main(void)
 {

@@ -33,13 +33,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	world_free(*state);
-	free(*state);
-	return 0;
-}
-
 static struct message *batch(const struct late *l, uint64_t seq)
 {
 	assert_true(seq >= l->first && seq <= l->last);
@@ -579,7 +572,7 @@ static void a_crash_at_any_moment_under_the_next_leader_finds_nothing_of_the_win
 
 int main(void)
 {
-#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, world_teardown)
 	const struct CMUnitTest tests[] = {
 	    CASE(a_follower_stays_readable_before_the_fence),
 	    CASE(a_window_outlives_restarts),
