@@ -1,0 +1,364 @@
+/*
+ * test_resync_kept.c: all that a resync replaces is kept, and nothing else; and it is durable before the index forgets it.
+ *
+ * What is kept goes into memory here (struct memory_sink); the files it goes into have test_diverged.c.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "fs/core/index.h"
+#include "fs/store/diverged.h"
+#include "tests/unit/resync_case.h"
+
+struct kept_data {
+	uint64_t ino, off;
+	uint8_t block[BLOCK_SIZE];
+};
+struct memory_sink {
+	struct diverged_sink base;
+	struct kept_data *data;
+	char **lines;
+	size_t n_data, data_cap, n_lines, lines_cap, n_tails;
+	size_t synced_data, synced_lines;
+	char *info;
+	bool open;
+};
+
+static struct memory_sink *sink_of(struct diverged_sink *s)
+{
+	return container_of(s, struct memory_sink, base);
+}
+
+static int sink_open(struct diverged_sink *base, const char *id)
+{
+	struct memory_sink *s = sink_of(base);
+
+	assert_true(!s->open && strlen(id) < DIVERGED_ID_MAX && !strchr(id, '/'));
+	s->open = true;
+	s->n_tails++;
+	return 0;
+}
+
+static int sink_put_line(struct diverged_sink *base, struct slice line)
+{
+	struct memory_sink *s = sink_of(base);
+
+	assert_true(s->open && !memchr(line.p, '\n', line.len));
+	s->lines = test_grow(s->lines, s->n_lines, &s->lines_cap, sizeof(*s->lines));
+	s->lines[s->n_lines++] = strndup(line.p, line.len);
+	return 0;
+}
+
+static int sink_put_data(struct diverged_sink *base, uint64_t ino, uint64_t off, const void *p, size_t len)
+{
+	struct memory_sink *s = sink_of(base);
+
+	assert_true(s->open && len > 0 && len % BLOCK_SIZE == 0 && off % BLOCK_SIZE == 0);
+	for (size_t at = 0; at < len; at += BLOCK_SIZE) {
+		s->data = test_grow(s->data, s->n_data, &s->data_cap, sizeof(*s->data));
+		struct kept_data *k = &s->data[s->n_data++];
+		k->ino = ino;
+		k->off = off + at;
+		memcpy(k->block, (const uint8_t *)p + at, BLOCK_SIZE);
+	}
+	return 0;
+}
+
+static int sink_sync(struct diverged_sink *base, struct slice info)
+{
+	struct memory_sink *s = sink_of(base);
+
+	s->synced_data = s->n_data;
+	s->synced_lines = s->n_lines;
+	free(s->info);
+	s->info = strndup(info.p, info.len);
+	return 0;
+}
+
+static void sink_close(struct diverged_sink *base)
+{
+	sink_of(base)->open = false;
+}
+
+static void sink_free(struct diverged_sink *base)
+{
+	struct memory_sink *s = sink_of(base);
+
+	for (size_t i = 0; i < s->n_lines; i++)
+		free(s->lines[i]);
+	free(s->lines);
+	free(s->data);
+	free(s->info);
+}
+
+static const struct diverged_ops sink_ops = {
+    .open = sink_open,
+    .put_line = sink_put_line,
+    .put_data = sink_put_data,
+    .sync = sink_sync,
+    .close = sink_close,
+    .free = sink_free,
+};
+
+static const struct kept_data *kept(const struct memory_sink *s, uint64_t ino, uint64_t off)
+{
+	for (size_t i = 0; i < s->n_data; i++)
+		if (s->data[i].ino == ino && s->data[i].off == off)
+			return &s->data[i];
+	return NULL;
+}
+
+/* Each slot of the old row whose data the leader has not, with the bytes that a read gave before. */
+static size_t assert_leaf_kept(const struct memory_sink *s, const struct row *old, const struct row *new, const uint8_t *bytes)
+{
+	struct leaf_row was, is = {0};
+	size_t n = 0;
+
+	assert_int_equal(leaf_row_decode(old->value, &was), 0);
+	if (new)
+		assert_int_equal(leaf_row_decode(new->value, &is), 0);
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		uint64_t off = (row_leaf(old->key) * LEAF_SLOTS + i) * BLOCK_SIZE;
+
+		if (!(leaf_row_data(&was) >> i & 1) || ((leaf_row_data(&is) >> i & 1) && is.crc[i] == was.crc[i]))
+			continue;
+		const struct kept_data *k = kept(s, row_ino(old->key), off);
+		assert_non_null(k);
+		assert_memory_equal(k->block, bytes + (size_t)i * BLOCK_SIZE, BLOCK_SIZE);
+		n++;
+	}
+	return n;
+}
+
+/* The bytes of every leaf, before anything is replaced. */
+static uint8_t *read_leaves(struct fs *fs, const struct row_list *rows)
+{
+	uint8_t *all = aligned_alloc(DISK_BLOCK, (rows->n + 1) * LEAF_SLOTS * BLOCK_SIZE);
+
+	for (size_t i = 0; i < rows->n; i++)
+		if (row_table(rows->e[i].row.key) == TABLE_EXTENT) {
+			const struct slice key = rows->e[i].row.key;
+			int r;
+
+			do
+				r = extent_read(fs, row_ino(key), row_leaf(key) * LEAF_SLOTS, LEAF_SLOTS,
+						all + i * LEAF_SLOTS * BLOCK_SIZE);
+			while (r == -EINPROGRESS && (r = tree_recall(fs)) == 0);
+			assert_int_equal(r, 0);
+		}
+	return all;
+}
+
+/* Where else data is, is nothing that could be lost. */
+static bool says_the_same(const struct row *was, const struct row *is)
+{
+	struct leaf_row a, b;
+
+	if (row_table(was->key) != TABLE_EXTENT)
+		return same_bytes(was->value, is->value);
+	assert_int_equal(leaf_row_decode(was->value, &a), 0);
+	assert_int_equal(leaf_row_decode(is->value, &b), 0);
+	return a.mapped == b.mapped && a.unwritten == b.unwritten && memcmp(a.crc, b.crc, sizeof(a.crc)) == 0;
+}
+
+static void all_that_is_replaced_is_kept_and_nothing_else(void **state)
+{
+	size_t rows_kept = 0, blocks_kept = 0;
+
+	(void)state;
+	for (unsigned seed = 1; seed <= SEEDS; seed++) {
+		struct memory_sink sink = {.base = {.ops = &sink_ops}};
+		struct sim_run leader, follower;
+		struct row_list old;
+		size_t n_rows = 0, n_blocks = 0;
+
+		node_lead(&leader, seed, seed % SIM_PROFILES, COMMON_STEPS + 60);
+		node_diverge(&follower, seed, seed % SIM_PROFILES, 60);
+		follower.fs->config.diverged = &sink.base;
+		rows_of(follower.fs, &old);
+		uint8_t *bytes = read_leaves(follower.fs, &old);
+		struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true, .twice = seed % 2};
+		assert_int_equal(pull_run(&p), 0);
+		assert_int_equal(sink.n_tails, 1);
+		assert_int_equal(sink.synced_data, sink.n_data);
+		assert_int_equal(sink.synced_lines, sink.n_lines);
+		assert_non_null(strstr(sink.info, "\"complete\": true"));
+		for (size_t i = 0; i < old.n; i++) {
+			const struct row *was = &old.e[i].row, *is = row_find(&p.rows, was->key);
+
+			n_rows += !is || !says_the_same(was, is);
+			if (row_table(was->key) == TABLE_EXTENT)
+				n_blocks += assert_leaf_kept(&sink, was, is, bytes + i * LEAF_SLOTS * BLOCK_SIZE);
+		}
+		assert_int_equal(sink.n_lines, n_rows);
+		assert_int_equal(sink.n_data, n_blocks);
+		rows_kept += n_rows;
+		blocks_kept += n_blocks;
+		assert_equal_volumes(&leader, &follower);
+		free(bytes);
+		row_list_free(&old);
+		pull_free(&p);
+		sim_free(&follower);
+		sim_free(&leader);
+		diverged_free(&sink.base);
+	}
+	assert_true(rows_kept > 500 && blocks_kept > 100);
+}
+
+/* What the leader had at the first attempt, and has no more at the second, was never this node's. */
+static void a_second_attempt_keeps_only_what_the_first_had_not_replaced(void **state)
+{
+	(void)state;
+	for (uint64_t stop = 10; stop <= 60; stop += 10) {
+		struct memory_sink sink = {.base = {.ops = &sink_ops}};
+		struct sim_run leader, follower;
+		struct row_list old;
+		size_t n_different = 0;
+
+		node_lead(&leader, stop, SIM_MIXED, COMMON_STEPS + 60);
+		node_diverge(&follower, stop, SIM_MIXED, 60);
+		follower.fs->config.diverged = &sink.base;
+		rows_of(follower.fs, &old);
+		struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true, .stop_after = stop};
+		assert_int_equal(pull_run(&p), 1);
+		pull_free(&p);
+		go_on(&leader, 20);
+		p = (struct pull){.leader = leader.fs, .follower = follower.fs, .save = true};
+		assert_int_equal(pull_run(&p), 0);
+		assert_int_equal(sink.n_tails, 1);
+		for (size_t i = 0; i < old.n; i++) {
+			const struct row *is = row_find(&p.rows, old.e[i].row.key);
+
+			n_different += !is || !says_the_same(&old.e[i].row, is);
+		}
+		/* And at most what the first replaced, which the second may have found to be as it was. */
+		assert_true(sink.n_lines >= n_different && sink.n_lines <= n_different + stop);
+		assert_equal_volumes(&leader, &follower);
+		row_list_free(&old);
+		pull_free(&p);
+		sim_free(&follower);
+		sim_free(&leader);
+		diverged_free(&sink.base);
+	}
+}
+
+static void what_is_kept_is_durable_before_the_index_forgets_it(void **state)
+{
+	struct memory_sink sink = {.base = {.ops = &sink_ops}};
+	struct sim_run leader, follower;
+
+	(void)state;
+	node_lead(&leader, 3, SIM_MIXED, COMMON_STEPS);
+	node_diverge(&follower, 3, SIM_MIXED, 40);
+	follower.fs->config.diverged = &sink.base;
+	struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true, .stop_after = 30};
+	assert_int_equal(pull_run(&p), 1);
+	assert_true(sink.n_lines > 0 && sink.synced_lines < sink.n_lines);
+	/* Anybody's checkpoint. */
+	assert_int_equal(fs_checkpoint(follower.fs), 0);
+	assert_int_equal(sink.synced_lines, sink.n_lines);
+	assert_int_equal(sink.synced_data, sink.n_data);
+	assert_non_null(strstr(sink.info, "\"complete\": false"));
+	pull_free(&p);
+	sim_free(&follower);
+	sim_free(&leader);
+	diverged_free(&sink.base);
+}
+
+static void without_a_place_for_it_nothing_is_replaced(void **state)
+{
+	struct sim_run leader, follower;
+	struct row_list before, after;
+
+	(void)state;
+	node_lead(&leader, 3, SIM_MIXED, COMMON_STEPS);
+	node_diverge(&follower, 3, SIM_MIXED, 40);
+	rows_of(follower.fs, &before);
+	struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true};
+	assert_int_equal(pull_run(&p), -EOPNOTSUPP);
+	assert_int_equal(fs_readable(follower.fs), 0);
+	rows_of(follower.fs, &after);
+	assert_same_rows(&after, &before);
+	row_list_free(&before);
+	row_list_free(&after);
+	pull_free(&p);
+	sim_free(&follower);
+	sim_free(&leader);
+}
+
+static void rows_that_are_here_already_change_nothing_and_are_not_kept(void **state)
+{
+	struct memory_sink sink = {.base = {.ops = &sink_ops}};
+	struct sim_run follower;
+	struct row_list rows, after;
+	uint16_t missing;
+
+	(void)state;
+	node_diverge(&follower, 3, SIM_MIXED, 40);
+	follower.fs->config.diverged = &sink.base;
+	rows_of(follower.fs, &rows);
+	struct replica_volume *v = fs_replica(follower.fs);
+	assert_int_equal(v->ops->resync_begin(v, follower.fs->super.epoch, true), 0);
+	for (size_t i = 0; i < rows.n; i++) {
+		assert_int_equal(v->ops->resync_missing(v, &rows.e[i].row, &missing), 0);
+		assert_int_equal(missing, 0);
+		assert_int_equal(v->ops->resync_put(v, &rows.e[i].row, NULL, NULL), 0);
+	}
+	rows_of(follower.fs, &after);
+	assert_same_rows(&after, &rows);
+	assert_clean(&follower);
+	assert_int_equal(sink.n_tails, 0);
+	row_list_free(&rows);
+	row_list_free(&after);
+	sim_free(&follower);
+	diverged_free(&sink.base);
+}
+
+/* Once begun so, a resync keeps what it replaces to its end, whatever it is told after a restart. */
+static void to_keep_is_remembered_over_a_restart(void **state)
+{
+	struct memory_sink sink = {.base = {.ops = &sink_ops}};
+	struct sim_run leader, follower;
+
+	(void)state;
+	node_lead(&leader, 3, SIM_MIXED, COMMON_STEPS);
+	node_diverge(&follower, 3, SIM_MIXED, 40);
+	follower.fs->config.diverged = &sink.base;
+	struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true, .stop_after = 5};
+	assert_int_equal(pull_run(&p), 1);
+	pull_free(&p);
+	reopen(&follower);
+	assert_false(sink.open);
+	struct pull blind = {.leader = leader.fs, .follower = follower.fs};
+	assert_int_equal(pull_run(&blind), -EOPNOTSUPP);
+	pull_free(&blind);
+	follower.fs->config.diverged = &sink.base;
+	size_t before = sink.n_lines;
+	struct pull again = {.leader = leader.fs, .follower = follower.fs};
+	assert_becomes(&leader, &follower, &again);
+	assert_true(sink.n_lines > before && sink.n_tails == 2);
+	assert_non_null(strstr(sink.info, "\"resumed\": true"));
+	sim_free(&follower);
+	sim_free(&leader);
+	diverged_free(&sink.base);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(all_that_is_replaced_is_kept_and_nothing_else),
+	    cmocka_unit_test(a_second_attempt_keeps_only_what_the_first_had_not_replaced),
+	    cmocka_unit_test(what_is_kept_is_durable_before_the_index_forgets_it),
+	    cmocka_unit_test(without_a_place_for_it_nothing_is_replaced),
+	    cmocka_unit_test(rows_that_are_here_already_change_nothing_and_are_not_kept),
+	    cmocka_unit_test(to_keep_is_remembered_over_a_restart),
+	};
+
+	log_setup(LOG_LEVEL_ERROR, false);
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
