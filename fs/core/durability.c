@@ -310,21 +310,27 @@ static void wake_sleeper(struct journal_waiter *w, int result)
 	sem_post(&s->wake); /* and it is gone */
 }
 
-int fs_sync(struct fs *fs)
+int fs_sync_inode(struct fs *fs, uint64_t ino)
 {
 	struct sleeper s = {.waiter.done = wake_sleeper};
+
+	sem_init(&s.wake, 0, 0);
+	fs_sync_async(fs, ino, &s.waiter);
+	while (sem_wait(&s.wake)) /* EINTR */
+		;
+	sem_destroy(&s.wake);
+	return s.result;
+}
+
+int fs_sync(struct fs *fs)
+{
 	int r = sync_error(fs);
 
 	if (r < 0 || fs->config.read_only)
 		return r;
 	if (!fs_has_policies(fs))
 		return journal_commit_all(fs->journal, NULL);
-	sem_init(&s.wake, 0, 0);
-	fs_sync_async(fs, FS_ROOT_INO, &s.waiter);
-	while (sem_wait(&s.wake)) /* EINTR */
-		;
-	sem_destroy(&s.wake);
-	return s.result;
+	return fs_sync_inode(fs, FS_ROOT_INO);
 }
 
 /* ---- news ---- */

@@ -204,6 +204,8 @@ MUST_CHECK int fs_sync(struct fs *fs);
  * perhaps from another thread; see journal_commit_async().
  */
 void fs_sync_async(struct fs *fs, uint64_t ino, struct journal_waiter *w);
+/* The same, and waits. */
+MUST_CHECK int fs_sync_inode(struct fs *fs, uint64_t ino);
 /*
  * Nobody wants to wait any more for what `w` was given to: fs_sync_async() or fs_wait_pos_async().  True: it waited, for followers
  * or a position, and w->done is not called.  Else it is or was called, at once or when the commit under way is done: with

@@ -13,7 +13,6 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -287,32 +286,6 @@ static void take_back(struct pack *p)
 
 /* ---- syncing ---- */
 
-struct sleeper {
-	struct journal_waiter waiter;
-	sem_t wake;
-	int result;
-};
-
-static void wake_sleeper(struct journal_waiter *w, int result)
-{
-	struct sleeper *s = container_of(w, struct sleeper, waiter);
-
-	s->result = result;
-	sem_post(&s->wake); /* and it is gone */
-}
-
-static int sync_as(struct fs *fs, uint64_t ino)
-{
-	struct sleeper s = {.waiter.done = wake_sleeper};
-
-	sem_init(&s.wake, 0, 0);
-	fs_sync_async(fs, ino, &s.waiter);
-	while (sem_wait(&s.wake)) /* EINTR */
-		;
-	sem_destroy(&s.wake);
-	return s.result;
-}
-
 /* Files of one level are durable together: one request for each level there is. */
 static int sync_files(struct ageing *a, const struct pack *p)
 {
@@ -335,7 +308,7 @@ static int sync_files(struct ageing *a, const struct pack *p)
 			continue;
 		if (n < LEVELS_MAX)
 			strcpy(level[n++], value);
-		r = sync_as(a->fs, ino);
+		r = fs_sync_inode(a->fs, ino);
 	}
 	return r;
 }
