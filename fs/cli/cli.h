@@ -314,18 +314,23 @@ void json_print(const json_t *object);
 json_t *bytes_json(struct slice s);
 void size_text(uint64_t bytes, char *ret_text, size_t cap);
 
+/* attribute.c: attribute "clawfs." `name` of `path`, of at most 64 KiB, as text; -ENODATA also on another filesystem. */
+MUST_CHECK int attribute_read(const char *path, const char *name, struct buf *ret_text);
+/* The same as JSON of any kind; -EPROTO when it is none. */
+MUST_CHECK int attribute_json(const char *path, const char *name, json_t **ret);
+MUST_CHECK int attribute_set(const char *path, const char *name, const char *value);
+/* The same, only by ioctl(2); -ENOTTY where that is not possible. */
+MUST_CHECK int attribute_command(const char *path, const char *name, const char *value);
+MUST_CHECK int attribute_remove(const char *path, const char *name); /* also when it is not there */
+/* A text that must be JSON, to be released with json_decref(); -EPROTO. */
+MUST_CHECK int json_parse(const struct buf *text, json_t **ret);
+
 /* status.c: the xattr clawfs.status of `path` as a JSON object; -errno of getxattr, -ENODATA on another filesystem. */
 MUST_CHECK int status_read(const char *path, json_t **ret_object);
 /* Prints why a daemon could not be asked. */
 void complain_unreachable(const char *path, int error);
 /* The volume's directory: what `path` is, or what the daemon mounted at `path` says; owned, NULL with errno. */
 char *directory_of(const char *path);
-/* Attribute "clawfs." `name` of `path`, of at most 64 KiB, as text; -ENODATA also on another filesystem. */
-MUST_CHECK int attribute_read(const char *path, const char *name, struct buf *ret_text);
-MUST_CHECK int attribute_set(const char *path, const char *name, const char *value);
-/* The same, only by ioctl(2); -ENOTTY where that is not possible. */
-MUST_CHECK int attribute_command(const char *path, const char *name, const char *value);
-MUST_CHECK int attribute_remove(const char *path, const char *name); /* also when it is not there */
 /* What a superblock says, as a new JSON object. */
 json_t *super_facts(const struct super *s);
 

@@ -143,11 +143,10 @@ static void peer_print(const json_t *peer)
 
 int verb_peer_list(const struct args *a)
 {
-	CLEANUP_BUF struct buf text = {0};
 	const json_t *peer;
+	json_t *peers = NULL;
 	size_t i;
-	int r = attribute_read(a->operand[0], "peers", &text);
-	json_t *peers = r < 0 ? NULL : json_loadb((const char *)text.p, text.len, 0, NULL);
+	int r = attribute_json(a->operand[0], "peers", &peers);
 
 	if (r == 0 && !json_is_array(peers))
 		r = -EPROTO;

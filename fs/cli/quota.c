@@ -126,12 +126,10 @@ int verb_quota_set(const struct args *a)
 
 static int read_quotas(const char *path, const char *name, json_t **ret)
 {
-	CLEANUP_BUF struct buf text = {0};
-	int r = attribute_read(path, name, &text);
+	int r = attribute_json(path, name, ret);
 
 	if (r < 0)
 		return r;
-	*ret = json_loadb((const char *)text.p, text.len, 0, NULL);
 	if (json_is_array(*ret))
 		return 0;
 	json_decref(*ret);

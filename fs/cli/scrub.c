@@ -37,18 +37,6 @@ static int command(const struct args *a, const char *what, const char *words)
 	return r < 0 ? complain_scrub(what, a->operand[0], r) : EXIT_OK;
 }
 
-/* The object that attribute `name` has. */
-static int facts_read(const char *mountpoint, const char *name, json_t **ret)
-{
-	CLEANUP_BUF struct buf text = {0};
-	int r = attribute_read(mountpoint, name, &text);
-
-	if (r < 0)
-		return r;
-	*ret = json_loadb((const char *)text.p, text.len, 0, NULL);
-	return *ret ? 0 : -EPROTO;
-}
-
 /* All pages of the list of files in one object. */
 static int status_all(const char *mountpoint, json_t **ret)
 {
@@ -58,7 +46,7 @@ static int status_all(const char *mountpoint, json_t **ret)
 	int r;
 
 	do {
-		r = facts_read(mountpoint, name, &page);
+		r = attribute_json(mountpoint, name, &page);
 		if (r < 0)
 			break;
 		const json_t *next = json_object_get(page, "next_file");
@@ -104,7 +92,7 @@ static int wait_until_done(const char *mountpoint)
 	json_t *facts;
 	int r;
 
-	while ((r = facts_read(mountpoint, "scrub", &facts)) == 0 && is_under_way(facts)) {
+	while ((r = attribute_json(mountpoint, "scrub", &facts)) == 0 && is_under_way(facts)) {
 		json_decref(facts);
 		usleep(POLL_US);
 	}

@@ -76,16 +76,13 @@ int verb_snap_schedule(const struct args *a)
 /* One page from `from` on is added to `all`; *ret_next: where the next one begins; 0: there is none. */
 static int read_page(const char *path, uint64_t from, json_t *all, uint64_t *ret_next)
 {
-	CLEANUP_BUF struct buf text = {0};
 	char name[64];
+	json_t *page;
 
 	snprintf(name, sizeof(name), "snap.list.%" PRIu64, from);
-	int r = attribute_read(path, name, &text);
+	int r = attribute_json(path, name, &page);
 	if (r < 0)
 		return r;
-	json_t *page = json_loads((const char *)text.p, 0, NULL);
-	if (!page)
-		return -EPROTO;
 	r = json_array_extend(all, json_object_get(page, "snapshots")) < 0 ? -EPROTO : 0;
 	uint64_t next = (uint64_t)json_integer_value(json_object_get(page, "next"));
 	*ret_next = next > from ? next : 0;
@@ -179,18 +176,14 @@ static void print_change(const json_t *c)
 /* One page: printed, or with `all` kept. */
 static int diff_page(const char *path, const char *pair, uint64_t from, json_t *all, uint64_t *ret_next)
 {
-	CLEANUP_BUF struct buf text = {0};
 	char name[128];
-	json_t *c;
+	json_t *page, *c;
 	size_t i;
 
 	snprintf(name, sizeof(name), "snap.diff.%s.%" PRIu64, pair, from);
-	int r = attribute_read(path, name, &text);
+	int r = attribute_json(path, name, &page);
 	if (r < 0)
 		return r;
-	json_t *page = json_loads((const char *)text.p, 0, NULL);
-	if (!page)
-		return -EPROTO;
 	if (all)
 		json_array_extend(all, json_object_get(page, "changes"));
 	else

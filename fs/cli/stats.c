@@ -59,10 +59,12 @@ static int file_read(const char *path, const char *name, json_t **ret_object)
 	CLEANUP_FD int fd = open(file, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? -ENODATA : -errno;
+	json_t *object;
 	r = read_all(fd, &text);
+	if (r == 0)
+		r = json_parse(&text, &object);
 	if (r < 0)
 		return r;
-	json_t *object = json_loadb((const char *)text.p, text.len, 0, NULL);
 	if (!json_is_object(object)) {
 		json_decref(object);
 		return -EPROTO;

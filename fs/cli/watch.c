@@ -110,12 +110,11 @@ static int wait_for_more(const struct watching *w)
 /* The first line: what there is, and the place behind which the others begin. */
 static int begin(struct watching *w, const char *from)
 {
-	CLEANUP_BUF struct buf text = {0};
-	int r = attribute_read(w->mountpoint, "feed", &text);
+	json_t *state;
+	int r = attribute_json(w->mountpoint, "feed", &state);
 
 	if (r < 0)
 		return r;
-	json_t *state = json_loadb((const char *)text.p, text.len, 0, NULL);
 	const json_t *newest = json_object_get(state, "newest");
 	if (!json_is_integer(newest)) {
 		json_decref(state);
