@@ -140,7 +140,7 @@ static bool parse_number(struct slice text, size_t *at, uint64_t *ret)
 }
 
 /* "SEQ" or "SEQ SECONDS". */
-int control_parse_wait(struct slice text, uint64_t *ret_seq, uint64_t *ret_seconds)
+static int parse_wait(struct slice text, uint64_t *ret_seq, uint64_t *ret_seconds)
 {
 	const char *p = text.p;
 	size_t at = 0;
@@ -153,15 +153,20 @@ int control_parse_wait(struct slice text, uint64_t *ret_seq, uint64_t *ret_secon
 	return at == text.len && *ret_seconds <= WAIT_MAX_S ? 0 : -EINVAL;
 }
 
-static void set_wait(const struct setting *s, struct journal_waiter *w)
+void control_wait(const struct setting *s, control_wait_fn *fn, struct journal_waiter *w)
 {
 	uint64_t seq, seconds;
-	int r = control_parse_wait(s->value, &seq, &seconds);
+	int r = parse_wait(s->value, &seq, &seconds);
 
 	if (r < 0)
 		w->done(w, r);
 	else
-		fs_wait_pos_async(s->fs, seq, (int64_t)seconds * NSEC_PER_SEC, w);
+		fn(s->fs, seq, (int64_t)seconds * NSEC_PER_SEC, w);
+}
+
+static void set_wait(const struct setting *s, struct journal_waiter *w)
+{
+	control_wait(s, fs_wait_pos_async, w);
 }
 
 /* ---- the table ---- */

@@ -28,13 +28,7 @@ static int get_lines(struct fs *fs, uint64_t ino, const char *rest, struct buf *
 
 static void set_wait(const struct setting *s, struct journal_waiter *w)
 {
-	uint64_t seq, seconds;
-	int r = control_parse_wait(s->value, &seq, &seconds);
-
-	if (r < 0)
-		w->done(w, r);
-	else
-		fs_wait_settled_async(s->fs, seq, (int64_t)seconds * NSEC_PER_SEC, w);
+	control_wait(s, fs_wait_settled_async, w);
 }
 
 const struct control feed_controls[] = {

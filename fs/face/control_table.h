@@ -41,8 +41,10 @@ void control_set_policy(const struct setting *s, const char *key, struct journal
 extern const struct control snap_controls[];
 extern const size_t n_snap_controls;
 
-/* "SEQ" or "SEQ SECONDS", with a limit of seconds; -EINVAL. */
-MUST_CHECK int control_parse_wait(struct slice text, uint64_t *ret_seq, uint64_t *ret_seconds);
+/* What waits for batch `seq`; see fs_wait_pos_async(). */
+typedef void control_wait_fn(struct fs *fs, uint64_t seq, int64_t timeout_ns, struct journal_waiter *w);
+/* Waits as `fn` does: the value is "SEQ" or "SEQ SECONDS", with a limit of seconds, else -EINVAL. */
+void control_wait(const struct setting *s, control_wait_fn *fn, struct journal_waiter *w);
 
 /* control_feed.c */
 extern const struct control feed_controls[];
