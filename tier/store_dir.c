@@ -230,6 +230,15 @@ static int stat_object(const struct store_dir *s, struct object_call *call, cons
 	return S_ISREG(ret->st_mode) ? 0 : no_object(s, call, key);
 }
 
+/* The object of this key without opening it: its directory, its name in there, and what it is. */
+static int find_object(struct store_dir *s, struct object_call *call, const char *key, int *ret_dir, const char **ret_name,
+		       struct stat *ret)
+{
+	int r = begin(s, call, key, false, ret_dir, ret_name);
+
+	return r == 0 ? stat_object(s, call, key, *ret_dir, *ret_name, ret) : r;
+}
+
 static int read_range(const struct store_dir *s, struct object_call *call, const char *key, int fd, uint64_t off, size_t len,
 		      char *p)
 {
@@ -274,10 +283,8 @@ static int dir_head(struct object_store *store, struct object_call *call, const 
 	CLEANUP_FD int dir = -1;
 	const char *name;
 	struct stat st;
-	int r = begin(s, call, key, false, &dir, &name);
+	int r = find_object(s, call, key, &dir, &name, &st);
 
-	if (r == 0)
-		r = stat_object(s, call, key, dir, name, &st);
 	if (r == 0)
 		*ret = (struct object_info){(uint64_t)st.st_size, st.st_mtim.tv_sec * NSEC_PER_SEC + st.st_mtim.tv_nsec};
 	return r;
@@ -289,10 +296,8 @@ static int dir_remove(struct object_store *store, struct object_call *call, cons
 	CLEANUP_FD int dir = -1;
 	const char *name;
 	struct stat st;
-	int r = begin(s, call, key, false, &dir, &name);
+	int r = find_object(s, call, key, &dir, &name, &st);
 
-	if (r == 0)
-		r = stat_object(s, call, key, dir, name, &st);
 	if (r < 0)
 		return r;
 	if (unlinkat(dir, name, 0) < 0)
