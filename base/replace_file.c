@@ -6,21 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static int write_all(int fd, struct slice content)
-{
-	size_t done = 0;
-
-	while (done < content.len) {
-		ssize_t n = write(fd, (const uint8_t *)content.p + done, content.len - done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		done += (size_t)n;
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
+#include "base/write_all.h"
 
 int replace_file(int at, const char *name, struct slice content)
 {
@@ -34,7 +20,9 @@ int replace_file(int at, const char *name, struct slice content)
 	CLEANUP_FD int fd = openat(at, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	int r = write_all(fd, content);
+	int r = write_all(fd, content.p, content.len, 0);
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
 	if (r == 0 && renameat(at, temporary, at, name) < 0)
 		r = -errno;
 	if (r < 0) {

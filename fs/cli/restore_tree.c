@@ -16,6 +16,7 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
+#include "base/write_all.h"
 #include "fs/cli/restore.h"
 
 #define DEPTH_MAX 900u
@@ -99,8 +100,8 @@ static int copy_bytes(struct tree_job *j, const struct fs_attr *a, int fd)
 			r = fs_read(j->fs, a->ino, at, (size_t)min_u64(end - at, READ_MAX), j->bytes, &p, &n);
 			if (r == 0 && n == 0)
 				r = -EIO;
-			if (r == 0 && pwrite(fd, p, n, (off_t)at) != (ssize_t)n)
-				r = errno ? -errno : -EIO;
+			if (r == 0)
+				r = write_all(fd, p, n, at);
 			at += r == 0 ? n : 0;
 		}
 	}

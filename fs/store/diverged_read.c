@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "base/write_all.h"
 #include "fs/store/crypt/diverged_crypt.h"
 #include "fs/store/diverged.h"
 
@@ -251,8 +252,9 @@ static int copy_range(struct export *x, uint64_t ino, int from, int to, off_t at
 		int r = x->keys ? diverged_open_data(x->keys, ino, (uint64_t)at, room, (size_t)n) : 0;
 		if (r < 0)
 			return r;
-		if (pwrite(to, room, (size_t)n, at) != n)
-			return errno ? -errno : -ENOSPC;
+		r = write_all(to, room, (size_t)n, (uint64_t)at);
+		if (r < 0)
+			return r;
 		at += n;
 	}
 	return 0;
