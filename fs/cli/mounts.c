@@ -10,12 +10,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+
+#include "base/program.h"
 
 #define USERS_PRINTED_MAX 10
 
@@ -201,20 +202,15 @@ int mounts_print_users(const char *mountpoint)
 int mounts_detach(const char *mountpoint)
 {
 	const char *const argv[] = {"fusermount3", "-u", "-q", "--", mountpoint, NULL};
-	extern char **environ;
 	int status;
-	pid_t pid;
 
 	if (umount2(mountpoint, UMOUNT_NOFOLLOW) == 0)
 		return 0;
 	if (errno != EPERM)
 		return -errno;
-	int r = posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)(uintptr_t)argv, environ);
-	if (r)
-		return -r;
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
+	int r = program_run(argv, &status);
+	if (r < 0)
+		return r;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
 }
 

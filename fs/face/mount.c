@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -17,8 +16,7 @@
 #include <time.h>
 
 #include "base/log.h"
-
-extern char **environ;
+#include "base/program.h"
 
 #define DRAIN_STEP_NS (20 * 1000 * 1000)
 #define DRAIN_STEPS   500 /* 10 s */
@@ -55,20 +53,11 @@ int mount_arguments(const struct face_options *o, struct fuse_args *ret_args)
 
 static int run_fusermount(const char *mountpoint, bool lazy)
 {
-	char *const argv[] = {(char[]){"fusermount3"},
-			      (char[]){"-u"},
-			      lazy ? (char[]){"-qz"} : (char[]){"-q"},
-			      (char[]){"--"},
-			      (char *)(uintptr_t)mountpoint,
-			      NULL};
-	pid_t pid;
-	int status, r = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
+	const char *const argv[] = {"fusermount3", "-u", lazy ? "-qz" : "-q", "--", mountpoint, NULL};
+	int status, r = program_run(argv, &status);
 
-	if (r)
-		return -r;
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
+	if (r < 0)
+		return r;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
 }
 
