@@ -1,5 +1,5 @@
 /*
- * node.c: what a node knows of itself and of its peers, whom it dials, and the acts of an admin.
+ * node.c: what a node knows of itself and of its peers, and the acts of an admin.
  *
  * Role and promise are the volume's (struct replica_point); the copy here is what sessions compare themselves with, renewed by
  * node_refresh() after everything that may change them.  A session of an earlier promise notices at its next turn and ends.
@@ -9,34 +9,15 @@
  * Hooks are not called where their reason arises, but marked as due and called by node_tell(): one thread at a time does that,
  * for all others too, with what is true then.  So no hook runs under a lock, and none is overtaken by an older one, after which a
  * waiting fsync would never learn of its ack.
- *
- * Dialing: a peer is tried again after 1 s, then ever later up to 10 s, or 30 s when our own volume was in the way (disk full);
- * what went well once begins anew.
  */
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "replicate/node_internal.h"
 
 #define LATELY_BATCHES 256u /* that the average size of a batch is told from */
-#define DIAL_FIRST_NS  NSEC_PER_SEC
-#define DIAL_LAST_NS   (10 * NSEC_PER_SEC)
-#define DIAL_FAILED_NS (30 * NSEC_PER_SEC)
-#define MOMENT_GAP_NS  (NSEC_PER_SEC / 100)
-
-const char *peer_state_name(enum peer_state s)
-{
-	static const char *const names[] = {
-	    [PEER_DISCONNECTED] = "disconnected", [PEER_CONNECTING] = "connecting", [PEER_STREAMING] = "streaming",
-	    [PEER_RESYNCING] = "resyncing",       [PEER_CONFLICT] = "conflict",     [PEER_FENCED] = "fenced",
-	    [PEER_REFUSED] = "refused",
-	};
-
-	return (unsigned)s < ARRAY_SIZE(names) ? names[s] : "?";
-}
 
 struct node_peer *node_peer_locked(struct node *n, uint32_t id)
 {
@@ -44,49 +25,6 @@ struct node_peer *node_peer_locked(struct node *n, uint32_t id)
 		if (n->peer[i].peer.node_id == id)
 			return &n->peer[i];
 	return NULL;
-}
-
-/* ---- moments ---- */
-
-static void moments_thin(struct moments *m)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < m->n; i += 2)
-		m->at[n++] = m->at[i];
-	m->n = n;
-	m->gap_ns *= 2;
-}
-
-/* Batch `seq` became durable; nobody asks any more about those before `needed`. */
-static void moments_add(struct moments *m, uint64_t seq, int64_t now_ns, uint64_t needed)
-{
-	uint32_t past = 0;
-
-	while (past + 1 < m->n && m->at[past + 1].seq <= needed)
-		past++;
-	if (m->n && needed >= seq)
-		past = m->n;
-	m->n -= past;
-	memmove(m->at, m->at + past, m->n * sizeof(m->at[0]));
-	if (m->n < MOMENTS_MAX / 4 && m->gap_ns > MOMENT_GAP_NS)
-		m->gap_ns /= 2;
-	if (m->n && now_ns - m->at[m->n - 1].at_ns < m->gap_ns)
-		return;
-	if (m->n == MOMENTS_MAX)
-		moments_thin(m);
-	m->at[m->n].seq = seq;
-	m->at[m->n++].at_ns = now_ns;
-}
-
-/* About when batch `seq` became durable, rather too early than too late. */
-static int64_t moments_of(const struct moments *m, uint64_t seq, int64_t now_ns)
-{
-	int64_t at_ns = m->n ? m->at[0].at_ns : now_ns;
-
-	for (uint32_t i = 0; i < m->n && m->at[i].seq <= seq; i++)
-		at_ns = m->at[i].at_ns;
-	return at_ns;
 }
 
 /* ---- hooks ---- */
@@ -197,7 +135,7 @@ static void forget_acks_locked(struct node *n) REQUIRES(n->lock)
 {
 	for (uint32_t i = 0; i < n->n_peers; i++)
 		n->peer[i].durable_seq = n->peer[i].applied_seq = n->peer[i].safe_seq = 0;
-	n->moments = (struct moments){.gap_ns = MOMENT_GAP_NS};
+	moments_init(&n->moments);
 	n->tell_acked = true;
 }
 
@@ -294,82 +232,6 @@ void node_peer_count_locked(struct node_peer *p, uint64_t batches, uint64_t byte
 		return;
 	p->batches /= 2;
 	p->batch_bytes /= 2;
-}
-
-/* ---- dialing ---- */
-
-void node_peer_proven_locked(struct node_peer *p)
-{
-	p->tries = 0;
-	p->due_ns = p->backoff_ns = 0;
-	p->slow_retry = false;
-}
-
-static bool is_connected(struct node *n, uint32_t id) REQUIRES(n->lock)
-{
-	for (const struct session *s = n->sessions; s; s = s->next)
-		if (s->peer_id == id)
-			return true;
-	return false;
-}
-
-static bool is_due(struct node *n, const struct node_peer *p, int64_t now_ns) REQUIRES(n->lock)
-{
-	if (!p->peer.address[0] || is_connected(n, p->peer.node_id))
-		return false;
-	return now_ns >= p->due_ns && (p->tried_ns == 0 || now_ns - p->tried_ns >= DIAL_FIRST_NS);
-}
-
-static void note_tried(struct node_peer *p, int64_t now_ns)
-{
-	int64_t last = p->slow_retry ? DIAL_FAILED_NS : DIAL_LAST_NS;
-
-	p->tries++;
-	p->tried_ns = now_ns;
-	p->backoff_ns = p->backoff_ns ? 2 * p->backoff_ns : DIAL_FIRST_NS;
-	if (p->backoff_ns > last)
-		p->backoff_ns = last;
-	p->due_ns = now_ns + p->backoff_ns;
-}
-
-/* Whom a follower asks: its leader; once that did not answer, the others as well, who has waited longest first. */
-static struct node_peer *choose_leader(struct node *n, int64_t now_ns) REQUIRES(n->lock)
-{
-	struct node_peer *leader = node_peer_locked(n, node_leader_locked(n)), *other = NULL;
-
-	if (leader && is_due(n, leader, now_ns))
-		return leader;
-	if (leader && leader->tries < 2 && leader->peer.address[0])
-		return NULL;
-	for (uint32_t i = 0; i < n->n_peers; i++) {
-		struct node_peer *p = &n->peer[i];
-		if (is_due(n, p, now_ns) && (!other || p->tried_ns < other->tried_ns))
-			other = p;
-	}
-	return other;
-}
-
-uint32_t node_dial(struct node *n, uint32_t *ret_ids, uint32_t max)
-{
-	int64_t now_ns = node_now(n);
-	uint32_t count = 0;
-
-	mutex_lock(&n->lock);
-	if (n->role == ROLE_FOLLOWER) {
-		struct node_peer *p = n->following || max == 0 ? NULL : choose_leader(n, now_ns);
-		if (p) {
-			note_tried(p, now_ns);
-			ret_ids[count++] = p->peer.node_id;
-		}
-	}
-	for (uint32_t i = 0; n->role == ROLE_LEADER && i < n->n_peers && count < max; i++) {
-		if (!is_due(n, &n->peer[i], now_ns))
-			continue;
-		note_tried(&n->peer[i], now_ns);
-		ret_ids[count++] = n->peer[i].peer.node_id;
-	}
-	mutex_unlock(&n->lock);
-	return count;
 }
 
 /* ---- the list of peers ---- */
@@ -526,78 +388,6 @@ void node_batch_durable(struct node *n, uint64_t seq)
 		tell(n->hooks.ctx);
 }
 
-/* ---- status ---- */
-
-static double seconds_since(int64_t then_ns, int64_t now_ns)
-{
-	return now_ns > then_ns ? (double)(now_ns - then_ns) / (double)NSEC_PER_SEC : 0;
-}
-
-/* A follower of ours that has not got everything. */
-static void fill_lag(struct node *n, const struct node_peer *p, int64_t now_ns, struct peer_status *ret) REQUIRES(n->lock)
-{
-	if (p->durable_seq >= n->durable_seq)
-		return;
-	ret->lag_batches = n->durable_seq - p->durable_seq;
-	ret->lag_seconds = seconds_since(moments_of(&n->moments, p->durable_seq + 1, now_ns), now_ns);
-}
-
-/* Our leader: what it has told is known, and how long ago we had all of that. */
-static void fill_own_lag(const struct node_peer *p, const struct replica_point *at, int64_t now_ns, struct peer_status *ret)
-{
-	if (p->durable_seq > at->applied_seq)
-		ret->lag_batches = p->durable_seq - at->applied_seq;
-	if (p->fresh_ns && (ret->lag_batches || p->state != PEER_STREAMING))
-		ret->lag_seconds = seconds_since(p->fresh_ns, now_ns);
-}
-
-static void fill_status(struct node *n, const struct node_peer *p, const struct replica_point *at, struct peer_status *ret)
-    REQUIRES(n->lock)
-{
-	int64_t now_ns = node_now(n);
-
-	*ret = (struct peer_status){
-	    .node_id = p->peer.node_id,
-	    .leads = p->peer.node_id == node_leader_locked(n),
-	    .has_address = p->peer.address[0] != 0,
-	    .state = p->state,
-	    .promised = p->promised,
-	    .durable_seq = p->durable_seq,
-	    .applied_seq = p->applied_seq,
-	    .last_ack_ns = p->last_ack_ns,
-	    .fence = p->fence,
-	    .sent_bytes = p->sent_bytes,
-	    .received_bytes = p->received_bytes,
-	    .connects = p->connects,
-	    .errors = p->errors,
-	    .resync_rows = p->resync_rows,
-	    .resync_bytes = p->resync_bytes,
-	    .resync_share = p->resync_share,
-	};
-	memcpy(ret->name, p->peer.name, sizeof(ret->name));
-	memcpy(ret->reason, p->reason, sizeof(ret->reason));
-	if (p->state == PEER_DISCONNECTED && p->promised && p->promised < n->promised)
-		ret->state = PEER_FENCED;
-	if (n->role == ROLE_LEADER)
-		fill_lag(n, p, now_ns, ret);
-	else if (ret->leads)
-		fill_own_lag(p, at, now_ns, ret);
-	ret->lag_bytes = p->batches ? (uint64_t)((double)ret->lag_batches * ((double)p->batch_bytes / (double)p->batches)) : 0;
-}
-
-uint32_t node_status(struct node *n, struct peer_status *ret, uint32_t max)
-{
-	struct replica_point at;
-	uint32_t count = 0;
-
-	node_get_point(n, &at);
-	mutex_lock(&n->lock);
-	for (; count < n->n_peers && count < max; count++)
-		fill_status(n, &n->peer[count], &at, &ret[count]);
-	mutex_unlock(&n->lock);
-	return count;
-}
-
 /* ---- life ---- */
 
 int node_new(const struct node_config *c, struct node **ret)
@@ -622,7 +412,7 @@ int node_new(const struct node_config *c, struct node **ret)
 	n->role = at.role;
 	n->promised = at.promised;
 	n->durable_seq = at.durable_seq;
-	n->moments.gap_ns = MOMENT_GAP_NS;
+	moments_init(&n->moments);
 	moments_add(&n->moments, at.durable_seq, node_now(n), 0);
 	set_peers_locked(n, &c->peers);
 	handover_resume_locked(n, &at);

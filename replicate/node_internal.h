@@ -1,7 +1,7 @@
 /*
- * node_internal.h: struct node and struct session, shared by node.c, handover.c, session.c, greeting.c, leader.c, follower.c and resync.c.
+ * node_internal.h: struct node and struct session, shared by node.c, dialing.c, handover.c, session.c, greeting.c, leader.c, follower.c and resync.c.
  *
- * Calls: node.h's functions are node.c's, handover.c's and session.c's; session.c hands each message to leader.c, follower.c or
+ * Calls: node.h's functions are node.c's, dialing.c's, node_status.c's, handover.c's and session.c's; session.c hands each message to leader.c, follower.c or
  * resync.c, which send through session.c and tell node.c what they learned.
  *
  * Locks, in this order:
@@ -19,10 +19,10 @@
 
 #include "base/buf.h"
 #include "base/lock.h"
+#include "replicate/moments.h"
 #include "replicate/node.h"
 
 #define REASON_MAX    256u
-#define MOMENTS_MAX   128u
 #define REQUESTS_MAX  64u /* of a resync, waiting for their answer */
 #define STATES_MAX    64u /* sums that wait to be sent or compared */
 #define STATE_WAIT_NS (NSEC_PER_SEC / 10)
@@ -32,16 +32,6 @@
 #define ROWS_PER_INODE 3u /* inode, name, leaf: a guess, for the progress of a resync */
 
 /* ---- node ---- */
-
-/* When batches became durable, for lag in seconds; a sample of them, oldest first, denser the less there is to remember. */
-struct moments {
-	uint32_t n;
-	int64_t gap_ns; /* least distance */
-	struct {
-		uint64_t seq;
-		int64_t at_ns; /* mono */
-	} at[MOMENTS_MAX];
-};
 
 struct node_peer {
 	struct peer peer;
