@@ -198,8 +198,8 @@ struct blocks {
 	int64_t next_ns;                    /* mono: the next may be answered */
 };
 
-struct serving; /* leader's side of a resync: leader.c */
-struct pull;    /* follower's: resync.c */
+struct serving; /* leader's side of a resync: serving.c */
+struct pull;    /* follower's: resync_internal.h */
 
 struct session {
 	struct node *node;
@@ -291,7 +291,7 @@ void follower_stop(struct session *s);
 MUST_CHECK int follower_ack(struct session *s, const struct ack *m);
 MUST_CHECK int follower_peers(struct session *s, struct slice body);
 
-/* ---- resync.c: the pull ---- */
+/* ---- resync.c, with resync_rows.c: the pull ---- */
 
 MUST_CHECK int pull_start(struct session *s, bool save);
 bool pull_waits_for_view(const struct session *s);
