@@ -1,7 +1,8 @@
 /*
  * impl.h: what the files of the volume's side of replication share.
  *
- *     replica.c  roles, the superblock, the table of journal/replica.h
+ *     replica.c  where the volume stands, the superblock, the table of journal/replica.h
+ *     roles.c    who leads, and how that changes
  *     source.c   a leader's batches, and the data they name
  *     check.c    whether a batch of another node fits this volume, before anything of it counts
  *     take.c     a follower takes a batch in pieces
@@ -71,10 +72,20 @@ uint64_t replica_promised(struct fs *fs);
 /* Changes the superblock durably, in one step with looking at it; a negative result of `change` is returned instead. */
 typedef int super_change(struct fs *fs, struct super *s, uint64_t arg);
 MUST_CHECK int replica_change_super(struct fs *fs, super_change *change, uint64_t arg);
+/* The batch that the state lacks something of; 0: none, or nothing of the window that it ends is applied (window.c). */
+uint64_t replica_fence_of(struct fs *fs, const struct super *s);
 /* -EROFS once the volume failed, or cannot be written at all. */
 int replica_failed(struct fs *fs);
 /* The newest batch with a record in it. */
 uint64_t replica_newest(struct fs *fs);
+
+/* roles.c */
+int replica_note_epoch(struct replica_volume *v, uint64_t epoch);
+int replica_promote(struct replica_volume *v, uint64_t epoch);
+int replica_hold_writers(struct replica_volume *v, bool hold);
+int replica_offer(struct replica_volume *v, uint64_t epoch);
+int replica_step_down(struct replica_volume *v);
+int replica_set_differs(struct replica_volume *v, uint64_t seq);
 
 /* source.c */
 int replica_read_batch(struct replica_volume *v, struct replica_cursor **c, uint64_t seq, struct shipped_batch *ret,
