@@ -156,11 +156,15 @@ extern const size_t n_verbs;
 /* The part of `verb`'s name after the word `group`, when that is its first; else NULL. */
 const char *verb_in_group(const struct verb *verb, const char *group);
 
-/* options.c.  args_parse prints what is wrong and returns -EINVAL; argv[0] is skipped. */
+/* options.c: prints what is wrong and returns -EINVAL; argv[0] is skipped. */
 MUST_CHECK int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret);
-void help_print(const struct verb *verb);                         /* NULL: the program */
-void help_group(const char *group);                               /* the verbs that begin with this word */
-void help_table(void);                                            /* all of it for programs */
+
+/* help.c */
+void help_print(const struct verb *verb); /* NULL: the program */
+void help_group(const char *group);       /* the verbs that begin with this word */
+void help_table(void);                    /* all of it for programs */
+
+/* units.c */
 MUST_CHECK int size_parse(const char *text, uint64_t *ret_bytes); /* "64M"; -EINVAL, -ERANGE */
 MUST_CHECK int seconds_parse(const char *text, uint64_t *ret_ns); /* "0.5", "500ms", "2h"; -EINVAL, -ERANGE */
 

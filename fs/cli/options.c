@@ -1,5 +1,5 @@
 /*
- * options.c: every option of every verb as one table, which makes the parsing, the words of -o and --help.
+ * options.c: every option of every verb as one table, which makes the parsing, the words of -o and --help (help.c).
  *
  * A row names the verbs that take it, where its value goes in struct args, and the bounds of that value.  Rows with IN_LIST
  * are also words of `-o a,b=1`, so `mount --commit=1` and `mount -o commit=1` are the same row.  What cannot be parsed, is out
@@ -16,32 +16,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/cli/options.h"
 #include "replicate/peers.h"
-
-enum kind {
-	KIND_FLAG,
-	KIND_TEXT,
-	KIND_NAME,    /* of a node */
-	KIND_ADDRESS, /* host:port */
-	KIND_CHOICE,  /* a word of `arg`, with | between them */
-	KIND_SIZE,
-	KIND_SECONDS,
-	KIND_COUNT,
-	KIND_LIST,
-	KIND_IGNORED,
-	KIND_IGNORED_VALUE
-};
-
-struct option_row {
-	uint64_t verbs;
-	const char *name; /* words separated by -, in -o by _ */
-	char letter;
-	enum kind kind;
-	size_t offset;   /* of the value in struct args: bool, const char * or uint64_t by kind */
-	const char *arg; /* what --help calls the value */
-	uint64_t min, max;
-	const char *help;
-};
 
 #define AT(member) offsetof(struct args, member)
 #define MOUNTING   (VERB_MOUNT | IN_LIST)
@@ -50,7 +26,7 @@ struct option_row {
 #define KEYS       (VERB_KEY_ADD | VERB_KEY_REMOVE | VERB_KEY_CHANGE)
 #define SECONDS(n) ((uint64_t)(n) * (uint64_t)NSEC_PER_SEC)
 
-static const struct option_row rows[] = {
+const struct option_row option_rows[] = {
     {FORMATTING, "journal-size", 0, KIND_SIZE, AT(journal_bytes), "SIZE", 12 * MIB, 256 * GIB,
      "room for changes on their way home (default 1G; of a peer: as the others)"},
     {FORMATTING, "segment-size", 0, KIND_SIZE, AT(segment_bytes), "SIZE", MIB, 4 * GIB,
@@ -217,72 +193,13 @@ static const struct option_row rows[] = {
     {VERB_ALL, "help", 'h', KIND_FLAG, AT(help), NULL, 0, 0, "this text"},
 };
 
-/* Words of -o that mean what clawfs does anyway, or that mount(8) and systemd keep for themselves. */
-static const char *const ignored_words[] = {
+const size_t n_option_rows = ARRAY_SIZE(option_rows);
+
+const char *const ignored_words[] = {
     "rw",    "dev",     "suid",  "exec",  "auto",     "defaults", "_netdev", "nofail", "noauto", "nouser",
     "users", "nousers", "async", "atime", "relatime", "diratime", "user",    "owner",  "group",
 };
-
-int size_parse(const char *text, uint64_t *ret_bytes)
-{
-	static const char units[] = "KMGTP";
-	char *end;
-
-	if (!isdigit((unsigned char)*text))
-		return -EINVAL;
-	errno = 0;
-	uint64_t n = strtoull(text, &end, 10);
-	if (errno)
-		return -ERANGE;
-	const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
-	unsigned shift = 0;
-	if (unit) {
-		shift = 10 * (unsigned)(unit - units + 1);
-		end++;
-		if (end[0] == 'i' && end[1] == 'B')
-			end += 2;
-		else if (end[0] == 'B')
-			end++;
-	}
-	if (*end)
-		return -EINVAL;
-	if (n > UINT64_MAX >> shift)
-		return -ERANGE;
-	*ret_bytes = n << shift;
-	return 0;
-}
-
-int seconds_parse(const char *text, uint64_t *ret_ns)
-{
-	static const struct {
-		const char *name;
-		uint64_t seconds;
-	} units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
-	uint64_t ns = 0, unit = (uint64_t)NSEC_PER_SEC;
-	bool digits = false;
-
-	for (; isdigit((unsigned char)*text); text++, digits = true) {
-		if (ns > UINT64_C(1000000000) * unit) /* over thirty years: no option allows it */
-			return -ERANGE;
-		ns = ns * 10 + (uint64_t)(*text - '0') * unit;
-	}
-	if (*text == '.') {
-		for (text++; isdigit((unsigned char)*text); text++, digits = true) {
-			unit /= 10; /* digits beyond nanoseconds count nothing */
-			ns += (uint64_t)(*text - '0') * unit;
-		}
-	}
-	if (!digits)
-		return -EINVAL;
-	if (strcmp(text, "ms") == 0) {
-		*ret_ns = ns / 1000;
-		return 0;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
-		if (strcmp(text, units[i].name) == 0)
-			return __builtin_mul_overflow(ns, units[i].seconds, ret_ns) ? -ERANGE : 0;
-	return -EINVAL;
-}
+const size_t n_ignored_words = ARRAY_SIZE(ignored_words);
 
 /* "--commit=9: ..." or "-o commit=9: ...": how the user wrote it. */
 static int refuse(const struct option_row *row, bool in_list, const char *value, const char *why)
@@ -420,9 +337,9 @@ static bool word_is_ignored(const char *word)
 
 static int word_parse(struct args *a, const char *word, char *value)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-		if (rows[i].verbs & IN_LIST && word_is(word, rows[i].name))
-			return row_apply(&rows[i], true, value, a);
+	for (size_t i = 0; i < ARRAY_SIZE(option_rows); i++)
+		if (option_rows[i].verbs & IN_LIST && word_is(word, option_rows[i].name))
+			return row_apply(&option_rows[i], true, value, a);
 	if (word_is_ignored(word))
 		return 0;
 	if (strcmp(word, "remount") == 0)
@@ -466,8 +383,8 @@ static bool row_has_value(const struct option_row *row)
 
 /* Long options carry the row's number, letters their own code. */
 struct getopt_table {
-	struct option long_options[ARRAY_SIZE(rows) + 1];
-	char letters[2 * ARRAY_SIZE(rows) + 2];
+	struct option long_options[ARRAY_SIZE(option_rows) + 1];
+	char letters[2 * ARRAY_SIZE(option_rows) + 2];
 };
 #define LONG_BASE 1000
 
@@ -476,14 +393,15 @@ static void getopt_table_make(uint64_t verb, struct getopt_table *t)
 	size_t n = 0, n_letters = 0;
 
 	t->letters[n_letters++] = ':'; /* report missing values apart from unknown options, and print nothing */
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		if (!(rows[i].verbs & verb))
+	for (size_t i = 0; i < ARRAY_SIZE(option_rows); i++) {
+		if (!(option_rows[i].verbs & verb))
 			continue;
-		t->long_options[n++] = (struct option){rows[i].name, row_has_value(&rows[i]) ? required_argument : no_argument,
-						       NULL, LONG_BASE + (int)i};
-		if (rows[i].letter) {
-			t->letters[n_letters++] = rows[i].letter;
-			if (row_has_value(&rows[i]))
+		t->long_options[n++] =
+		    (struct option){option_rows[i].name, row_has_value(&option_rows[i]) ? required_argument : no_argument, NULL,
+				    LONG_BASE + (int)i};
+		if (option_rows[i].letter) {
+			t->letters[n_letters++] = option_rows[i].letter;
+			if (row_has_value(&option_rows[i]))
 				t->letters[n_letters++] = ':';
 		}
 	}
@@ -494,10 +412,10 @@ static void getopt_table_make(uint64_t verb, struct getopt_table *t)
 static const struct option_row *row_of(uint64_t verb, int code)
 {
 	if (code >= LONG_BASE)
-		return &rows[code - LONG_BASE];
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-		if (rows[i].verbs & verb && rows[i].letter == code)
-			return &rows[i];
+		return &option_rows[code - LONG_BASE];
+	for (size_t i = 0; i < ARRAY_SIZE(option_rows); i++)
+		if (option_rows[i].verbs & verb && option_rows[i].letter == code)
+			return &option_rows[i];
 	return NULL;
 }
 
@@ -536,144 +454,4 @@ int args_parse(const struct verb *verb, int argc, char **argv, struct args *ret)
 			return r;
 	}
 	return operands_take(verb, argc, argv, ret);
-}
-
-static void help_row(const struct option_row *row, bool in_list)
-{
-	char name[64], left[96];
-	const char *arg = row->arg ? row->arg : "", *equals = row->arg ? "=" : "";
-
-	snprintf(name, sizeof(name), "%s", row->name);
-	for (char *p = name; in_list && *p; p++)
-		*p = *p == '-' ? '_' : *p;
-	if (in_list)
-		snprintf(left, sizeof(left), "  %s%s%s", name, equals, arg);
-	else if (row->letter)
-		snprintf(left, sizeof(left), "  -%c, --%s%s%s", row->letter, name, equals, arg);
-	else
-		snprintf(left, sizeof(left), "      --%s%s%s", name, equals, arg);
-	printf("%-28s %s\n", left, row->help);
-}
-
-/* The words of -o, and that they are options of `mount` too. */
-static void help_list(void)
-{
-	printf("\nmount options, after -o or each as --option:\n");
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-		if (rows[i].verbs & IN_LIST)
-			help_row(&rows[i], true);
-	printf("ignored, for fstab:");
-	for (size_t i = 0; i < ARRAY_SIZE(ignored_words); i++)
-		printf("%s %s", i % 12 == 11 ? "\n                   " : "", ignored_words[i]);
-	printf(" x-*\n");
-}
-
-static void help_verb(const struct verb *verb)
-{
-	const bool list = verb->bit & VERB_MOUNT;
-
-	printf("usage: clawfs %s [OPTIONS] %s\n\n%c%s.\n%s\n\noptions:\n", verb->name, verb->operands,
-	       toupper((unsigned char)*verb->summary), verb->summary + 1, verb->details);
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-		if (rows[i].verbs & verb->bit && rows[i].help && (!list || !(rows[i].verbs & IN_LIST) || rows[i].letter))
-			help_row(&rows[i], false);
-	if (list)
-		help_list();
-}
-
-static void help_line(const struct verb *verb)
-{
-	printf("  %-15s %-26s %s\n", verb->name, verb->operands, verb->summary);
-}
-
-void help_group(const char *group)
-{
-	printf("usage: clawfs %s COMMAND ...\n\ncommands:\n", group);
-	for (size_t i = 0; i < n_verbs; i++)
-		if (verb_in_group(&verbs[i], group))
-			help_line(&verbs[i]);
-	printf("\n`clawfs %s COMMAND --help` tells more.\n", group);
-}
-
-static void help_program(void)
-{
-	printf(
-	    "usage: clawfs COMMAND ...\n"
-	    "       clawfs SOURCE MOUNTPOINT [-o OPTIONS]    as mount -t fuse.clawfs calls it\n\n"
-	    "A filesystem in a directory: what was fsynced survives a power cut, every block read is verified.\n\ncommands:\n");
-	for (size_t i = 0; i < n_verbs; i++)
-		if (verbs[i].bit != VERB_HELPER)
-			help_line(&verbs[i]);
-	printf("\n`clawfs COMMAND --help` tells more, `clawfs help --table` all of it for programs; `clawfs --version` names the "
-	       "version.\n\n"
-	       "exit codes: 0 done; 1 failed (fsck: repaired); 4 fsck, dump: damaged; 8 fsck, upgrade: could not check; 16 wrong "
-	       "usage;\n"
-	       "32 not mounted.\n");
-}
-
-/* Text between tabs: a newline is written \n. */
-static void table_put(const char *text)
-{
-	putchar('\t');
-	for (; text && *text; text++)
-		if (*text == '\n')
-			fputs("\\n", stdout);
-		else
-			putchar(*text);
-}
-
-static void table_option(const char *verb, const struct option_row *row)
-{
-	const char letter[2] = {row->letter, '\0'};
-
-	fputs("option", stdout);
-	table_put(verb);
-	table_put(row->name);
-	table_put(letter);
-	table_put(row->arg);
-	table_put(row->help);
-	putchar('\n');
-}
-
-static void table_verb(const struct verb *verb)
-{
-	fputs("verb", stdout);
-	table_put(verb->name);
-	table_put(verb->operands);
-	table_put(verb->summary);
-	table_put(verb->details);
-	putchar('\n');
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-		if (rows[i].verbs & verb->bit)
-			table_option(verb->name, &rows[i]);
-}
-
-/*
- * Man pages, completions and their test are made from this.  Lines of fields between tabs: verb NAME OPERANDS SUMMARY DETAILS,
- * option VERB NAME LETTER VALUE HELP, word NAME VALUE HELP for what goes into -o, ignored WORD for what -o takes and ignores.
- */
-void help_table(void)
-{
-	for (size_t i = 0; i < n_verbs; i++)
-		table_verb(&verbs[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		if (!(rows[i].verbs & IN_LIST))
-			continue;
-		fputs("word\t", stdout);
-		for (const char *p = rows[i].name; *p; p++)
-			putchar(*p == '-' ? '_' : *p);
-		table_put(rows[i].arg);
-		table_put(rows[i].help);
-		putchar('\n');
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(ignored_words); i++)
-		printf("ignored\t%s\n", ignored_words[i]);
-}
-
-void help_print(const struct verb *verb)
-{
-	if (verb && verb->bit != VERB_HELPER)
-		help_verb(verb);
-	else
-		help_program();
 }
