@@ -1,5 +1,5 @@
 /*
- * arena.c: which block is free, used, in limbo or promised; growing by chunks.
+ * arena.c: which block is free, used, in limbo or promised.  The arena grows in arena_growth.c, chunks are arena_chunk.c.
  *
  * Two bitmaps: `used` is what the index refers to and what a checkpoint saves; `busy` is used or limbo and is what
  * arena_alloc() looks at.  A free clears the bit in `used` and notes the run in the newest limbo generation; a release
@@ -8,10 +8,6 @@
  * Search: from the hint, or from where the last search ended, onwards and around.  It stops at the first run that holds
  * all that is asked for; having passed SEARCH_BLOCKS it takes several runs, the largest it saw.  Pages without a free
  * block are stepped over by their counts.
- *
- * Growth: one chunk at a time, by the thread that needs it or, ahead, by a thread of the arena when the free blocks fall
- * under half a chunk.  The lock is released meanwhile; `growing` keeps others from doing the same.  A crash during growth
- * leaves a chunk that neither index nor journal knows: it is adopted when whole, else replaced.
  */
 #include <assert.h>
 #include <errno.h>
@@ -21,164 +17,11 @@
 #include "fs/store/arena_impl.h"
 
 #define SEARCH_BLOCKS (8 * BITMAP_PAGE_BITS)
-#define RETRY_NS      NSEC_PER_SEC
 
 _Static_assert(ARENA_PAGE_BLOCKS == BITMAP_PAGE_BITS && ARENA_PAGE_BYTES == BITMAP_PAGE_BYTES, "");
 
 /* So many released at once make the search start again where the lowest of them lies. */
 #define REUSE_BLOCKS 256u
-
-static uint64_t reserved_now(const struct arena *a) REQUIRES(&a->lock)
-{
-	return a->reserved > 0 ? (uint64_t)a->reserved : 0;
-}
-
-static uint64_t free_locked(struct arena *a) REQUIRES(&a->lock)
-{
-	return a->busy.n_bits - a->busy.n_set;
-}
-
-/* Free and not promised. */
-static uint64_t spare_locked(struct arena *a) REQUIRES(&a->lock)
-{
-	uint64_t n = free_locked(a);
-
-	return n - min_u64(n, reserved_now(a));
-}
-
-/* ---- growth ---- */
-
-static int resize_locked(struct arena *a, uint64_t n_blocks) REQUIRES(&a->lock)
-{
-	uint64_t n_pages = div_round_up(n_blocks, BITMAP_PAGE_BITS);
-	int r = bitmap_grow(&a->used, n_blocks);
-
-	if (r == 0)
-		r = bitmap_grow(&a->busy, n_blocks);
-	if (r == 0 && n_pages > a->n_pages) {
-		bool *dirty = realloc(a->page_dirty, n_pages);
-		if (!dirty)
-			return -ENOMEM;
-		memset(dirty + a->n_pages, 0, n_pages - a->n_pages);
-		a->page_dirty = dirty;
-		a->n_pages = n_pages;
-	}
-	return r;
-}
-
-/* Takes `c` over, in case of error too. */
-static int add_chunk_locked(struct arena *a, struct chunk *c) REQUIRES(&a->lock)
-{
-	uint32_t index = atomic_load(&a->n_chunks);
-	int r = resize_locked(a, (index + UINT64_C(1)) * a->c.chunk_blocks);
-
-	if (r < 0) {
-		/* A bitmap that did grow shows no chunk: shrink what can be seen of it again. */
-		a->used.n_bits = a->busy.n_bits = index * a->c.chunk_blocks;
-		chunk_close(c);
-		return r;
-	}
-	a->chunks[index] = c;
-	atomic_store(&a->n_chunks, index + 1);
-	return 0;
-}
-
-/* Chunks that limits and `host_free` bytes allow beyond those there are. */
-static uint64_t growable_chunks(struct arena *a, uint64_t host_free)
-{
-	uint64_t n_chunks = atomic_load(&a->n_chunks), total = arena_total(a);
-	uint64_t by_host = (host_free - min_u64(host_free, a->c.host_reserve)) / (a->c.chunk_blocks * BLOCK_SIZE);
-	uint64_t by_limit = (a->c.max_blocks - min_u64(a->c.max_blocks, total)) / a->c.chunk_blocks;
-
-	return min_u64(min_u64(by_host, by_limit), ARENA_CHUNKS_MAX - n_chunks);
-}
-
-static int create_chunk(struct arena *a, uint64_t host_free, uint64_t n_wanted, struct chunk **ret_chunk)
-{
-	uint32_t index = atomic_load(&a->n_chunks);
-
-	if (growable_chunks(a, host_free) < n_wanted)
-		return -ENOSPC;
-	int r = chunk_create(a, index, ret_chunk);
-	if (r < 0 && r != -ENOSPC)
-		log_error("arena: chunk %u cannot be made: %s", index, strerror(-r));
-	return r;
-}
-
-/*
- * One chunk more, or one attempt of another thread waited for: look again.  Where not all `n_wanted` chunks can be had,
- * none is made in vain.
- */
-static int grow_locked(struct arena *a, uint64_t n_wanted) REQUIRES(&a->lock)
-{
-	uint64_t host_free = 0, host_total;
-	struct chunk *c = NULL;
-
-	if (a->growing) {
-		cond_wait(&a->changed, &a->lock);
-		return 0;
-	}
-	a->growing = true;
-	mutex_unlock(&a->lock);
-	int r = store_space(a->c.store, &host_free, &host_total);
-	mutex_lock(&a->lock);
-	a->free_before_growth = host_free;
-	mutex_unlock(&a->lock);
-	if (r == 0)
-		r = create_chunk(a, host_free, n_wanted, &c);
-	mutex_lock(&a->lock);
-	if (r == 0)
-		r = add_chunk_locked(a, c);
-	a->growing = false;
-	a->free_before_growth = 0;
-	cond_broadcast(&a->changed);
-	return r;
-}
-
-/* Until `n` blocks are free beyond those promised; with from_reserved they are of those. */
-static int make_room_locked(struct arena *a, uint64_t n, bool from_reserved) REQUIRES(&a->lock)
-{
-	if (n > POINTER_BLOCK_MAX)
-		return -ENOSPC;
-	for (;;) {
-		uint64_t need = from_reserved ? max_u64(n, reserved_now(a)) : n + reserved_now(a), have = free_locked(a);
-		if (have >= need)
-			return 0;
-		int r = grow_locked(a, div_round_up(need - have, a->c.chunk_blocks));
-		if (r < 0)
-			return r;
-	}
-}
-
-static bool low_locked(struct arena *a) REQUIRES(&a->lock)
-{
-	return spare_locked(a) < a->c.chunk_blocks / 2;
-}
-
-static void wake_if_low_locked(struct arena *a) REQUIRES(&a->lock)
-{
-	if (a->has_thread && low_locked(a))
-		cond_signal(&a->wake);
-}
-
-static void *ahead_thread(void *arg)
-{
-	struct arena *a = arg;
-
-	mutex_lock(&a->lock);
-	while (!a->stop) {
-		if (!low_locked(a)) {
-			cond_wait(&a->wake, &a->lock);
-		} else if (grow_locked(a, 1) < 0) {
-			/* A full host stays so for a while: not with every block that is allocated. */
-			cond_wait_ns(&a->changed, &a->lock, RETRY_NS);
-			if (!a->stop)
-				cond_wait(&a->wake, &a->lock);
-		}
-	}
-	mutex_unlock(&a->lock);
-	return NULL;
-}
 
 /* ---- open and close ---- */
 
@@ -198,7 +41,7 @@ static int open_chunks_locked(struct arena *a) REQUIRES(&a->lock)
 		if (r == -ENOENT || r == -EUCLEAN)
 			return 0;
 		if (r == 0)
-			r = add_chunk_locked(a, c);
+			r = chunk_add_locked(a, c);
 		if (r < 0)
 			return r;
 	}
@@ -224,7 +67,7 @@ int arena_open(const struct arena_config *c, struct arena **ret_arena)
 	mutex_unlock(&a->lock);
 	if (r == 0 && !c->no_threads) {
 		a->has_thread = true;
-		r = -pthread_create(&a->thread, NULL, ahead_thread, a);
+		r = -pthread_create(&a->thread, NULL, arena_ahead_thread, a);
 		if (r < 0)
 			a->has_thread = false;
 	}
@@ -407,7 +250,7 @@ static int search_locked(struct arena *a, struct search *s, uint64_t from) REQUI
 
 static int alloc_locked(struct arena *a, uint64_t n, pointer_t hint, bool from_reserved, struct search *s) REQUIRES(&a->lock)
 {
-	int r = make_room_locked(a, n, from_reserved);
+	int r = arena_make_room_locked(a, n, from_reserved);
 	uint64_t from = 0;
 
 	if (r < 0)
@@ -424,7 +267,7 @@ static int alloc_locked(struct arena *a, uint64_t n, pointer_t hint, bool from_r
 		a->reserved -= (int64_t)n;
 	if (!hinted)
 		a->cursor = pointer_block(s->runs[s->n - 1].start) + s->runs[s->n - 1].n_blocks;
-	wake_if_low_locked(a);
+	arena_wake_if_low_locked(a);
 	return 0;
 }
 
@@ -627,10 +470,10 @@ void arena_release(struct arena *a, uint64_t generation)
 int arena_reserve(struct arena *a, uint64_t n)
 {
 	mutex_lock(&a->lock);
-	int r = make_room_locked(a, n, false);
+	int r = arena_make_room_locked(a, n, false);
 	if (r == 0) {
 		a->reserved += n;
-		wake_if_low_locked(a);
+		arena_wake_if_low_locked(a);
 	}
 	mutex_unlock(&a->lock);
 	return r;
@@ -696,9 +539,9 @@ void arena_get_status(struct arena *a, struct arena_status *ret)
 	    .total_blocks = a->used.n_bits,
 	    .used_blocks = a->used.n_set,
 	    .limbo_blocks = a->limbo_blocks,
-	    .reserved_blocks = reserved_now(a),
+	    .reserved_blocks = reserved_locked(a),
 	    .free_blocks = free_locked(a),
-	    .growable_blocks = r < 0 ? 0 : growable_chunks(a, host_free) * a->c.chunk_blocks,
+	    .growable_blocks = r < 0 ? 0 : arena_growable(a, host_free) * a->c.chunk_blocks,
 	    .blocks_read = atomic_load(&a->blocks_read),
 	    .blocks_written = atomic_load(&a->blocks_written),
 	    .error = a->error,

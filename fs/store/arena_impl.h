@@ -1,5 +1,6 @@
 /*
- * arena_impl.h: what arena.c (which block is whose) and arena_chunk.c (files, reading, writing, flushing) share.
+ * arena_impl.h: what arena.c (which block is whose), arena_growth.c (more of them) and arena_chunk.c (files, reading, writing,
+ * flushing) share.
  */
 #pragma once
 
@@ -61,6 +62,24 @@ static inline uint64_t arena_total(struct arena *a)
 	return (uint64_t)atomic_load(&a->n_chunks) * a->c.chunk_blocks;
 }
 
+static inline uint64_t reserved_locked(const struct arena *a) REQUIRES(&a->lock)
+{
+	return a->reserved > 0 ? (uint64_t)a->reserved : 0;
+}
+
+static inline uint64_t free_locked(struct arena *a) REQUIRES(&a->lock)
+{
+	return a->busy.n_bits - a->busy.n_set;
+}
+
+/* Free and not promised. */
+static inline uint64_t spare_locked(struct arena *a) REQUIRES(&a->lock)
+{
+	uint64_t n = free_locked(a);
+
+	return n - min_u64(n, reserved_locked(a));
+}
+
 /* [at, at + n) as block numbers, or -EUCLEAN when any of it is not in a chunk. */
 MUST_CHECK int arena_range(struct arena *a, pointer_t at, uint64_t n, uint64_t *ret_block);
 
@@ -69,3 +88,15 @@ MUST_CHECK int chunk_open(struct arena *a, uint32_t index, struct chunk **ret_ch
 /* Makes it, durably, its name too; a leftover of that name is replaced.  Takes seconds. */
 MUST_CHECK int chunk_create(struct arena *a, uint32_t index, struct chunk **ret_chunk);
 struct chunk *chunk_close(struct chunk *c);
+
+/* ---- arena_growth.c ---- */
+
+/* Takes `c` over, in case of error too. */
+MUST_CHECK int chunk_add_locked(struct arena *a, struct chunk *c) REQUIRES(&a->lock);
+/* Chunks that limits and `host_free` bytes allow beyond those there are. */
+uint64_t arena_growable(struct arena *a, uint64_t host_free);
+/* Until `n` blocks are free beyond those promised; with from_reserved they are of those.  The lock is released meanwhile. */
+MUST_CHECK int arena_make_room_locked(struct arena *a, uint64_t n, bool from_reserved) REQUIRES(&a->lock);
+/* The thread that makes chunks ahead, and what wakes it once they are needed. */
+void *arena_ahead_thread(void *arena);
+void arena_wake_if_low_locked(struct arena *a) REQUIRES(&a->lock);
