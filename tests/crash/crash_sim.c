@@ -12,15 +12,14 @@
 #include <errno.h>
 #include <getopt.h>
 #include <malloc.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <time.h>
 
 #include "base/log.h"
+#include "tests/crash/jobs.h"
 #include "tests/crash/sim_run.h"
 #include "tests/crash/sim_sweeps.h"
 
@@ -372,63 +371,54 @@ static bool run_seed(struct sim *s, uint64_t seed)
 
 /* ---- workers ---- */
 
-static void work(const struct options *o, struct progress *p, unsigned worker, int64_t end_ns)
+struct sweep {
+	const struct options *o;
+	struct progress *progress;
+	int64_t end_ns; /* 0: none */
+};
+
+static void work(void *ctx, unsigned worker)
 {
-	struct sim s = {.o = o, .progress = p, .worker = worker};
+	const struct sweep *w = ctx;
+	struct progress *p = w->progress;
+	struct sim s = {.o = w->o, .progress = p, .worker = worker};
 
 	for (;;) {
 		uint64_t i = atomic_fetch_add(&p->next_seed, 1);
 
-		if (i >= o->n_seeds || (end_ns && clock_mono_ns(&clock_system) > end_ns))
+		if (i >= w->o->n_seeds || (w->end_ns && clock_mono_ns(&clock_system) > w->end_ns))
 			return;
 		if (atomic_load(&p->n_failures) > 0)
 			return;
 		alarm(SEED_TIMEOUT_S);
-		run_seed(&s, o->seed + i);
+		run_seed(&s, w->o->seed + i);
 	}
 }
 
-static void reap_worker(const struct options *o, struct progress *p, const pid_t *pids)
+static void died(void *ctx, unsigned worker, const char *how)
 {
-	int status;
-	pid_t pid = wait(&status);
+	const struct sweep *w = ctx;
+	struct progress *p = w->progress;
 
-	if (pid < 0 || !WIFSIGNALED(status))
-		return;
-	for (unsigned w = 0; w < o->jobs; w++) {
-		if (pids[w] != pid)
-			continue;
-		atomic_fetch_add(&p->n_failures, 1);
-		printf("FAILED clawfs-sim%s --seed %llu --ops %llu --generation %llu --cut %llu --variant %s: %s\n",
-		       sim_next_tags  ? " --encrypted=aead"
-		       : sim_next_key ? " --encrypted"
-				      : "",
-		       (unsigned long long)p->at[w].seed, (unsigned long long)o->n_ops, (unsigned long long)p->at[w].generation,
-		       (unsigned long long)p->at[w].cut, simcut_variant_name((enum simcut_variant)p->at[w].variant),
-		       WTERMSIG(status) == SIGALRM ? "does not end" : strsignal(WTERMSIG(status)));
-	}
+	atomic_fetch_add(&p->n_failures, 1);
+	printf("FAILED clawfs-sim%s --seed %llu --ops %llu --generation %llu --cut %llu --variant %s: %s\n",
+	       sim_next_tags  ? " --encrypted=aead"
+	       : sim_next_key ? " --encrypted"
+			      : "",
+	       (unsigned long long)p->at[worker].seed, (unsigned long long)w->o->n_ops,
+	       (unsigned long long)p->at[worker].generation, (unsigned long long)p->at[worker].cut,
+	       simcut_variant_name((enum simcut_variant)p->at[worker].variant), how);
 }
 
 static int sweep(const struct options *o)
 {
 	struct progress *p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	int64_t start = clock_mono_ns(&clock_system), end = o->seconds ? start + o->seconds * NSEC_PER_SEC : 0;
-	pid_t pids[64] = {0};
+	int64_t start = clock_mono_ns(&clock_system);
+	struct sweep w = {o, p, o->seconds ? start + o->seconds * NSEC_PER_SEC : 0};
 
 	if (p == MAP_FAILED)
 		return 2;
-	for (unsigned w = 0; w < o->jobs && o->jobs > 1; w++) {
-		fflush(stdout);
-		pids[w] = fork();
-		if (pids[w] == 0) {
-			work(o, p, w, end);
-			_exit(0);
-		}
-	}
-	if (o->jobs == 1)
-		work(o, p, 0, end);
-	for (unsigned w = 0; w < o->jobs && o->jobs > 1; w++)
-		reap_worker(o, p, pids);
+	jobs_run(&(struct jobs){work, died, &w}, o->jobs);
 	printf("seeds %llu from %llu, store events %llu, cut points %llu, recoveries %llu, recoveries of cut recoveries %llu, "
 	       "lived on %llu, failures %llu, %.1f s\n",
 	       (unsigned long long)p->n_seeds, (unsigned long long)o->seed, (unsigned long long)p->n_events,
@@ -543,7 +533,7 @@ int main(int argc, char **argv)
 			o.profile = find_name(optarg, profile_at, SIM_PROFILES);
 			break;
 		case 'j':
-			o.jobs = (unsigned)min_u64(max_u64((uint64_t)atoi(optarg), 1), 64);
+			o.jobs = (unsigned)min_u64(max_u64((uint64_t)atoi(optarg), 1), JOBS_MAX);
 			break;
 		case 'g':
 			o.only_generation = atoll(optarg);

@@ -7,17 +7,15 @@
  */
 #include <getopt.h>
 #include <malloc.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 
 #include "base/log.h"
+#include "tests/crash/jobs.h"
 #include "tests/crash/replica_run.h"
 
-#define JOBS_MAX       64u
 #define SEED_TIMEOUT_S 120u
 
 struct options {
@@ -70,12 +68,23 @@ static void run_seed(const struct options *o, struct progress *p, uint64_t seed)
 	atomic_fetch_add(&p->n_seeds, 1);
 }
 
-static void work(const struct options *o, struct progress *p, unsigned worker, int64_t end_ns)
+struct sweep {
+	const struct options *o;
+	struct progress *progress;
+	int64_t end_ns; /* 0: none */
+};
+
+static void work(void *ctx, unsigned worker)
 {
+	const struct sweep *w = ctx;
+	const struct options *o = w->o;
+	struct progress *p = w->progress;
+
 	for (;;) {
 		uint64_t i = atomic_fetch_add(&p->next_seed, 1);
 
-		if (i >= o->n_seeds || (end_ns && clock_mono_ns(&clock_system) > end_ns) || (p->n_failures > 0 && !o->keep_going))
+		if (i >= o->n_seeds || (w->end_ns && clock_mono_ns(&clock_system) > w->end_ns) ||
+		    (p->n_failures > 0 && !o->keep_going))
 			return;
 		p->at[worker] = o->start + i;
 		alarm(SEED_TIMEOUT_S);
@@ -83,14 +92,11 @@ static void work(const struct options *o, struct progress *p, unsigned worker, i
 	}
 }
 
-static void reap_worker(const struct options *o, struct progress *p, const pid_t *pids)
+static void died(void *ctx, unsigned worker, const char *how)
 {
-	int status;
-	pid_t pid = wait(&status);
+	const struct sweep *w = ctx;
 
-	for (unsigned w = 0; w < o->jobs; w++)
-		if (pid > 0 && pids[w] == pid && WIFSIGNALED(status))
-			report(o, p, p->at[w], WTERMSIG(status) == SIGALRM ? "does not end" : strsignal(WTERMSIG(status)));
+	report(w->o, w->progress, w->progress->at[worker], how);
 }
 
 static void print_stats(const struct options *o, struct progress *p, double seconds)
@@ -118,23 +124,12 @@ static void print_stats(const struct options *o, struct progress *p, double seco
 static int sweep(const struct options *o)
 {
 	struct progress *p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	int64_t start = clock_mono_ns(&clock_system), end = o->seconds ? start + o->seconds * NSEC_PER_SEC : 0;
-	pid_t pids[JOBS_MAX] = {0};
+	int64_t start = clock_mono_ns(&clock_system);
+	struct sweep w = {o, p, o->seconds ? start + o->seconds * NSEC_PER_SEC : 0};
 
 	if (p == MAP_FAILED)
 		return 2;
-	for (unsigned w = 0; w < o->jobs && o->jobs > 1; w++) {
-		fflush(stdout);
-		pids[w] = fork();
-		if (pids[w] == 0) {
-			work(o, p, w, end);
-			_exit(0);
-		}
-	}
-	if (o->jobs == 1)
-		work(o, p, 0, end);
-	for (unsigned w = 0; w < o->jobs && o->jobs > 1; w++)
-		reap_worker(o, p, pids);
+	jobs_run(&(struct jobs){work, died, &w}, o->jobs);
 	print_stats(o, p, (double)(clock_mono_ns(&clock_system) - start) / 1e9);
 	bool failed = p->n_failures > 0;
 	munmap(p, sizeof(*p));
