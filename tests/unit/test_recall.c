@@ -9,23 +9,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "tests/unit/recall_world.h"
-
-static struct recall_world w;
-
-static int open_world(void **state)
-{
-	(void)state;
-	world_open(&w, false);
-	return 0;
-}
-
-static int close_world(void **state)
-{
-	(void)state;
-	world_close(&w);
-	return 0;
-}
+#include "tests/unit/recall_case.h"
 
 /* ---- reading ---- */
 
@@ -77,19 +61,20 @@ static void one_read_takes_one_request(void **state)
 
 enum { SMALL_FILES = 600, SMALL_LEN = 10 * 1024 };
 
-static void make_small_files(uint64_t ino[SMALL_FILES])
+/* `n` files, tiered together. */
+static void make_packed_files(uint64_t *ino, unsigned n, size_t len)
 {
 	struct packing p;
 
-	for (unsigned i = 0; i < SMALL_FILES; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		char name[16];
 
 		snprintf(name, sizeof(name), "f%u", i);
-		ino[i] = make_file(&w, w.v.dir, name, SMALL_LEN);
+		ino[i] = make_file(&w, w.v.dir, name, len);
 	}
 	home_all(&w);
 	pack_begin(&w, &p);
-	for (unsigned i = 0; i < SMALL_FILES; i++)
+	for (unsigned i = 0; i < n; i++)
 		pack_file(&w, &p, ino[i]);
 	pack_end(&w, &p);
 }
@@ -99,7 +84,7 @@ static void small_files_lie_beside_others(void **state)
 	uint64_t ino[SMALL_FILES];
 
 	(void)state;
-	make_small_files(ino);
+	make_packed_files(ino, SMALL_FILES, SMALL_LEN);
 	uint64_t before = gets(&w);
 	for (unsigned i = 0; i < SMALL_FILES; i++)
 		assert_int_equal(read_part(&w, ino[i], 0, SMALL_LEN), 0);
@@ -111,7 +96,7 @@ static void small_files_are_made_local_by_few_requests(void **state)
 	uint64_t ino[SMALL_FILES], kept;
 
 	(void)state;
-	make_small_files(ino);
+	make_packed_files(ino, SMALL_FILES, SMALL_LEN);
 	uint64_t before = gets(&w);
 	for (unsigned i = 0; i < SMALL_FILES; i++) {
 		assert_int_equal(recall_file(w.v.fs, ino[i], &kept), 0);
@@ -125,21 +110,10 @@ static void small_files_are_made_local_by_few_requests(void **state)
 static void what_lies_beside_and_is_not_read_is_not_got(void **state)
 {
 	enum { FILES = 700, LEN = 12 * 1024 };
-	struct packing p;
 	uint64_t ino[FILES];
 
 	(void)state;
-	for (unsigned i = 0; i < FILES; i++) {
-		char name[16];
-
-		snprintf(name, sizeof(name), "f%u", i);
-		ino[i] = make_file(&w, w.v.dir, name, LEN);
-	}
-	home_all(&w);
-	pack_begin(&w, &p);
-	for (unsigned i = 0; i < FILES; i++)
-		pack_file(&w, &p, ino[i]);
-	pack_end(&w, &p);
+	make_packed_files(ino, FILES, LEN);
 	for (unsigned i = FILES; i >= 40; i -= 33) /* backwards */
 		assert_int_equal(read_part(&w, ino[i - 33], 0, LEN), 0);
 	assert_in_range(status_of(&w).bytes_fetched, 20 * LEN, 20 * LEN + 8 * 256 * 1024);

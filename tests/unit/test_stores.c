@@ -8,23 +8,7 @@
 #include <cmocka.h>
 
 #include "fs/core/dump.h"
-#include "tests/unit/recall_world.h"
-
-static struct recall_world w;
-
-static int open_world(void **state)
-{
-	(void)state;
-	world_open(&w, false);
-	return 0;
-}
-
-static int close_world(void **state)
-{
-	(void)state;
-	world_close(&w);
-	return 0;
-}
+#include "tests/unit/recall_case.h"
 
 static int set_store(const char *name, const char *text)
 {
