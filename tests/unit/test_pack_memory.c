@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <zstd.h>
 
-#include "tests/unit/packs.h"
+#include "tests/unit/pack_case.h"
 
 /* ---- memory and random numbers that run out ---- */
 
@@ -48,25 +48,6 @@ size_t __wrap_ZSTD_compress2(ZSTD_CCtx *c, void *to, size_t cap, const void *fro
 static int random_fails(void *p, size_t n)
 {
 	return fails() ? -EIO : packs_random(p, n);
-}
-
-static uint8_t blocks[PACK_LEAF_BYTES], back[PACK_LEAF_BYTES];
-
-static struct pack_place add(struct pack_writer *w, uint64_t ino, uint64_t leaf, uint16_t mask)
-{
-	struct pack_place at = {0};
-
-	assert_int_equal(pack_add(w, ino, leaf, mask, blocks, &at), 0);
-	return at;
-}
-
-static void reads_as(const struct finished *f, const struct pack_place *at, uint64_t ino, uint64_t leaf, uint16_t mask)
-{
-	struct pack_frame frame;
-
-	assert_int_equal(pack_read_frame(&f->key, at->offset, f->p + at->offset, at->len, &frame, back), 0);
-	assert_true(frame.ino == ino && frame.leaf == leaf && frame.mask == mask && frame.len == at->len);
-	assert_memory_equal(back, blocks, mask_bytes(mask));
 }
 
 static void a_writer_that_cannot_be_made_leaves_nothing(void **state)
