@@ -563,25 +563,26 @@ struct simobject *simobject_at(struct simobject *so, uint64_t at, bool next, str
 
 /* ---- settings ---- */
 
-void simobject_set_conditions(struct simobject *so, bool yes)
+static void set_flag(struct simobject *so, bool *flag, bool yes)
 {
 	mutex_lock(&so->lock);
-	so->conditions = yes;
+	*flag = yes;
 	mutex_unlock(&so->lock);
+}
+
+void simobject_set_conditions(struct simobject *so, bool yes)
+{
+	set_flag(so, &so->conditions, yes);
 }
 
 void simobject_set_verifies(struct simobject *so, bool yes)
 {
-	mutex_lock(&so->lock);
-	so->verifies = yes;
-	mutex_unlock(&so->lock);
+	set_flag(so, &so->verifies, yes);
 }
 
 void simobject_set_lies(struct simobject *so, bool yes)
 {
-	mutex_lock(&so->lock);
-	so->lies = yes;
-	mutex_unlock(&so->lock);
+	set_flag(so, &so->lies, yes);
 }
 
 void simobject_set_space(struct simobject *so, uint64_t bytes)
@@ -630,28 +631,27 @@ void simobject_release(struct simobject *so)
 	mutex_unlock(&so->lock);
 }
 
-uint64_t simobject_calls(struct simobject *so, enum object_kind kind)
+static uint64_t get_count(struct simobject *so, const uint64_t *count)
 {
 	mutex_lock(&so->lock);
-	uint64_t n = so->calls[kind];
+	uint64_t n = *count;
 	mutex_unlock(&so->lock);
 	return n;
+}
+
+uint64_t simobject_calls(struct simobject *so, enum object_kind kind)
+{
+	return get_count(so, &so->calls[kind]);
 }
 
 uint64_t simobject_faults(struct simobject *so)
 {
-	mutex_lock(&so->lock);
-	uint64_t n = so->met;
-	mutex_unlock(&so->lock);
-	return n;
+	return get_count(so, &so->met);
 }
 
 uint64_t simobject_hanging(struct simobject *so)
 {
-	mutex_lock(&so->lock);
-	uint64_t n = so->hanging;
-	mutex_unlock(&so->lock);
-	return n;
+	return get_count(so, &so->hanging);
 }
 
 void simobject_on_call(struct simobject *so, void (*fn)(void *ctx, enum object_kind kind, const char *key), void *ctx)
