@@ -14,7 +14,7 @@
 
 #include "base/crc32c.h"
 #include "fs/core/index.h"
-#include "fs/core/tier/recalled.h"
+#include "fs/core/tier/recall/recalled.h"
 #include "tests/lib/cow.h"
 #include "tests/lib/tree.h"
 

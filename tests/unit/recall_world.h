@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "fs/core/core.h"
-#include "fs/core/tier/recalled.h"
+#include "fs/core/tier/recall/recalled.h"
 #include "fs/core/tier/tier.h"
 #include "tests/lib/rng.h"
 #include "tests/lib/simobject.h"

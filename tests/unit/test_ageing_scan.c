@@ -1,5 +1,5 @@
 /*
- * test_ageing_scan.c: which files the scan finds cold (fs/core/tier/ageing_scan.c, ageing_clock.c): by policy, by a clock that
+ * test_ageing_scan.c: which files the scan finds cold (fs/core/tier/ageing/scan.c, ageing/clock.c): by policy, by a clock that
  * jumps, and when space is short.
  */
 #include <setjmp.h>

@@ -12,7 +12,7 @@
 #include <jansson.h>
 
 #include "base/log.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 #include "journal/ship.h"
 #include "tests/unit/archive_world.h"
 

@@ -10,7 +10,7 @@
 #include <errno.h>
 
 #include "base/crc32c.h"
-#include "fs/core/tier/recalled.h"
+#include "fs/core/tier/recall/recalled.h"
 #include "tests/unit/cold_world.h"
 
 static void homing_and_evicting_are_no_changes(void **state)

@@ -12,7 +12,7 @@
 #include "fs/core/archive/frames_format.h"
 #include "fs/core/index_format.h"
 #include "fs/core/leaf.h"
-#include "fs/core/tier/usage_format.h"
+#include "fs/core/tier/stores/usage_format.h"
 #include "fs/store/arena.h"
 #include "fs/store/crypt/gcm.h"
 #include "fs/store/crypt/keys_format.h"

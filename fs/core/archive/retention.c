@@ -8,7 +8,7 @@
  *     their objects are removed, segments newest first: each is found from the one before it, so the rest of the way stays
  *     the manifest forgets them
  *
- * Ages are told by the clock of ageing, which does not believe jumps (ageing_clock.c).  A leader does it, by names alone: the
+ * Ages are told by the clock of ageing, which does not believe jumps (ageing/clock.c).  A leader does it, by names alone: the
  * store is never listed.
  */
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 #include "base/log.h"
 #include "fs/core/archive/impl.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define LOOK_NS   (60 * NSEC_PER_SEC)
 #define PARTS_MAX (1u << 22)

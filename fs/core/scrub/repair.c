@@ -23,7 +23,7 @@
 #include "base/log.h"
 #include "fs/core/scrub/impl.h"
 #include "fs/core/snap/snap.h"
-#include "fs/core/tier/recalled.h"
+#include "fs/core/tier/recall/recalled.h"
 #include "fs/core/tier/tier.h"
 
 #define HOME_POLL_US 5000u

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define PORTION 1024u
 

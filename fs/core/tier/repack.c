@@ -24,7 +24,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define INTERVAL_NS    (300 * NSEC_PER_SEC)
 #define MIN_AGE_NS     (600 * NSEC_PER_SEC)

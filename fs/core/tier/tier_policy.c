@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "fs/core/snap/snap.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 #include "tier/values.h"
 
 #define AFTER_DEFAULT_NS (30 * DAY_NS)

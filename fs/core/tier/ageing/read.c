@@ -1,5 +1,5 @@
 /*
- * ageing_read.c: the leaves of a file and their data, on their way into packs.
+ * read.c: the leaves of a file and their data, on their way into packs.
  *
  * A chunk is read under the file's stripe, held shared, 1 MiB at most; what is cold of it is fetched.  While one chunk is packed,
  * a thread reads the next one, so that disk and processor work at the same time: packing is what a fast store waits for.  Small
@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define MISSES_MAX 64u /* recalls for one read: each brings what the one before did not */
 

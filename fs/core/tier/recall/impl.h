@@ -1,17 +1,17 @@
 /*
- * recall_impl.h: what the files of the recall share.  Others use tier.h and fs.h.
+ * impl.h: what the files of the recall share.  Others use tier.h and fs.h.
  *
  *     request  somebody waits: for the frames of some leaves (recall.c)
- *     want     a frame that is not in memory and should be, once, whoever waits for it (recall_want.c)
- *     fetch    a thread gets a range of one object, with the wants in it (recall_fetch.c, recall_take.c)
- *     stream   a file that is read in order, so that what comes next is wanted before anybody asks (recall_ahead.c)
- *     kept     a leaf that was read and gets a home (recall_keep.c)
+ *     want     a frame that is not in memory and should be, once, whoever waits for it (want.c)
+ *     fetch    a thread gets a range of one object, with the wants in it (fetch.c, take.c)
+ *     stream   a file that is read in order, so that what comes next is wanted before anybody asks (ahead.c)
+ *     kept     a leaf that was read and gets a home (keep.c)
  *
  * Locks: recall->lock, over nothing but that of recalled.c.  Everything below is guarded by it unless it says otherwise.
  */
 #pragma once
 
-#include "fs/core/tier/recalled.h"
+#include "fs/core/tier/recall/recalled.h"
 #include "fs/core/tier/tier.h"
 
 #define FRAME_BYTES     (LEAF_SLOTS * (uint64_t)BLOCK_SIZE) /* in memory, at most */
@@ -207,7 +207,7 @@ struct recall_sleeper {
 void sleeper_init(struct recall_sleeper *s);
 int sleeper_wait(struct recall_sleeper *s); /* and it is gone */
 
-/* ---- recall_want.c ---- */
+/* ---- want.c ---- */
 
 void queue_init(struct want_queue *q);
 /* The link waits for its frame: joins who wants it, or a fetch that brings it, or asks for it.  -ENOMEM. */
@@ -225,14 +225,14 @@ void want_take(struct recall *rc, struct want *w, struct fetch *f) REQUIRES(rc->
 /* Back from a fetch to the head of its queue. */
 void want_again(struct recall *rc, struct want *w, int64_t retry_ns) REQUIRES(rc->lock);
 
-/* ---- recall_take.c ---- */
+/* ---- take.c ---- */
 
 /* The next range that should be got, out of the queues; false: there is none.  *ret_wait_ns: until there may be (INT64_MAX:
  * never). */
 bool fetch_take(struct recall *rc, bool ahead, struct fetch *f, int64_t now_ns, int64_t *ret_wait_ns) REQUIRES(rc->lock);
 struct store_state *store_state_of(struct recall *rc, uint32_t store) REQUIRES(rc->lock);
 
-/* ---- recall_fetch.c ---- */
+/* ---- fetch.c ---- */
 
 /* Gets the range, verifies what is in it, puts it into memory and answers. */
 void fetch_run(struct recall *rc, struct fetch *f) EXCLUDES(rc->lock);
@@ -245,7 +245,7 @@ typedef int frame_walk_fn(void *ctx, const struct pack_key *key, const uint8_t *
 int frames_walk(const struct pack_key *key, uint32_t off, const uint8_t *p, size_t len, uint32_t *at, frame_walk_fn *fn,
 		void *ctx);
 
-/* ---- recall_failed.c ---- */
+/* ---- failed.c ---- */
 
 /* What a store answered: the wants of `f` go back to the queue, and requests that have waited long enough fail. */
 void fetch_failed(struct recall *rc, struct fetch *f, int r, const char *message) EXCLUDES(rc->lock);
@@ -253,7 +253,7 @@ void fetch_succeeded(struct recall *rc, struct fetch *f, uint64_t bytes) EXCLUDE
 /* The frame is not what it should be, or not there; the want is ended. */
 void want_damaged(struct recall *rc, struct want *w, const char *what) EXCLUDES(rc->lock);
 
-/* ---- recall_leaf.c ---- */
+/* ---- leaf.c ---- */
 
 /* The frames that leaves [leaf, leaf + n) have, at most `n` of them, in order: all of them, or with `cold` those with cold slots;
  * *ret_end: the leaf behind the last of the file. */
@@ -266,7 +266,7 @@ MUST_CHECK int object_key_get(struct recall *rc, uint64_t object, struct object_
 void object_key_wipe(struct object_key_entry *e);
 void object_keys_forget(struct recall *rc);
 
-/* ---- recall_ahead.c ---- */
+/* ---- ahead.c ---- */
 
 void stream_missed(struct recall *rc, uint64_t ino, uint64_t leaf, uint64_t n, int64_t now_ns) REQUIRES(rc->lock);
 /* One that should be looked at further; NULL. */
@@ -274,7 +274,7 @@ struct stream *stream_due(struct recall *rc) REQUIRES(rc->lock);
 /* Looks at its next leaves and wants them.  The lock is given up meanwhile. */
 void stream_plan(struct recall *rc, struct stream *s) REQUIRES(rc->lock);
 
-/* ---- recall_keep.c ---- */
+/* ---- keep.c ---- */
 
 /* Gives homes to the leaves at the head of the queue.  The lock is given up meanwhile. */
 void keep_run(struct recall *rc) REQUIRES(rc->lock);
@@ -283,12 +283,12 @@ bool keep_is_due(const struct recall *rc, int64_t now_ns, int64_t *ret_wait_ns) 
 bool keep_is_behind(const struct recall *rc) REQUIRES(rc->lock);
 void keep_drop_all(struct recall *rc) REQUIRES(rc->lock);
 
-/* ---- recall_rate.c ---- */
+/* ---- rate.c ---- */
 
 /* Takes `bytes` out of the bucket and waits until they are there; false: the end. */
 bool rate_take(struct recall *rc, uint64_t bytes) EXCLUDES(rc->lock);
 
-/* ---- recall_thread.c ---- */
+/* ---- thread.c ---- */
 
 /* There is something to do: wakes a thread, or starts one.  Below 0: there is none at all. */
 int threads_wake(struct recall *rc) REQUIRES(rc->lock);

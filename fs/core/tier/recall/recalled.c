@@ -4,7 +4,7 @@
  * A hash table by object and offset, and a list in the order of use.  A frame is copied out without the lock, pinned meanwhile,
  * so readers of different files do not wait for each other's copying.
  */
-#include "fs/core/tier/recalled.h"
+#include "fs/core/tier/recall/recalled.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /*
- * recall_leaf.c: from leaves to frames, and the keys that open them.
+ * leaf.c: from leaves to frames, and the keys that open them.
  *
  * Keys of objects are opened once and kept in a small cache, least recently used going first: a reader comes back to the same
  * object for megabytes.
@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #include "fs/core/snap/snap.h"
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 /* Files of at most as many leaves lie beside others like them in their object. */
 #define SMALL_LEAVES 4u

@@ -1,5 +1,5 @@
 /*
- * recall_thread.c: the threads that get things, started when there is something to get.
+ * thread.c: the threads that get things, started when there is something to get.
  *
  * What a thread does next, in this order: a range that somebody waits for; the next leaves of a file that is read in order; a
  * range that is read ahead; homes for what was read.  Whoever finds that there is more wakes the next one, so as many work as
@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <signal.h>
 
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 #define THREAD_STACK (512 * KIB)
 

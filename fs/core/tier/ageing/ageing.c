@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define MEMORY_SMALL (256 * MIB)
 #define PACK_SMALL   (8 * MIB)

@@ -1,4 +1,4 @@
-/* recall_miss.c: what a read of this thread missed, until it is asked for. */
+/* miss.c: what a read of this thread missed, until it is asked for. */
 #include "fs/core/tier/tier.h"
 
 static _Thread_local struct tier_miss miss;

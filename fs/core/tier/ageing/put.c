@@ -1,5 +1,5 @@
 /*
- * ageing_put.c: a finished pack on its way: stored, verified, placed, durable, and only then homes go.
+ * put.c: a finished pack on its way: stored, verified, placed, durable, and only then homes go.
  *
  *     storing   put, only where there is none of that name (OBJECT_CREATE).  A store without such a condition is asked first.
  * What is there already is compared: a try whose answer was lost may have put it.  Any other doubt fails the pack: its files are
@@ -18,7 +18,7 @@
 #include <sys/random.h>
 
 #include "base/log.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define READ_BACK_BYTES (4 * MIB)
 #define LEVELS_MAX      64u /* there are no more than 31 */

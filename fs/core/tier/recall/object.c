@@ -1,5 +1,5 @@
 /*
- * recall_object.c: all frames of an object, one after the other, for repacking: got in ranges, in the background, past the memory
+ * object.c: all frames of an object, one after the other, for repacking: got in ranges, in the background, past the memory
  * that readers share.
  *
  * A frame that is damaged is passed over where its header still says how long it is: whether that matters only the caller knows,
@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 struct reading {
 	struct recall *rc;

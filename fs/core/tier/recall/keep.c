@@ -1,5 +1,5 @@
 /*
- * recall_keep.c: recalled data that was read gets a home again, by the policy "recall" of its file.
+ * keep.c: recalled data that was read gets a home again, by the policy "recall" of its file.
  *
  * recalled_get() tells of each frame that somebody read for the first time, so what was got and never read takes no space here.
  * Such leaves wait in a queue, their frames pinned, and are given homes by the fetch threads when nothing is to be got, several
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 #define SHARE        20u /* of the space: a twentieth is for those who write */
 #define RUN_LEAVES   16u /* of one file, in one go: homes lie in order */

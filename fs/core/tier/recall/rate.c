@@ -1,11 +1,11 @@
 /*
- * recall_rate.c: how fast a volume's cold data may come back, whoever asks for it (fs_config.recall_rate).
+ * rate.c: how fast a volume's cold data may come back, whoever asks for it (fs_config.recall_rate).
  *
  * Each range pays for its bytes beforehand, in the order in which ranges come; up to a second's worth may come at once after a
  * pause.
  */
 #include "base/pace.h"
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 #define BURST_NS NSEC_PER_SEC
 #define SLICE_NS (NSEC_PER_SEC / 10) /* the clock may be another one than that which waits are measured by */

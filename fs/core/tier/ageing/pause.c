@@ -1,5 +1,5 @@
 /*
- * ageing_pause.c: why nothing goes out just now, of the volume or of one store, and what went wrong last.
+ * pause.c: why nothing goes out just now, of the volume or of one store, and what went wrong last.
  *
  * A store that failed is left alone for a second, then twice as long each time it fails again, up to five minutes; one success
  * ends that.  The guard in front of it has tried for long before it says no, and its breaker and budget are asked before anything
@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define BACKOFF_NS     NSEC_PER_SEC
 #define BACKOFF_MAX_NS (60 * NSEC_PER_SEC)

@@ -1,5 +1,5 @@
 /*
- * ageing_fill.c: files into packs.
+ * fill.c: files into packs.
  *
  * A batch of items is looked at again (much may have happened since it was queued), put in the order of store and inode, so that
  * files made together lie together, and read into packs.  A file is watched from before its first leaf is read; a stripe is held,
@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define HOME_STEP_BLOCKS 4096u
 

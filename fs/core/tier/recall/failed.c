@@ -1,5 +1,5 @@
 /*
- * recall_failed.c: what becomes of those who wait when a store does not give what it should.
+ * failed.c: what becomes of those who wait when a store does not give what it should.
  *
  * The store is away, ill, refuses us, or is not even there: wants go back to the queue, and requests that have waited for the
  * store's timeout fail with EIO; the others go on waiting, and go on without help when it is back.  That is logged once, when the
@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 #define PAUSE_NS (NSEC_PER_SEC / 5) /* before a store that failed is asked again */
 

@@ -1,5 +1,5 @@
 /*
- * ageing_scan.c: looks for files that have grown cold, inode by inode, slowly.
+ * scan.c: looks for files that have grown cold, inode by inode, slowly.
  *
  * A pass walks table I from one end to the other, some inodes at a time, and rests between for as long as keeps it to a few
  * percent of a core.  The index may be a little behind what is in memory: then a file is found by the next pass, or found not to
@@ -17,7 +17,7 @@
 
 #include "base/log.h"
 #include "fs/core/index.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define INTERVAL_NS  (300 * NSEC_PER_SEC)
 #define AGAIN_NS     (10 * NSEC_PER_SEC) /* space is short still */

@@ -1,14 +1,14 @@
-/* stores_impl.h: what the files of the stores share: stores.c, stores_mark.c, stores_usage.c.  Others use tier.h. */
+/* impl.h: what the files of the stores share: stores.c, mark.c, usage.c.  Others use tier.h. */
 #pragma once
 
 #include "fs/core/tier/tier.h"
-#include "fs/core/tier/usage_format.h"
+#include "fs/core/tier/stores/usage_format.h"
 
-/* stores_mark.c: 0 when the store says that it is this volume's; -EPERM: another one's; -ENODATA: it says nothing; else as the
+/* mark.c: 0 when the store says that it is this volume's; -EPERM: another one's; -ENODATA: it says nothing; else as the
  * store failed.  call->message says what. */
 MUST_CHECK int stores_check_mark(struct fs *fs, struct object_store *store, struct object_call *call);
 
-/* stores_usage.c: requests used up this month by each store, in a file of this node. */
+/* usage.c: requests used up this month by each store, in a file of this node. */
 struct usage_row {
 	uint32_t store;
 	struct guard_usage usage;

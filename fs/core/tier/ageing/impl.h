@@ -1,6 +1,6 @@
 /*
- * ageing_impl.h: what the files of ageing share: ageing.c (life, rounds, pauses), ageing_items.c (what waits), ageing_fill.c
- * (files into packs), ageing_read.c (their data), ageing_put.c (packs into stores), ageing_scan.c, ageing_clock.c, repack.c.  Others use tier.h.
+ * impl.h: what the files of ageing share: ageing.c (life, rounds, pauses), items.c (what waits), fill.c
+ * (files into packs), read.c (their data), put.c (packs into stores), scan.c, clock.c, repack.c.  Others use tier.h.
  *
  * One thread, the packer, takes items from the queue, reads files and fills packs; so does whoever calls ageing_step().  A
  * finished pack goes to one of up to four uploaders, or, where memory is short or there are no threads, is seen through by the
@@ -107,7 +107,7 @@ struct store_pause {
 	int64_t until_ns, backoff_ns;
 	char why[OBJECT_MESSAGE_MAX];
 };
-/* ageing_clock.c: a clock that believes a jump only after a day. */
+/* clock.c: a clock that believes a jump only after a day. */
 struct steady_clock {
 	int64_t real_ns, mono_ns;       /* they were the same moment */
 	int64_t jump_ns, jump_since_ns; /* by how much the host's clock is elsewhere, since (mono); 0: it is not */
@@ -172,7 +172,7 @@ struct ageing {
 	unsigned n_uploaders; /* 0: packs are seen through by the packer */
 };
 
-/* ageing_items.c */
+/* items.c */
 int items_init(struct queue *q, size_t max);
 void items_destroy(struct queue *q); /* nothing is in it */
 /* 0 also when it was there already, perhaps for a lesser reason; -EAGAIN: full; -ENOMEM. */
@@ -193,7 +193,7 @@ void items_add_waiter(struct ageing *a, struct journal_waiter *w) REQUIRES(a->lo
 struct journal_waiter *items_take_waiters(struct ageing *a, bool all) REQUIRES(a->lock);
 bool items_have_waiters(const struct ageing *a) REQUIRES(a->lock);
 
-/* ageing_pause.c */
+/* pause.c */
 /* Why nothing can be done now, into `why`; "" and true: it can.  `leads`: whether files may go out, or homes only be dropped. */
 bool ageing_may_work(struct ageing *a, bool *ret_leads, char why[OBJECT_MESSAGE_MAX]);
 bool ageing_stopping(struct ageing *a);
@@ -214,13 +214,13 @@ void ageing_release(struct ageing *a, struct item *it);
 /* Tells those who flush and whose turn has come; with an error: all of them. */
 void ageing_deliver(struct ageing *a, int error);
 
-/* ageing_clock.c */
+/* clock.c */
 void steady_begin(struct ageing *a);
 /* Compares it with the host's clock, and says when that has jumped. */
 void steady_look(struct ageing *a);
 int64_t steady_now(struct ageing *a); /* real time, as far as it is believed: to tell ages with */
 
-/* ageing_read.c; the packer */
+/* read.c; the packer */
 /* Leaves of a file in order, and the data of those of them that are to be packed. */
 struct chunk {
 	uint64_t leaf[FILL_LEAVES];
@@ -239,7 +239,7 @@ MUST_CHECK int chunk_first(struct reader *rd, uint64_t ino, struct chunk **ret);
 void chunk_ask(struct reader *rd, uint64_t ino, uint64_t leaf);
 MUST_CHECK int chunk_next(struct reader *rd, struct chunk **ret);
 
-/* ageing_fill.c; the packer */
+/* fill.c; the packer */
 /* Files of a batch into packs; takes the references over. */
 void fill_batch(struct ageing *a, struct item **item, size_t n);
 /* `blocks` of one leaf into the open pack of that store; it grows a pack when there is none, and ships full ones. */
@@ -248,7 +248,7 @@ MUST_CHECK int fill_add(struct ageing *a, uint32_t store, struct item *it, uint6
 void fill_ship(struct ageing *a);
 bool item_is_cold(struct ageing *a, const struct tier_policy *p, int64_t touched_ns, uint64_t size);
 
-/* ageing_put.c */
+/* put.c */
 MUST_CHECK int pack_open(struct ageing *a, uint32_t store, struct pack **ret); /* store 0: one that only drops */
 /* A file of the pack, with a reference of its own; the last one when it is the same. -ENOMEM. */
 MUST_CHECK int pack_note_file(struct ageing *a, struct pack *p, struct item *it, struct pack_file **ret);
@@ -257,7 +257,7 @@ MUST_CHECK int pack_note_leaf(struct pack *p, const struct packed_leaf *leaf);
 void pack_run(struct ageing *a, struct pack *p);
 void pack_abandon(struct ageing *a, struct pack *p); /* its files are tried again */
 
-/* ageing_scan.c; the packer */
+/* scan.c; the packer */
 void scan_look_full(struct ageing *a);       /* is space short? */
 bool scan_round(struct ageing *a, bool all); /* some inodes, or all: true when there was something to do */
 void scan_close(struct ageing *a);

@@ -3,12 +3,12 @@
  *
  * An operation returned -EINPROGRESS, and fs_recall_async() makes a request of what its thread missed: one link for each frame.
  * A request is admitted once there is memory for what it needs, in the order in which requests came; then each link is answered
- * by what is in memory already, or waits for a want (recall_want.c), together with whoever else waits for that frame.  When no
+ * by what is in memory already, or waits for a want (want.c), together with whoever else waits for that frame.  When no
  * link is open the request is told, without a lock.  Frames it was answered with are pinned until recall_let_go(), so that the
  * operation finds them however long it takes to be called again; one that holds some is admitted at once, so two cannot wait for
  * each other.
  *
- * Errors: one link that fails is the request's result; the others are left.  See recall_failed.c for when they fail.
+ * Errors: one link that fails is the request's result; the others are left.  See failed.c for when they fail.
  *
  * Without threads (fs_config.no_threads) the caller does all of it, and a store that fails is not asked twice.
  *
@@ -22,7 +22,7 @@
 
 #include "base/log.h"
 #include "fs/core/scrub/impl.h"
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 #define RECALL_MEMORY_MIN (16 * MIB)
 #define RANGE_MAX         (4 * MIB)

@@ -1,5 +1,5 @@
 /*
- * recall_want.c: frames that should be in memory and are not, each of them once, whoever waits for it.
+ * want.c: frames that should be in memory and are not, each of them once, whoever waits for it.
  *
  * States: queued, among those somebody asked for or those that are read ahead; on its way with a fetch; ended.  One that is read
  * ahead and then asked for goes to the other queue.  A frame that a fetch under way brings along is waited for there.
@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 /* ---- the lists ---- */
 

@@ -1,5 +1,5 @@
 /*
- * ageing_items.c: files that are to go out: those that somebody asked for, and those that the scan found.
+ * items.c: files that are to go out: those that somebody asked for, and those that the scan found.
  *
  * An item is in the queue or taken; a hash by inode holds both kinds, so that no file is there twice and none is on two ways out
  * at once.  What is asked for while it is on its way goes once more afterwards.  The queue is bounded: the scan stops where it is
@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define BUCKETS_MIN 64u
 /* Found files wait this long for enough others to make a pack of good size. */

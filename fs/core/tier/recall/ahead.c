@@ -1,5 +1,5 @@
 /*
- * recall_ahead.c: files that are read in order from their store: what comes next is wanted before anybody asks.
+ * ahead.c: files that are read in order from their store: what comes next is wanted before anybody asks.
  *
  * A miss that goes on where the one before ended makes a stream of the file; its window begins at WINDOW_FIRST leaves and doubles
  * with each miss up to a part of the memory that recalls have.  Frames ahead are in memory by the time they are read, so nothing
@@ -10,7 +10,7 @@
  */
 #include <errno.h>
 
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 #define WINDOW_FIRST 64u  /* leaves: 4 MiB */
 #define WINDOW_MAX   512u /* 32 MiB */

@@ -1,5 +1,5 @@
 /*
- * recall_take.c: which range of which object is got next.
+ * take.c: which range of which object is got next.
  *
  * The oldest want that its store may be asked for now, and with it those of the same object that lie beside it, in one range: a
  * file read in order lies in order, and one request costs more than a few hundred kilobytes do.  Small files lie beside others
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/core/tier/recall_impl.h"
+#include "fs/core/tier/recall/impl.h"
 
 #define TAKE_MAX         512u /* wants of one range */
 #define GAP_BYTES        (64 * KIB)

@@ -1,5 +1,5 @@
 /*
- * ageing_clock.c: what time it is, for those who judge by age.
+ * clock.c: what time it is, for those who judge by age.
  *
  * A host's clock may jump (guarantee G13): by ten years forward, and every file of the volume is cold, every object that nobody
  * needs beyond its grace time.  So ages are told by a time that goes on with the monotonic clock and follows the host's as long
@@ -8,7 +8,7 @@
  * by itself. At mount the host's clock is believed: there is nothing else to go by.
  */
 #include "base/log.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 void steady_begin(struct ageing *a)
 {

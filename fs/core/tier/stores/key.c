@@ -1,5 +1,5 @@
 /*
- * stores_key.c: the key of the volume, which seals those of objects, and the names that objects have in a store.
+ * key.c: the key of the volume, which seals those of objects, and the names that objects have in a store.
  *
  * The key is 32 random bytes, made by the leader when the first store that encrypts is added, logged as a policy of the root
  * directory

@@ -6,7 +6,7 @@
  * read again: one that changed or went is out of the table at once, and closed when the last who use it have given it back.
  *
  * States of an entry: named -> opening (one thread; others wait) -> open, for as long as it lasts; or failed, with a message, and
- * tried again after RETRY_NS.  Opening asks the store whose it is (stores_mark.c): one that cannot be reached is not opened, and
+ * tried again after RETRY_NS.  Opening asks the store whose it is (mark.c): one that cannot be reached is not opened, and
  * one of another volume never.
  *
  * Locks: the lock here is held over no call of a store, of policies or of the disk.
@@ -18,7 +18,7 @@
 
 #include "base/log.h"
 #include "fs/core/index.h"
-#include "fs/core/tier/stores_impl.h"
+#include "fs/core/tier/stores/impl.h"
 
 #define POLICY_PREFIX "tier.store."
 #define RETRY_NS      NSEC_PER_SEC

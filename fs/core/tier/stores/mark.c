@@ -1,5 +1,5 @@
 /*
- * stores_mark.c: which volume a store belongs to, said by an object in it ("clawfs.volume").
+ * mark.c: which volume a store belongs to, said by an object in it ("clawfs.volume").
  *
  * The mark is made when the store is added and looked for when it is opened.  So a bucket that is another volume's is refused,
  * and so is the empty directory below which nobody has mounted the disk today.
@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/core/tier/stores_impl.h"
+#include "fs/core/tier/stores/impl.h"
 
 #define MARK_KEY       "clawfs.volume"
 #define MARK_BYTES_MAX 1024u

@@ -1,5 +1,5 @@
 /*
- * stores_usage.c: how many requests each store was asked this month, kept over restarts, so that a budget is one of the month.
+ * usage.c: how many requests each store was asked this month, kept over restarts, so that a budget is one of the month.
  *
  * A file of the store directory, "tier/usage", of two copies that are written in turn: a write that a crash tears leaves the
  * other.  It is saved now and then and at the end, so a kill forgets what was counted since; nothing but a budget and an estimate
@@ -10,7 +10,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
-#include "fs/core/tier/stores_impl.h"
+#include "fs/core/tier/stores/impl.h"
 
 #define USAGE_FILE "tier/usage"
 

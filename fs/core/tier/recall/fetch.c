@@ -1,5 +1,5 @@
 /*
- * recall_fetch.c: a range of an object: got, taken apart, verified, put into memory, answered.
+ * fetch.c: a range of an object: got, taken apart, verified, put into memory, answered.
  *
  * What somebody waits for comes first, frame by frame; while that is done others may join.  Then what the range has beside it
  * goes into memory as well, as far as it is verified and there is room: nobody has to be right about it.
@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "fs/core/snap/snap.h"
-#include "fs/core/tier/recall_impl.h"
-#include "fs/core/tier/stores_impl.h"
+#include "fs/core/tier/recall/impl.h"
+#include "fs/core/tier/stores/impl.h"
 #include "tier/pack.h"
 
 #define TIMEOUT_DEFAULT_NS (30 * NSEC_PER_SEC)
