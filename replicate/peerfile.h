@@ -10,7 +10,7 @@
 #pragma once
 
 #include "base/util.h"
-#include "replicate/net/secret.h"
+#include "replicate/secret.h"
 
 #define PEERFILE_MAX (64u * 1024u)
 

@@ -10,7 +10,7 @@
 #pragma once
 
 #include "base/buf.h"
-#include "replicate/wire.h"
+#include "replicate/wire/wire.h"
 
 #define PEERS_MAX 16u
 

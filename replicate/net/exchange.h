@@ -6,9 +6,9 @@
  */
 #pragma once
 
-#include "replicate/net/secret.h"
+#include "replicate/secret.h"
 #include "replicate/net/tls.h"
-#include "replicate/wire.h"
+#include "replicate/wire/wire.h"
 
 struct exchange {
 	struct channel *channel;

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "replicate/net/join.h"
-#include "replicate/net/secret.h"
+#include "replicate/secret.h"
 
 #define JOIN_REQUEST_MAX 4096u
 

@@ -11,7 +11,7 @@
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
-#include "replicate/net/secret.h"
+#include "replicate/secret.h"
 
 #define PKI_PEM_MAX (16u * 1024u)
 

@@ -9,7 +9,7 @@
 
 #include "replicate/fields.h"
 #include "replicate/net/join.h"
-#include "replicate/net/secret.h"
+#include "replicate/secret.h"
 
 #define TOKEN_TEXT_MAX 4096u
 

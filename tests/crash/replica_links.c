@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "replicate/wire.h"
+#include "replicate/wire/wire.h"
 #include "tests/crash/replica_run.h"
 #include "tests/lib/cow.h"
 

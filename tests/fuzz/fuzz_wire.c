@@ -1,5 +1,5 @@
 /*
- * fuzz_wire.c: libFuzzer target over the decoders of replicate/wire.h.
+ * fuzz_wire.c: libFuzzer target over the decoders of replicate/wire/wire.h.
  *
  * The first byte chooses: frames as they come from a connection, or the body of one message, so that the CRC of frames does not
  * keep a fuzzer out.  What is accepted is within the limits and comes out as the same bytes again (wire_any.h).

@@ -1,5 +1,5 @@
 /*
- * test_protocol.c: docs/PROTOCOL.md against replicate/wire.h, wire_format.h and node.h (see document.h).
+ * test_protocol.c: docs/PROTOCOL.md against replicate/wire/wire.h, wire_format.h and node.h (see document.h).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #include "replicate/node.h"
-#include "replicate/wire_format.h"
+#include "replicate/wire/wire_format.h"
 #include "tests/unit/document.h"
 
 /* clang-format off */

@@ -1,6 +1,6 @@
 /*
- * test_wire.c: replicate/wire.h: every message there and back, every limit, and that nothing but a whole valid frame with a whole
- * valid body is taken for one.
+ * test_wire.c: replicate/wire/wire.h: every message there and back, every limit, and that nothing but a whole valid frame with a
+ * whole valid body is taken for one.
  *
  * Samples are put in frames of their own memory, exactly as long as they are, so that a sanitizer sees a read outside.
  */

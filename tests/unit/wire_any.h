@@ -1,5 +1,5 @@
 /*
- * wire_any.h: a body of any type, decoded and encoded again: for the tests and the fuzz target of replicate/wire.h.
+ * wire_any.h: a body of any type, decoded and encoded again: for the tests and the fuzz target of replicate/wire/wire.h.
  *
  * What a decoder accepts must be within the limits of wire.h, lie inside the body, and come out as the same bytes again.
  */
@@ -8,7 +8,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "replicate/wire_format.h"
+#include "replicate/wire/wire_format.h"
 
 /* Reads every byte, so that a sanitizer sees what lies outside. */
 static inline uint64_t any_touch(const void *p, size_t len)

@@ -1,5 +1,5 @@
-/* wire_stream.c: the stream from a leader to a follower and what comes back: BATCH, DATA, ACK, STATE, PING and PONG. */
-#include "replicate/wire_pieces.h"
+/* stream.c: the stream from a leader to a follower and what comes back: BATCH, DATA, ACK, STATE, PING and PONG. */
+#include "replicate/wire/pieces.h"
 
 #include <assert.h>
 #include <errno.h>

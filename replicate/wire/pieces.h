@@ -1,12 +1,12 @@
 /*
- * wire_pieces.h: what every decoder of a body is made of (wire.c says how bodies are built).
+ * pieces.h: what every decoder of a body is made of (wire.c says how bodies are built).
  *
  * Ownership: what is taken lies in the body.  Threads: any.
  */
 #pragma once
 
 #include "base/buf.h"
-#include "replicate/wire_format.h"
+#include "replicate/wire/wire_format.h"
 
 /* The next `n` bytes of what is left of a body; NULL when it has fewer. */
 static inline const void *take(struct slice *left, size_t n)

@@ -8,7 +8,7 @@
 
 #include "base/le.h"
 #include "journal/record.h"
-#include "replicate/wire.h"
+#include "replicate/wire/wire.h"
 
 /* HELLO; then name and address. */
 struct wire_hello {

@@ -1,5 +1,5 @@
-/* wire_resync.c: what a resync asks and is answered: a view, hashes of ranges, rows, leaves with their blocks. */
-#include "replicate/wire_pieces.h"
+/* resync.c: what a resync asks and is answered: a view, hashes of ranges, rows, leaves with their blocks. */
+#include "replicate/wire/pieces.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* wire_hello.c: HELLO, WELCOME and REFUSE: who a peer is, what it has, and why it is not let in. */
-#include "replicate/wire_pieces.h"
+/* hello.c: HELLO, WELCOME and REFUSE: who a peer is, what it has, and why it is not let in. */
+#include "replicate/wire/pieces.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
  * wire.c: messages to bytes and back: frames, and the few messages that belong to no conversation of several.  Greetings are
- * wire_hello.c, the stream is wire_stream.c, a resync wire_resync.c.
+ * hello.c, the stream is stream.c, a resync resync.c.
  *
  * A body is a fixed part (wire_format.h), then what its lengths and counts announce, to the last byte: every decoder ends by
  * asking whether anything is left over.  Pieces are cut off the body by take(), which gives nothing that is not there, and each
@@ -9,7 +9,7 @@
  * Encoders assert what decoders check: a message that the other side would refuse is a mistake of this one.  A body that decodes
  * encodes to the same bytes again; the fuzz target relies on it.
  */
-#include "replicate/wire_pieces.h"
+#include "replicate/wire/pieces.h"
 
 #include <assert.h>
 #include <errno.h>
