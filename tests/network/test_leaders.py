@@ -222,6 +222,14 @@ class Leaders(cluster.ClusterTest):
         self.assertEqual(a.read("precious"), b"p" * 300000)
         self.assertEqual([n.diverged() for n in c.node], [[], [], []])
 
+    def precious_was_kept_by(self, node):
+        tails = node.diverged()
+        self.assertEqual(len(tails), 1)
+        out = os.path.join(self.tmp, "out")
+        node.cli("diverged", "export", tails[0]["id"], node.mnt, out)
+        with open(out + "/tree/precious", "rb") as f:
+            self.assertEqual(f.read(), b"p" * 300000)
+
     def test_an_admin_can_choose_the_older_disk(self):
         c = self.rolled_back(2)
         a, b = c.node
@@ -230,12 +238,7 @@ class Leaders(cluster.ClusterTest):
         wait_for("the other one to hear of it", lambda: b.status()["replica"]["epoch_counter"] == 2, 20)
         c.settle()
         c.same()
-        tails = b.diverged()
-        self.assertEqual(len(tails), 1)
-        out = os.path.join(self.tmp, "out")
-        b.cli("diverged", "export", tails[0]["id"], b.mnt, out)
-        with open(out + "/tree/precious", "rb") as f:
-            self.assertEqual(f.read(), b"p" * 300000)
+        self.precious_was_kept_by(b)
 
     def test_a_leader_restarted_with_a_shorter_history_overwrites_nobody(self):
         c = self.rolled_back(3)
@@ -268,12 +271,7 @@ class Leaders(cluster.ClusterTest):
         wait_for("the resync", lambda: b.peer_state("n1") == "streaming" and b.status()["replica"]["readable"], 20)
         c.settle()
         c.same()
-        tails = b.diverged()
-        self.assertEqual(len(tails), 1)
-        out = os.path.join(self.tmp, "out")
-        b.cli("diverged", "export", tails[0]["id"], b.mnt, out)
-        with open(out + "/tree/precious", "rb") as f:
-            self.assertEqual(f.read(), b"p" * 300000)
+        self.precious_was_kept_by(b)
 
     def test_promotion_is_refused_to_a_node_that_has_not_everything_it_needs(self):
         c = self.cluster(1, chunk_size="256M")

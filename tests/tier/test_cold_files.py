@@ -14,6 +14,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import clawfs_env
 from clawfs_env import EXIT_FAILURE, EXIT_OK, Volume, cli, wait_for
 
+from cold_env import forget
+
 SEED = clawfs_env.seed()
 BLOCK = 4096
 
@@ -32,17 +34,6 @@ def tree(top):
             s = os.lstat(p)
             found[os.path.relpath(p, top)] = (s.st_size, s.st_blocks, s.st_mtime_ns, digest(p))
     return found
-
-
-def forget(path):
-    """The kernel keeps no page of the file, or of any file below the directory."""
-    names = [os.path.join(base, n) for base, _, files in os.walk(path) for n in files] if os.path.isdir(path) else [path]
-    for name in names:
-        fd = os.open(name, os.O_RDONLY)
-        try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(fd)
 
 
 class ColdTest(clawfs_env.VolumeTest):

@@ -39,6 +39,21 @@ static uint64_t count_rows(const struct row_list *l, enum index_table table)
 	return n;
 }
 
+/* With the leader's policy, and a second resync finds nothing to put.  Ends both. */
+static void assert_resyncs(struct sim_run *leader, struct sim_run *follower, bool twice)
+{
+	struct pull p = {.leader = leader->fs, .follower = follower->fs, .twice = twice};
+
+	assert_int_equal(pull_run(&p), 0);
+	assert_policy(follower->fs, FS_ROOT_INO, "replicas=1");
+	pull_free(&p);
+	p = (struct pull){.leader = leader->fs, .follower = follower->fs};
+	assert_becomes(leader, follower, &p);
+	assert_int_equal(p.n_put, 0);
+	sim_free(follower);
+	sim_free(leader);
+}
+
 static void an_empty_follower_becomes_the_leader(void **state)
 {
 	(void)state;
@@ -48,15 +63,7 @@ static void an_empty_follower_becomes_the_leader(void **state)
 		node_lead(&leader, seed, seed % SIM_PROFILES, COMMON_STEPS + 10 * seed);
 		set_policy(leader.fs, FS_ROOT_INO, "replicas=1");
 		node_join(&follower, &leader, 0);
-		struct pull p = {.leader = leader.fs, .follower = follower.fs, .twice = seed % 2};
-		assert_int_equal(pull_run(&p), 0);
-		assert_policy(follower.fs, FS_ROOT_INO, "replicas=1");
-		pull_free(&p);
-		p = (struct pull){.leader = leader.fs, .follower = follower.fs};
-		assert_becomes(&leader, &follower, &p);
-		assert_int_equal(p.n_put, 0);
-		sim_free(&follower);
-		sim_free(&leader);
+		assert_resyncs(&leader, &follower, seed % 2);
 	}
 }
 
@@ -69,15 +76,7 @@ static void a_follower_with_another_history_becomes_the_leader(void **state)
 		node_lead(&leader, seed, seed % SIM_PROFILES, COMMON_STEPS + 60);
 		set_policy(leader.fs, FS_ROOT_INO, "replicas=1");
 		node_diverge(&follower, seed, seed % SIM_PROFILES, 20 * seed);
-		struct pull p = {.leader = leader.fs, .follower = follower.fs, .twice = seed % 2};
-		assert_int_equal(pull_run(&p), 0);
-		assert_policy(follower.fs, FS_ROOT_INO, "replicas=1");
-		pull_free(&p);
-		p = (struct pull){.leader = leader.fs, .follower = follower.fs};
-		assert_becomes(&leader, &follower, &p);
-		assert_int_equal(p.n_put, 0);
-		sim_free(&follower);
-		sim_free(&leader);
+		assert_resyncs(&leader, &follower, seed % 2);
 	}
 }
 
