@@ -1,5 +1,6 @@
 /*
- * badstore.h: a store in front of another one, with one block of one file that cannot be read (-EIO) until it is written.
+ * badstore.h: a store in front of another one, with one block of one file that cannot be read (-EIO) until it is written,
+ * or for ever.
  *
  * Threads: one.  Ownership: closing it closes the store behind it.
  */
@@ -15,6 +16,7 @@ struct bad_place {
 	char name[64];
 	uint64_t off; /* of a block */
 	bool on;
+	bool stuck; /* whatever is written to it */
 };
 struct badstore {
 	struct store base;
@@ -54,7 +56,7 @@ static inline int bad_write(struct disk *d, const struct iovec *iov, int n, uint
 	for (int i = 0; i < n; i++)
 		len += iov[i].iov_len;
 	if (bad_touches(b, off, len))
-		b->store->bad->on = false;
+		b->store->bad->on = b->store->bad->stuck;
 	return b->real->ops->write(b->real, iov, n, off, flags);
 }
 static inline int bad_write_many(struct disk *d, const struct disk_write *w, size_t n)
@@ -63,7 +65,7 @@ static inline int bad_write_many(struct disk *d, const struct disk_write *w, siz
 
 	for (size_t i = 0; i < n; i++)
 		if (bad_touches(b, w[i].off, w[i].len))
-			b->store->bad->on = false;
+			b->store->bad->on = b->store->bad->stuck;
 	return b->real->ops->write_many(b->real, w, n);
 }
 static inline int bad_flush(struct disk *d) { return bad_of(d)->real->ops->flush(bad_of(d)->real); }

@@ -8,6 +8,7 @@
 #include "base/crc32c.h"
 #include "fs/core/core.h"
 #include "fs/core/scrub/impl.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
 #include "tests/unit/badstore.h"
 #include "tests/unit/volume.h"
@@ -15,7 +16,7 @@
 enum damage_kind { DAMAGE_FLIP, DAMAGE_ZEROED, DAMAGE_TORN, DAMAGE_MISDIRECTED, DAMAGE_EIO, DAMAGE_KINDS };
 
 /* What the peer does with a question. */
-enum peer_mood { PEER_ABSENT, PEER_RIGHT, PEER_HAS_NOTHING, PEER_LIES, PEER_SILENT };
+enum peer_mood { PEER_ABSENT, PEER_RIGHT, PEER_LIVE_ONLY, PEER_HAS_NOTHING, PEER_LIES, PEER_SILENT };
 struct scrub_world {
 	struct volume v;
 	struct bad_place bad;
@@ -45,16 +46,31 @@ static inline void fill_block(uint64_t seed, uint64_t no, uint8_t *p)
 	}
 }
 
+/* What the file of the question has there, or had in one of its snapshots: false when it never had that. */
+static inline bool peer_has(struct scrub_world *w, const struct block_wanted *b, uint8_t *block)
+{
+	bool of_snapshot = snap_is_ino(b->ino);
+
+	assert_int_equal(of_snapshot ? snap_ino_own(b->ino) : b->ino, w->ino);
+	for (uint64_t seed = w->seed; seed > 0 && (seed == w->seed || of_snapshot); seed--) {
+		fill_block(seed, b->leaf * LEAF_SLOTS + b->slot, block);
+		if (crc32c(0, block, BLOCK_SIZE) == b->crc)
+			return true;
+	}
+	assert_true(of_snapshot || w->mood == PEER_LIVE_ONLY);
+	return false;
+}
+
 static inline void answer_question(struct scrub_world *w, struct replica_volume *v, const struct block_wanted *b)
 {
 	uint8_t block[BLOCK_SIZE];
 
 	w->asked++;
 	fill_block(w->seed, b->leaf * LEAF_SLOTS + b->slot, block);
-	if (w->mood == PEER_RIGHT) {
-		assert_int_equal(crc32c(0, block, BLOCK_SIZE), b->crc);
-		assert_int_equal(b->ino, w->ino);
-		v->ops->give_block(v, b->number, block);
+	if (w->mood == PEER_RIGHT || w->mood == PEER_LIVE_ONLY) {
+		bool has = (w->mood == PEER_RIGHT || !snap_is_ino(b->ino)) && peer_has(w, b, block);
+
+		v->ops->give_block(v, b->number, has ? block : NULL);
 	} else if (w->mood == PEER_LIES) {
 		block[w->asked % BLOCK_SIZE] ^= 1;
 		v->ops->give_block(v, b->number, block);

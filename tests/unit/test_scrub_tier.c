@@ -34,15 +34,14 @@ static uint64_t make_kept(const char *name, size_t len)
 	return ino;
 }
 
-static pointer_t damage(uint64_t ino, uint64_t block)
+/* Of an inode of a snapshot, or one whose stripe is held. */
+static pointer_t damage_slot(uint64_t ino, uint64_t block)
 {
 	struct leaf l;
 	uint8_t byte;
 	char name[64];
 
-	icache_rdlock(world.v.fs->icache, ino);
 	assert_int_equal(extent_get(world.v.fs, ino, block / LEAF_SLOTS, &l), 0);
-	icache_rdunlock(world.v.fs->icache, ino);
 	pointer_t home = l.slot[block % LEAF_SLOTS].home;
 	uint64_t chunk = 16 * MIB / BLOCK_SIZE, off = pointer_block(home) % chunk * BLOCK_SIZE + 5;
 	assert_true(home && l.slot[block % LEAF_SLOTS].tiered);
@@ -50,6 +49,14 @@ static pointer_t damage(uint64_t ino, uint64_t block)
 	simstore_peek(world.v.sim, name, &byte, 1, off);
 	byte ^= 0x20;
 	simstore_poke(world.v.sim, name, &byte, 1, off);
+	return home;
+}
+
+static pointer_t damage(uint64_t ino, uint64_t block)
+{
+	icache_rdlock(world.v.fs->icache, ino);
+	pointer_t home = damage_slot(ino, block);
+	icache_rdunlock(world.v.fs->icache, ino);
 	return home;
 }
 
@@ -98,6 +105,32 @@ static void every_block_of_a_kept_file_is_repaired_from_its_object(void **state)
 	}
 	assert_int_equal(atomic_load(&world.v.fs->scrub->repairs.by_tier), 20);
 	assert_int_equal(read_whole(&world, ino, 20 * BLOCK_SIZE, 64 * KIB), 0);
+}
+
+/* The file has other data since; the object stays, because of the snapshot. */
+static void a_block_of_a_snapshot_is_repaired_from_the_object_it_is_in(void **state)
+{
+	uint64_t ino = make_kept("f", 20 * BLOCK_SIZE);
+	struct fs_attr file;
+	uint64_t top;
+
+	(void)state;
+	assert_int_equal(fs_snap_create(world.v.fs, &root, "s"), 0);
+	assert_int_equal(fs_snap_root(world.v.fs, "s", &top), 0);
+	assert_int_equal(fs_lookup(world.v.fs, top, "f", &file), 0);
+	write_file(&world, ino, ino + 1, 20 * BLOCK_SIZE);
+	home_all(&world);
+	for (uint64_t block = 0; block < 20; block++) {
+		damage_slot(file.ino, block);
+		struct scrub_pass p = scrub("start");
+
+		assert_int_equal(p.bad_blocks, 1);
+		assert_int_equal(p.repaired_blocks, 1);
+		assert_false(damage_is_bad(world.v.fs, file.ino, block));
+	}
+	assert_int_equal(atomic_load(&world.v.fs->scrub->repairs.by_tier), 20);
+	assert_int_equal(read_seed(world.v.fs, file.ino, ino, 0, 20 * BLOCK_SIZE), 0);
+	assert_int_equal(read_seed(world.v.fs, ino, ino + 1, 0, 20 * BLOCK_SIZE), 0);
 }
 
 static void a_reader_is_served_from_the_object_meanwhile(void **state)
@@ -156,6 +189,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    CASE(every_block_of_a_kept_file_is_repaired_from_its_object),
+	    CASE(a_block_of_a_snapshot_is_repaired_from_the_object_it_is_in),
 	    CASE(a_reader_is_served_from_the_object_meanwhile),
 	    CASE(an_object_that_is_gone_repairs_nothing),
 	    CASE(cold_data_is_looked_at_only_when_asked_for),

@@ -87,11 +87,9 @@ static bool may_ask(struct fs *fs, struct asks *a) EXCLUDES(a->lock)
 	return may && replica_has_hooks(fs) && fs->hooks.ask_block;
 }
 
-int asks_fetch(struct fs *fs, const struct block_question *b, uint8_t *block)
+static int ask_for(struct fs *fs, const struct block_question *b, uint64_t ino, uint8_t *block)
 {
 	struct asks *a = fs->asks;
-	/* Of a snapshot the peer is asked for what the file is now, which may be the same. */
-	uint64_t ino = snap_is_ino(b->ino) ? snap_ino_own(b->ino) : b->ino;
 	struct ask q = {
 	    .wanted = {.ino = ino, .leaf = b->leaf, .slot = b->slot, .crc = b->crc}, .n_open = UNCOUNTED, .block = block};
 
@@ -99,6 +97,21 @@ int asks_fetch(struct fs *fs, const struct block_question *b, uint8_t *block)
 		return -ENOENT;
 	enlist(a, &q);
 	return wait_for_answer(fs, a, &q, fs->hooks.ask_block(fs->hooks.ctx)) ? 0 : -ENOENT;
+}
+
+/*
+ * Of a snapshot: the peer's own, by the number that all nodes know it by; then what its file is now, which may be the same, for a
+ * peer that does not hold the snapshot, or is of a release that knows only live files.
+ */
+int asks_fetch(struct fs *fs, const struct block_question *b, uint8_t *block)
+{
+	uint64_t gen, own = snap_ino_own(b->ino);
+
+	if (!snap_is_ino(b->ino))
+		return ask_for(fs, b, b->ino, block);
+	if (snap_gen_of(fs, snap_ino_top(b->ino), &gen) && ask_for(fs, b, snap_ino(gen, own), block) == 0)
+		return 0;
+	return ask_for(fs, b, own, block);
 }
 
 int replica_next_wanted(struct replica_volume *v, uint64_t after, struct block_wanted *ret)
@@ -141,17 +154,38 @@ void replica_give_block(struct replica_volume *v, uint64_t number, const void *b
 
 /* ---- being asked ---- */
 
-static int read_for_peer(struct fs *fs, const struct block_wanted *b, uint8_t *block)
+static int read_slot(struct fs *fs, const struct block_wanted *b, const struct leaf *l, uint8_t *block)
 {
-	struct leaf l;
-	int r = lcache_get(fs->lcache, b->ino, b->leaf, &l);
+	const struct slot *s = &l->slot[b->slot];
 
-	if (r < 0)
-		return -ENOENT;
-	const struct slot *s = &l.slot[b->slot];
 	if (!slot_has_data(s) || slot_cold(s) || s->crc != b->crc)
 		return -ENOENT;
 	return verify_slot(fs, s, block) == 0 ? 0 : -ENOENT;
+}
+
+static int read_live(struct fs *fs, const struct block_wanted *b, uint8_t *block)
+{
+	struct leaf l;
+
+	icache_rdlock(fs->icache, b->ino);
+	int r = lcache_get(fs->lcache, b->ino, b->leaf, &l) < 0 ? -ENOENT : read_slot(fs, b, &l, block);
+	icache_rdunlock(fs->icache, b->ino);
+	return r;
+}
+
+/* Its inode is that of a snapshot, by the number in table S. */
+static int read_of_snapshot(struct fs *fs, const struct block_wanted *b, uint8_t *block)
+{
+	uint64_t top;
+	struct held *held;
+	struct kv *kv;
+	struct leaf l;
+
+	if (!snap_top_of(fs, snap_ino_top(b->ino), &top) || snap_get(fs, top, &held, &kv) < 0)
+		return -ENOENT;
+	int r = index_get_leaf(kv, snap_ino_own(b->ino), b->leaf, &l) < 0 ? -ENOENT : read_slot(fs, b, &l, block);
+	snap_put(fs, held);
+	return r;
 }
 
 int replica_answer_block(struct replica_volume *v, const struct block_wanted *b, void *block)
@@ -160,9 +194,7 @@ int replica_answer_block(struct replica_volume *v, const struct block_wanted *b,
 
 	if (b->ino == 0 || b->slot >= LEAF_SLOTS || b->leaf >= FILE_SIZE_MAX / (LEAF_SLOTS * BLOCK_SIZE))
 		return -EUCLEAN;
-	icache_rdlock(fs->icache, b->ino);
-	int r = read_for_peer(fs, b, block);
-	icache_rdunlock(fs->icache, b->ino);
+	int r = snap_is_ino(b->ino) ? read_of_snapshot(fs, b, block) : read_live(fs, b, block);
 	atomic_fetch_add(r == 0 ? &fs->scrub->repairs.answered : &fs->scrub->repairs.refused, 1);
 	return r;
 }

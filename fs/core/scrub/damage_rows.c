@@ -49,7 +49,7 @@ int scrub_row_decode(struct slice value, struct scrub_pass *ret)
 	if (value.len != sizeof(v))
 		return -EUCLEAN;
 	memcpy(&v, value.p, sizeof(v));
-	if (v.version != 1 || v.state > SCRUB_DONE || v.phase > PHASE_END || v.flags > 1 || v.cursor_len > sizeof(v.cursor) ||
+	if (v.version != 1 || v.state > SCRUB_DONE || v.phase >= PHASES || v.flags > 1 || v.cursor_len > sizeof(v.cursor) ||
 	    v.zero[0] || v.zero[1] || v.zero[2])
 		return -EUCLEAN;
 	*ret = (struct scrub_pass){.state = (enum scrub_state)v.state,

@@ -3,6 +3,7 @@
  *
  *     scrub.c       the thread, its states, commands
  *     walk.c        a pass: superblocks, rows of the index, data of files, cold data
+ *     snaps.c       its last part: blocks that only snapshots have
  *     verify.c      one leaf read and compared
  *     damage.c      which blocks of files are damaged or were; damage_rows.c keeps that in the index
  *     quarantine.c  which blocks of the arena failed and are not used again
@@ -107,6 +108,8 @@ struct leaf_verdict {
  * is noted, nothing is repaired.  -ENOENT: the file is gone, -EBUSY: the volume is between two states.
  */
 MUST_CHECK int leaf_verify(struct fs *fs, uint64_t ino, uint64_t leaf, uint8_t *room, struct leaf_verdict *ret);
+/* The same of the slots in `mask` of ret->leaf, which the caller has read and which cannot change meanwhile; sets the rest of *ret. */
+MUST_CHECK int slots_verify(struct fs *fs, uint64_t ino, uint64_t leaf, uint16_t mask, uint8_t *room, struct leaf_verdict *ret);
 /* The block as its slot says, staged or at home: 0, -EBADMSG it is not that, -EIO, -EUCLEAN.  The stripe is held. */
 MUST_CHECK int verify_slot(struct fs *fs, const struct slot *s, uint8_t *block);
 /* A read came upon a damaged block of `at`: notes, counts and logs it; -EBADMSG. */
@@ -164,7 +167,8 @@ void parked_close(struct fs *fs);
 /* ---- scrub.c and walk.c ---- */
 
 enum scrub_state { SCRUB_IDLE, SCRUB_RUNNING, SCRUB_PAUSED, SCRUB_DONE };
-enum scrub_phase { PHASE_SUPER, PHASE_ROWS, PHASE_DATA, PHASE_END };
+/* Numbers are in the index; a pass goes SUPER, ROWS, DATA, SNAPS, END. */
+enum scrub_phase { PHASE_SUPER, PHASE_ROWS, PHASE_DATA, PHASE_END, PHASE_SNAPS, PHASES };
 /* A pass, as it is kept in the index. */
 struct scrub_pass {
 	enum scrub_state state;
@@ -191,15 +195,23 @@ struct scrub {
 	uint64_t run_bytes;             /* what was checked by then, for the estimate */
 	char waits[64];                 /* why it rests; "" */
 	struct scrub_job *jobs, **last_job;
-	bool busy; /* with a job */
+	struct snap_round *round; /* owned: snaps.c; of who makes the pass */
 
 	struct repair_status repairs;
 };
 void scrub_get(struct fs *fs, struct scrub_pass *ret);
 /* One piece of the pass: at most a leaf's worth.  *ret_bytes: what was read.  Moves `p`; the caller publishes it. */
 MUST_CHECK int walk_step(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_bytes);
+void begin_phase(struct scrub_pass *p, enum scrub_phase phase, uint8_t table); /* table 0: none */
+void repair_found(struct fs *fs, struct scrub_pass *p, uint64_t ino, uint64_t leaf, const struct leaf_verdict *v);
 void scrub_row_encode(const struct scrub_pass *p, uint8_t *value);
 MUST_CHECK int scrub_row_decode(struct slice value, struct scrub_pass *ret);
+
+/* ---- snaps.c ---- */
+
+/* A piece of PHASE_SNAPS, as walk_step(). */
+MUST_CHECK int step_snaps(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_bytes);
+void snap_round_free(struct snap_round *r); /* NULL is fine */
 
 /* ---- clear.c ---- */
 

@@ -50,8 +50,6 @@ bool frame_copy(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint
 
 static int from_tier(struct fs *fs, const struct block_question *q, uint8_t *block)
 {
-	if (snap_is_ino(q->ino))
-		return -ENOENT;
 	CLEANUP_FREE uint8_t *room = q->object.id ? malloc(LEAF_SLOTS * BLOCK_SIZE) : NULL;
 
 	if (!room)

@@ -9,11 +9,12 @@
 
 #include "fs/core/scrub/impl.h"
 #include "fs/core/scrub/report.h"
+#include "fs/core/snap/snap.h"
 
 #define FILES_A_TEXT 500u
 
 static const char *const state_names[] = {"idle", "running", "paused", "done"};
-static const char *const phase_names[] = {"superblock", "index", "data", "end"};
+static const char *const phase_names[] = {"superblock", "index", "data", "end", "snapshots"};
 
 static json_int_t number(uint64_t n)
 {
@@ -174,8 +175,12 @@ static int64_t checked_ns(struct fs *fs, uint64_t ino)
 	struct scrub_pass p;
 
 	scrub_get(fs, &p);
-	bool under_way = (p.state == SCRUB_RUNNING || p.state == SCRUB_PAUSED) && p.phase == PHASE_DATA && ino < p.next_ino;
-	if (under_way && p.cursor_len > 9 && ino < be64_get(p.cursor + 1))
+	if (snap_is_ino(ino)) /* blocks of its that are live are looked at there */
+		return p.last_ended_ns && snap_made_ns(fs, ino) < p.last_started_ns ? p.last_started_ns : 0;
+	bool under_way = (p.state == SCRUB_RUNNING || p.state == SCRUB_PAUSED) && ino < p.next_ino;
+	if (under_way && p.phase == PHASE_DATA && p.cursor_len > 9 && ino < be64_get(p.cursor + 1))
+		return p.started_ns;
+	if (under_way && p.phase == PHASE_SNAPS)
 		return p.started_ns;
 	return p.last_ended_ns && ino < p.last_next_ino ? p.last_started_ns : 0;
 }

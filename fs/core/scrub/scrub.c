@@ -533,6 +533,7 @@ void scrub_close(struct fs *fs)
 		return;
 	parked_close(fs);
 	asks_close(fs);
+	snap_round_free(sc->round);
 	cond_destroy(&sc->wake);
 	mutex_destroy(&sc->lock);
 	free(sc);

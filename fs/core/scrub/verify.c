@@ -49,13 +49,13 @@ int verify_failed(struct fs *fs, uint64_t ino, uint64_t block, const struct slot
 					  : "block pointer");
 }
 
-/* Slots from `first` on whose blocks lie one after the other. */
-static unsigned run_length(const struct leaf *l, unsigned first)
+/* Slots of `mask` from `first` on whose blocks lie one after the other. */
+static unsigned run_length(const struct leaf *l, uint16_t mask, unsigned first)
 {
 	pointer_t at = place_of(&l->slot[first]);
 	unsigned n = 1;
 
-	while (first + n < LEAF_SLOTS && place_of(&l->slot[first + n]) == pointer_add(at, n))
+	while (first + n < LEAF_SLOTS && (mask >> (first + n) & 1) && place_of(&l->slot[first + n]) == pointer_add(at, n))
 		n++;
 	return n;
 }
@@ -110,6 +110,20 @@ static int check_run(struct fs *fs, uint64_t ino, uint64_t leaf, unsigned first,
 	return 0;
 }
 
+int slots_verify(struct fs *fs, uint64_t ino, uint64_t leaf, uint16_t mask, uint8_t *room, struct leaf_verdict *v)
+{
+	int r = 0;
+
+	for (unsigned i = 0, n; i < LEAF_SLOTS && r == 0; i += n) {
+		n = 1;
+		if (!(mask >> i & 1) || !place_of(&v->leaf.slot[i]))
+			continue;
+		n = run_length(&v->leaf, mask, i);
+		r = check_run(fs, ino, leaf, i, n, room, v);
+	}
+	return r;
+}
+
 static int verify_locked(struct fs *fs, uint64_t ino, uint64_t leaf, uint8_t *room, struct leaf_verdict *v)
 {
 	int r = extent_get(fs, ino, leaf, &v->leaf);
@@ -119,14 +133,7 @@ static int verify_locked(struct fs *fs, uint64_t ino, uint64_t leaf, uint8_t *ro
 		damage_note(fs, ino, leaf * LEAF_SLOTS);
 		return 0;
 	}
-	for (unsigned i = 0, n; i < LEAF_SLOTS && r == 0; i += n) {
-		n = 1;
-		if (!place_of(&v->leaf.slot[i]))
-			continue;
-		n = run_length(&v->leaf, i);
-		r = check_run(fs, ino, leaf, i, n, room, v);
-	}
-	return r;
+	return r < 0 ? r : slots_verify(fs, ino, leaf, UINT16_MAX, room, v);
 }
 
 int leaf_verify(struct fs *fs, uint64_t ino, uint64_t leaf, uint8_t *room, struct leaf_verdict *ret)

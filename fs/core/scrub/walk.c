@@ -1,6 +1,6 @@
 /*
  * walk.c: a pass over the volume, a piece at a time: both copies of the superblock, every row of the index, and the data of every
- * leaf in the order of the index.
+ * leaf in the order of the index; then what only snapshots have (snaps.c).
  *
  * What a pass has done is a cursor: the beginning of the key in the index to go on from.  What is written behind it was just
  * written; what is written before it is met by the next pass.  A piece is a leaf's data or a few hundred rows, so that whoever
@@ -32,7 +32,7 @@ static void set_cursor(struct scrub_pass *p, const void *key, size_t len)
 	memcpy(p->cursor, key, p->cursor_len);
 }
 
-static void begin_phase(struct scrub_pass *p, enum scrub_phase phase, uint8_t table)
+void begin_phase(struct scrub_pass *p, enum scrub_phase phase, uint8_t table)
 {
 	p->phase = phase;
 	set_cursor(p, &table, table ? 1 : 0);
@@ -233,7 +233,7 @@ static void check_cold(struct fs *fs, struct scrub_pass *p, uint64_t ino, uint64
 	}
 }
 
-static void repair_found(struct fs *fs, struct scrub_pass *p, uint64_t ino, uint64_t leaf, const struct leaf_verdict *v)
+void repair_found(struct fs *fs, struct scrub_pass *p, uint64_t ino, uint64_t leaf, const struct leaf_verdict *v)
 {
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
 		if (v->bad >> i & 1) {
@@ -249,7 +249,7 @@ static int step_data(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_
 	int r = next_leaf(fs, p, &ino, &leaf);
 
 	if (r == -ENOENT || r == -EBADMSG || r == -EIO) {
-		begin_phase(p, PHASE_END, 0);
+		begin_phase(p, PHASE_SNAPS, TABLE_DEAD);
 		return 0; /* a damaged index was said by step_rows() */
 	}
 	if (r == 0)
@@ -283,6 +283,8 @@ int walk_step(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_
 		return step_rows(fs, p, ret_bytes);
 	case PHASE_DATA:
 		return step_data(fs, p, room, ret_bytes);
+	case PHASE_SNAPS:
+		return step_snaps(fs, p, room, ret_bytes);
 	default:
 		return 0;
 	}

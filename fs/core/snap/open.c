@@ -123,3 +123,51 @@ void snap_put(struct fs *fs, struct held *h)
 	}
 	mutex_unlock(&fs->snaps->lock);
 }
+
+bool snap_held_below(struct fs *fs, uint64_t top, uint32_t *ret_top)
+{
+	struct snaps *s = fs->snaps;
+
+	mutex_lock(&s->lock);
+	const struct held *h = snaps_held_before(s, top < UINT32_MAX ? (uint32_t)top + 1 : UINT32_MAX);
+	if (h)
+		*ret_top = h->top;
+	mutex_unlock(&s->lock);
+	return h != NULL;
+}
+
+bool snap_gen_of(struct fs *fs, uint64_t top, uint64_t *ret_gen)
+{
+	struct snaps *s = fs->snaps;
+
+	mutex_lock(&s->lock);
+	const struct held *h = snaps_find_top(s, top);
+	if (h)
+		*ret_gen = h->gen;
+	mutex_unlock(&s->lock);
+	return h != NULL;
+}
+
+bool snap_top_of(struct fs *fs, uint64_t gen, uint64_t *ret_top)
+{
+	struct snaps *s = fs->snaps;
+
+	mutex_lock(&s->lock);
+	const struct held *h = snaps_find_held(s, gen);
+	if (h)
+		*ret_top = h->top;
+	mutex_unlock(&s->lock);
+	return h != NULL;
+}
+
+int64_t snap_made_ns(struct fs *fs, uint64_t ino)
+{
+	struct snaps *s = fs->snaps;
+
+	mutex_lock(&s->lock);
+	const struct held *h = snaps_find_top(s, snap_ino_top(ino));
+	const struct snap *snap = h ? snaps_find_gen(s, h->gen) : NULL;
+	int64_t ns = snap ? snap->time_ns : INT64_MAX;
+	mutex_unlock(&s->lock);
+	return ns;
+}

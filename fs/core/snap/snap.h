@@ -91,6 +91,13 @@ struct held;
 /* The index of a snapshot, until snap_put(); -ESTALE when it is gone, -EIO when its index cannot be read (logged). */
 MUST_CHECK int snap_get(struct fs *fs, uint64_t top, struct held **ret, struct kv **ret_kv);
 void snap_put(struct fs *fs, struct held *h);
+/* The newest one that is held and not being deleted, of those whose top is at most `top`; false: there is none. */
+bool snap_held_below(struct fs *fs, uint64_t top, uint32_t *ret_top);
+/* Between the top of one that is held, which is this node's, and its number in table S, which is every node's. */
+bool snap_gen_of(struct fs *fs, uint64_t top, uint64_t *ret_gen);
+bool snap_top_of(struct fs *fs, uint64_t gen, uint64_t *ret_top);
+/* When the snapshot that the inode is of was made, by the leader's clock; INT64_MAX: it is not held. */
+int64_t snap_made_ns(struct fs *fs, uint64_t ino);
 
 /* ---- view.c: what fs_ calls do with the number of an inode in a snapshot ---- */
 

@@ -1,0 +1,337 @@
+/*
+ * snaps.c: blocks that only snapshots have: what no leaf of the live tree names any more, and a deadlist does.
+ *
+ * A deadlist has places and no files, so a snapshot's blocks are found through its own index.  A pass takes the snapshots one
+ * after the other, newest first, and of each the part of its list that fits into a *round*: up to ROUND_BLOCKS places, in order.
+ * The rows of the snapshot's index are walked once a round; a slot whose home is in the round is read and compared, and once all
+ * of them were met the walk ends.  Each block is on one list only, that of the last snapshot that has it, so each is read once,
+ * however many snapshots share it; and a snapshot whose list is empty costs nothing.  What is damaged is named by its path below
+ * .clawfs/snapshots, and repaired where it is (repair.c).
+ *
+ * Newest first, because a list that is taken apart moves its blocks to the snapshot before: nothing is missed by that.  What the
+ * live tree gives up meanwhile was looked at when it was live.
+ *
+ * The cursor is the key of the first place of the round.  A restart repeats the round it was in.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "fs/core/index.h"
+#include "fs/core/scrub/impl.h"
+#include "fs/core/snap/snap.h"
+
+#define ROUND_BLOCKS 262144u /* 1 GiB of data; 2 MiB of memory */
+#define ROWS_A_STEP  1024u
+#define ENTRY_BYTES  21u /* of a row of a deadlist, about what reading one costs */
+
+struct snap_round {
+	uint32_t top;
+	uint32_t n, cap, n_seen;
+	bool last;        /* the list ends with it */
+	pointer_t *home;  /* owned; rising */
+	uint8_t *seen;    /* owned: a bit each */
+	uint8_t from[17]; /* key of the next row of the snapshot's index */
+	size_t from_len;
+};
+
+void snap_round_free(struct snap_round *r)
+{
+	if (!r)
+		return;
+	free(r->home);
+	free(r->seen);
+	free(r);
+}
+
+static void drop_round(struct fs *fs)
+{
+	snap_round_free(fs->scrub->round);
+	fs->scrub->round = NULL;
+}
+
+static void set_cursor(struct scrub_pass *p, uint64_t top, pointer_t home)
+{
+	struct index_key k = key_pair(TABLE_DEAD, top, home);
+
+	memcpy(p->cursor, k.b, k.len);
+	p->cursor_len = (uint8_t)k.len;
+}
+
+/* What the cursor says; at the beginning of the phase every snapshot is still to come. */
+static void get_cursor(const struct scrub_pass *p, uint64_t *ret_top, pointer_t *ret_home)
+{
+	bool set = p->cursor_len == 17;
+
+	*ret_top = set ? be64_get(p->cursor + 1) : SNAP_TOP_MAX;
+	*ret_home = set ? be64_get(p->cursor + 9) : 0;
+}
+
+static void leave_snapshot(struct fs *fs, struct scrub_pass *p, uint64_t top)
+{
+	drop_round(fs);
+	if (top == 0)
+		begin_phase(p, PHASE_END, 0);
+	else
+		set_cursor(p, top - 1, 0);
+}
+
+/* ---- a round ---- */
+
+static int grow(struct snap_round *r)
+{
+	uint32_t cap = r->cap ? 2 * r->cap : 1024;
+
+	if (r->n < r->cap)
+		return 0;
+	pointer_t *home = realloc(r->home, cap * sizeof(*home));
+	if (!home)
+		return -ENOMEM;
+	r->home = home;
+	r->cap = cap;
+	return 0;
+}
+
+static int read_places(struct fs *fs, struct kv_iter *it, struct snap_round *r)
+{
+	const struct kv_ops *ops = fs->kv->ops;
+	int e = 0;
+
+	for (; e == 0 && r->n < ROUND_BLOCKS && ops->iter_valid(it); ops->iter_next(it)) {
+		struct slice key = ops->iter_key(it);
+
+		if (!key_within(key, TABLE_DEAD, r->top))
+			break;
+		if (key.len != 17) /* said by the pass over the rows */
+			continue;
+		e = grow(r);
+		if (e == 0)
+			r->home[r->n++] = be64_get((const uint8_t *)key.p + 9);
+	}
+	r->last = r->n < ROUND_BLOCKS;
+	return e < 0 ? e : ops->iter_error(it);
+}
+
+static int load_round(struct fs *fs, struct snap_round *r, pointer_t from)
+{
+	struct index_key k = key_pair(TABLE_DEAD, r->top, from), first = key_pair(TABLE_EXTENT, 0, 0);
+	struct kv_iter *it;
+	int e = fs->kv->ops->iter_open(fs->kv, &it);
+
+	if (e < 0)
+		return e;
+	fs->kv->ops->iter_seek(it, key_slice(&k));
+	e = read_places(fs, it, r);
+	fs->kv->ops->iter_close(it);
+	if (e == 0 && r->n) {
+		r->seen = calloc((r->n + 7) / 8, 1);
+		e = r->seen ? 0 : -ENOMEM;
+	}
+	memcpy(r->from, first.b, first.len);
+	r->from_len = first.len;
+	return e;
+}
+
+/* The round that the cursor says; fs->scrub->round stays NULL where there is nothing, and the cursor has moved. */
+static int begin_round(struct fs *fs, struct scrub_pass *p, uint64_t *ret_bytes)
+{
+	pointer_t home;
+	uint64_t top;
+	uint32_t held;
+
+	get_cursor(p, &top, &home);
+	if (!snap_held_below(fs, top, &held)) {
+		begin_phase(p, PHASE_END, 0);
+		return 0;
+	}
+	if (held != top)
+		home = 0;
+	struct snap_round *r = calloc(1, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->top = held;
+	int e = load_round(fs, r, home);
+	*ret_bytes += (uint64_t)r->n * ENTRY_BYTES;
+	if (e == 0 && r->n) {
+		set_cursor(p, held, r->home[0]);
+		fs->scrub->round = r;
+		return 0;
+	}
+	snap_round_free(r);
+	if (e == -ENOMEM)
+		return e;
+	p->errors += e < 0; /* a damaged index was said by the pass over the rows */
+	leave_snapshot(fs, p, held);
+	return 0;
+}
+
+static void end_round(struct fs *fs, struct scrub_pass *p)
+{
+	const struct snap_round *r = fs->scrub->round;
+
+	if (r->last) {
+		leave_snapshot(fs, p, r->top);
+		return;
+	}
+	set_cursor(p, r->top, r->home[r->n - 1] + 1);
+	drop_round(fs);
+}
+
+/* ---- leaves ---- */
+
+/* Whether the place is in the round and was not met yet; from now on it was. */
+static bool meet(struct snap_round *r, pointer_t home)
+{
+	uint32_t low = 0, high = r->n;
+
+	while (low < high) {
+		uint32_t mid = low + (high - low) / 2;
+
+		if (r->home[mid] < home)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	if (low == r->n || r->home[low] != home || (r->seen[low / 8] >> low % 8 & 1))
+		return false;
+	r->seen[low / 8] |= (uint8_t)(1u << low % 8);
+	r->n_seen++;
+	return true;
+}
+
+static uint16_t meet_slots(struct snap_round *r, const struct leaf *l)
+{
+	uint16_t mask = 0;
+
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		if (l->slot[i].home && meet(r, l->slot[i].home) && slot_has_data(&l->slot[i]))
+			mask |= (uint16_t)(1u << i);
+	return mask;
+}
+
+static int check_leaf(struct fs *fs, struct scrub_pass *p, uint64_t ino, uint64_t leaf, uint16_t mask, struct leaf_verdict *v,
+		      uint8_t *room, uint64_t *ret_bytes)
+{
+	int r = slots_verify(fs, ino, leaf, mask, room, v);
+
+	if (r < 0)
+		return r;
+	uint64_t bytes = (uint64_t)__builtin_popcount(v->checked) * BLOCK_SIZE;
+	*ret_bytes += bytes;
+	p->checked_bytes += bytes;
+	if (v->bad)
+		repair_found(fs, p, ino, leaf, v);
+	return 0;
+}
+
+/* A leaf that has any of the round, and which of its slots; 0: none among the next rows, and r->from is behind them. */
+struct met {
+	uint64_t ino, leaf;
+	uint16_t mask;
+	struct leaf_verdict verdict;
+};
+
+static void look_at_row(struct fs *fs, struct scrub_pass *p, struct snap_round *r, struct slice key, struct slice value,
+			struct met *m)
+{
+	const uint8_t *k = key.p;
+	char path[300];
+
+	if (key.len == 17 && leaf_decode(value.p, value.len, &m->verdict.leaf) == 0) {
+		m->ino = snap_ino(r->top, be64_get(k + 1));
+		m->leaf = be64_get(k + 9);
+		m->mask = meet_slots(r, &m->verdict.leaf);
+		return;
+	}
+	p->bad_rows++;
+	fs_path(fs, snap_ino(r->top, key.len >= 9 ? be64_get(k + 1) & SNAP_INO_MASK : FS_ROOT_INO), path, sizeof(path));
+	log_error("damaged: a leaf of %s: it cannot be read there any more", path);
+}
+
+/* Walks on to the next leaf that has any; *ret_end: there is no row left. */
+static int next_met(struct fs *fs, struct scrub_pass *p, struct snap_round *r, struct kv *kv, struct met *m, uint64_t *ret_bytes,
+		    bool *ret_end)
+{
+	const struct kv_ops *ops = kv->ops;
+	struct kv_iter *it;
+	int e = ops->iter_open(kv, &it);
+
+	if (e < 0)
+		return e;
+	ops->iter_seek(it, (struct slice){r->from, r->from_len});
+	for (uint32_t n = 0; n < ROWS_A_STEP && !m->mask && ops->iter_valid(it); n++, ops->iter_next(it)) {
+		struct slice key = ops->iter_key(it), value = ops->iter_value(it);
+
+		if (key.len == 0 || *(const uint8_t *)key.p != TABLE_EXTENT) {
+			*ret_end = true;
+			break;
+		}
+		look_at_row(fs, p, r, key, value, m);
+		*ret_bytes += key.len + value.len;
+	}
+	e = ops->iter_error(it);
+	if (e == 0 && ops->iter_valid(it)) {
+		struct slice key = ops->iter_key(it);
+
+		r->from_len = min_u64(key.len, sizeof(r->from));
+		memcpy(r->from, key.p, r->from_len);
+	} else {
+		*ret_end = true;
+	}
+	ops->iter_close(it);
+	return e;
+}
+
+static int step_held(struct fs *fs, struct scrub_pass *p, struct kv *kv, uint8_t *room, uint64_t *ret_bytes)
+{
+	struct snap_round *r = fs->scrub->round;
+	struct met m = {0};
+	bool end = false;
+	int e = next_met(fs, p, r, kv, &m, ret_bytes, &end);
+
+	if (e < 0 && e != -ENOMEM) {
+		p->bad_rows++;
+		log_error("damaged: the index of a snapshot cannot be read to its end: %s; delete the snapshot", strerror(-e));
+		leave_snapshot(fs, p, r->top);
+		return 0;
+	}
+	if (e == 0 && m.mask)
+		e = check_leaf(fs, p, m.ino, m.leaf, m.mask, &m.verdict, room, ret_bytes);
+	if (e == 0 && (end || r->n_seen == r->n))
+		end_round(fs, p);
+	return e;
+}
+
+/* Whether the round is the one that the pass is at: a pass that was begun anew is not. */
+static bool is_at(const struct snap_round *r, const struct scrub_pass *p)
+{
+	pointer_t home;
+	uint64_t top;
+
+	get_cursor(p, &top, &home);
+	return r && r->top == top && r->home[0] == home;
+}
+
+int step_snaps(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_bytes)
+{
+	struct held *held;
+	struct kv *kv;
+
+	if (!is_at(fs->scrub->round, p)) {
+		drop_round(fs);
+		return begin_round(fs, p, ret_bytes);
+	}
+	int r = snap_get(fs, fs->scrub->round->top, &held, &kv);
+	if (r == -ENOMEM)
+		return r;
+	if (r < 0) { /* deleted meanwhile; or its index cannot be read, which is said once */
+		p->errors += r != -ESTALE;
+		leave_snapshot(fs, p, fs->scrub->round->top);
+		return 0;
+	}
+	r = step_held(fs, p, kv, room, ret_bytes);
+	if (r < 0) /* what was met and not looked at is met again */
+		drop_round(fs);
+	snap_put(fs, held);
+	return r;
+}
