@@ -37,6 +37,9 @@ int clear_file(struct fs *fs, const struct fs_cred *cred, uint64_t ino)
 		return -EINVAL;
 	if (!fs_takes_changes(fs))
 		return -EROFS;
+	r = heal_file(fs, ino);
+	if (r < 0)
+		return r;
 	for (; damage_next_block(fs, ino, block, &block); block++) {
 		r = repair_block(fs, ino, block);
 		if (r < 0 && r != -ENOENT && r != -EROFS) {

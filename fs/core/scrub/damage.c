@@ -158,7 +158,7 @@ bool damage_note(struct fs *fs, uint64_t ino, uint64_t block)
 	} else {
 		b->state = DAMAGE_BAD;
 		b->found_ns = b->changed_ns = now_ns;
-		b->tried_ns = 0;
+		b->tried_ns = b->searched_ns = 0;
 		b->dirty = true;
 	}
 	d->dirty = true;
@@ -201,6 +201,28 @@ bool damage_tried_lately(struct fs *fs, uint64_t ino, uint64_t block)
 	const struct damaged_block *b = find(d, ino, block);
 	/* One that the table has no room for would be asked for again and again: it counts as tried. */
 	bool lately = !b || (b->tried_ns && clock_mono_ns(fs->clock) - b->tried_ns < TRY_AGAIN_NS);
+	mutex_unlock(&d->lock);
+	return lately;
+}
+
+void damage_searched(struct fs *fs, uint64_t ino, uint64_t block)
+{
+	struct damages *d = fs->damages;
+
+	mutex_lock(&d->lock);
+	struct damaged_block *b = find(d, ino, block);
+	if (b)
+		b->searched_ns = clock_mono_ns(fs->clock);
+	mutex_unlock(&d->lock);
+}
+
+bool damage_searched_lately(struct fs *fs, uint64_t ino, uint64_t block, int64_t ago_ns)
+{
+	struct damages *d = fs->damages;
+
+	mutex_lock(&d->lock);
+	const struct damaged_block *b = find(d, ino, block);
+	bool lately = b && b->searched_ns && clock_mono_ns(fs->clock) - b->searched_ns < ago_ns;
 	mutex_unlock(&d->lock);
 	return lately;
 }

@@ -9,6 +9,8 @@
  *     quarantine.c  which blocks of the arena failed and are not used again
  *     repair.c      a good copy of a block from somewhere, and its new home
  *     ask.c         peers as such a source, and answers to theirs
+ *     heal.c        what they did not have is looked for where looking costs more, all of it in one go (heal.h, wants.h)
+ *     heal_run.c    when that is done: by a pass, and in the background
  *     parked.c      reads that wait for a repair
  *     clear.c       giving up what cannot be repaired
  *     report.c      JSON and words
@@ -40,6 +42,7 @@ struct damaged_block {
 	uint64_t ino, block;
 	int64_t found_ns, changed_ns; /* real */
 	int64_t tried_ns;             /* mono: when repairing it failed last; 0: it was not tried since the mount */
+	int64_t searched_ns;          /* mono: when heal.c did not find it; 0: it was not looked for since the mount */
 	enum damage_state state;
 	bool dirty;                   /* its row is not what this says */
 };
@@ -50,6 +53,9 @@ void damage_repaired(struct fs *fs, uint64_t ino, uint64_t block);
 /* It could not be repaired: not tried again at once. */
 void damage_tried(struct fs *fs, uint64_t ino, uint64_t block);
 bool damage_tried_lately(struct fs *fs, uint64_t ino, uint64_t block);
+/* The same of a search; whether that was within the last `ago_ns`. */
+void damage_searched(struct fs *fs, uint64_t ino, uint64_t block);
+bool damage_searched_lately(struct fs *fs, uint64_t ino, uint64_t block, int64_t ago_ns);
 /* Whether it is known as damaged. */
 bool damage_is_bad(struct fs *fs, uint64_t ino, uint64_t block);
 /* The file has other data there by now, or is gone (block UINT64_MAX: all of it). */
@@ -123,9 +129,10 @@ struct block_question {
 	uint32_t crc;
 	struct leaf_object object; /* the slot is tiered there; id 0: it is not */
 	bool shared;               /* its home may be in a snapshot, or is that of one */
+	pointer_t home;            /* that is damaged; 0: it waits in the ring */
 };
 struct repair_status {
-	_Atomic uint64_t repaired, failed, by_replica, by_tier, in_place, lies, answered, refused;
+	_Atomic uint64_t repaired, failed, by_replica, by_tier, by_copy, by_journal, by_archive, in_place, lies, answered, refused;
 	_Atomic int64_t last_ns; /* real */
 };
 /*
@@ -133,6 +140,14 @@ struct repair_status {
  * -EBADMSG: nobody has it, -EROFS, -ENOSPC.  Takes as long as its sources do, at most; no lock is held.
  */
 MUST_CHECK int repair_block(struct fs *fs, uint64_t ino, uint64_t block);
+/* Where a good copy came from. */
+enum repair_from { REPAIR_REPLICA, REPAIR_TIER, REPAIR_COPY, REPAIR_JOURNAL, REPAIR_ARCHIVE };
+/* Whether the block is damaged, and what it wants: 1 and *ret; 0 it reads as it should, 2 it waits in the ring; -ENOENT and others. */
+MUST_CHECK int repair_look(struct fs *fs, uint64_t ino, uint64_t block, struct block_question *ret);
+/* As repair_block(), with a block that somebody had; -EBADMSG: it has not the CRC; -ESTALE: the file has other data by now. */
+MUST_CHECK int repair_given(struct fs *fs, const struct block_question *q, const uint8_t *block, enum repair_from from);
+/* From the object that the question names, -ENOENT when it names none; not compared. */
+MUST_CHECK int repair_fetch_tier(struct fs *fs, const struct block_question *q, uint8_t *block);
 /* Blocks of a recalled frame to their places by slot; false: it is not in memory, or does not have them all. */
 bool frame_copy(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint8_t *blocks);
 /* Whether anybody could have the data: a peer that can be asked. */
@@ -167,8 +182,8 @@ void parked_close(struct fs *fs);
 /* ---- scrub.c and walk.c ---- */
 
 enum scrub_state { SCRUB_IDLE, SCRUB_RUNNING, SCRUB_PAUSED, SCRUB_DONE };
-/* Numbers are in the index; a pass goes SUPER, ROWS, DATA, SNAPS, END. */
-enum scrub_phase { PHASE_SUPER, PHASE_ROWS, PHASE_DATA, PHASE_END, PHASE_SNAPS, PHASES };
+/* Numbers are in the index; a pass goes SUPER, ROWS, DATA, SNAPS, HEAL, END. */
+enum scrub_phase { PHASE_SUPER, PHASE_ROWS, PHASE_DATA, PHASE_END, PHASE_SNAPS, PHASE_HEAL, PHASES };
 /* A pass, as it is kept in the index. */
 struct scrub_pass {
 	enum scrub_state state;
@@ -196,6 +211,11 @@ struct scrub {
 	char waits[64];                 /* why it rests; "" */
 	struct scrub_job *jobs, **last_job;
 	struct snap_round *round; /* owned: snaps.c; of who makes the pass */
+	struct heal *heal;        /* owned: heal.c; the same */
+	/* guarded by lock: */
+	bool heal_wanted;         /* damage that peers and objects did not repair is to be looked for */
+	int64_t heal_next_ns;     /* mono: not before */
+	char heal_text[160];      /* where it is being looked for, or why that failed; "" */
 
 	struct repair_status repairs;
 };
@@ -212,6 +232,19 @@ MUST_CHECK int scrub_row_decode(struct slice value, struct scrub_pass *ret);
 /* A piece of PHASE_SNAPS, as walk_step(). */
 MUST_CHECK int step_snaps(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_bytes);
 void snap_round_free(struct snap_round *r); /* NULL is fine */
+
+/* ---- heal_run.c ---- */
+
+/* What was found damaged was not repaired at once: it is to be looked for.  Any thread, with whatever locks. */
+void heal_want(struct fs *fs);
+/* A piece of PHASE_HEAL, as walk_step(). */
+MUST_CHECK int step_heal(struct fs *fs, struct scrub_pass *p, uint64_t *ret_bytes);
+/* Whether there is something to look for now without a pass; else *ret_ns: mono, when there will be, INT64_MAX: it is not known. */
+bool heal_due(struct scrub *sc, int64_t *ret_ns) REQUIRES(sc->lock);
+/* A piece of that; the lock is given up meanwhile. */
+uint64_t heal_background(struct scrub *sc) REQUIRES(sc->lock);
+/* Of one file, all of it, now. */
+MUST_CHECK int heal_file(struct fs *fs, uint64_t ino);
 
 /* ---- clear.c ---- */
 

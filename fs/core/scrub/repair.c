@@ -14,7 +14,8 @@
  *
  * Data that waits in the ring is brought home first; the homer takes its CRC along, so a repair finds it there.
  *
- * Where the file changed meanwhile nothing is done: it has other data by now.
+ * Where the file changed meanwhile nothing is done: it has other data by now.  What neither of the sources has is looked for by
+ * heal.c, later, in places that are not searched for a single block.
  */
 #include <errno.h>
 #include <string.h>
@@ -48,7 +49,7 @@ bool frame_copy(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint
 	return !(mask & ~has);
 }
 
-static int from_tier(struct fs *fs, const struct block_question *q, uint8_t *block)
+int repair_fetch_tier(struct fs *fs, const struct block_question *q, uint8_t *block)
 {
 	CLEANUP_FREE uint8_t *room = q->object.id ? malloc(LEAF_SLOTS * BLOCK_SIZE) : NULL;
 
@@ -63,15 +64,24 @@ static int from_tier(struct fs *fs, const struct block_question *q, uint8_t *blo
 	return 0;
 }
 
-/* Each of them says -ENOENT when it does not have the block, and gives bytes that are compared here. */
-struct repair_source {
+static const struct {
 	const char *name;
-	int (*fetch)(struct fs *fs, const struct block_question *q, uint8_t *block);
 	size_t counter; /* of struct repair_status */
+} froms[] = {
+    [REPAIR_REPLICA] = {"a replica", offsetof(struct repair_status, by_replica)},
+    [REPAIR_TIER] = {"its object", offsetof(struct repair_status, by_tier)},
+    [REPAIR_COPY] = {"another copy of it", offsetof(struct repair_status, by_copy)},
+    [REPAIR_JOURNAL] = {"the journal", offsetof(struct repair_status, by_journal)},
+    [REPAIR_ARCHIVE] = {"the archive", offsetof(struct repair_status, by_archive)},
 };
-static const struct repair_source sources[] = {
-    {"a replica", asks_fetch, offsetof(struct repair_status, by_replica)},
-    {"its object", from_tier, offsetof(struct repair_status, by_tier)},
+
+/* Those that are asked at once.  Each says -ENOENT when it does not have the block, and gives bytes that are compared here. */
+static const struct repair_source {
+	enum repair_from from;
+	int (*fetch)(struct fs *fs, const struct block_question *q, uint8_t *block);
+} sources[] = {
+    {REPAIR_REPLICA, asks_fetch},
+    {REPAIR_TIER, repair_fetch_tier},
 };
 
 bool repair_has_source(struct fs *fs)
@@ -216,7 +226,7 @@ static int look_locked(struct fs *fs, uint64_t ino, uint64_t block, uint8_t *roo
 	if (r != -EBADMSG && r != -EIO && r != -EUCLEAN)
 		return r;
 	*ret = (struct block_question){
-	    .ino = ino, .leaf = block / LEAF_SLOTS, .slot = (unsigned)(block % LEAF_SLOTS), .crc = s->crc};
+	    .ino = ino, .leaf = block / LEAF_SLOTS, .slot = (unsigned)(block % LEAF_SLOTS), .crc = s->crc, .home = s->home};
 	if (s->tiered)
 		ret->object = l.object;
 	ret->shared = s->home && (snap_is_ino(ino) || s->shared || snap_shares(fs, s->birth));
@@ -257,17 +267,7 @@ static int look_at_home(struct fs *fs, uint64_t ino, uint64_t block, uint8_t *ro
 	return r;
 }
 
-static int fetch_from(struct fs *fs, const struct repair_source *source, const struct block_question *q, uint8_t *block)
-{
-	int r = source->fetch(fs, q, block);
-
-	if (r < 0 || crc32c(0, block, BLOCK_SIZE) == q->crc)
-		return r;
-	atomic_fetch_add(&fs->scrub->repairs.lies, 1);
-	return -EBADMSG;
-}
-
-static void say_repaired(struct fs *fs, const struct block_question *q, const struct repair_source *source)
+static void say_repaired(struct fs *fs, const struct block_question *q, enum repair_from from)
 {
 	struct repair_status *st = &fs->scrub->repairs;
 	uint64_t block = q->leaf * LEAF_SLOTS + q->slot;
@@ -275,22 +275,30 @@ static void say_repaired(struct fs *fs, const struct block_question *q, const st
 
 	damage_repaired(fs, q->ino, block);
 	atomic_fetch_add(&st->repaired, 1);
-	atomic_fetch_add((_Atomic uint64_t *)(void *)((char *)st + source->counter), 1);
+	atomic_fetch_add((_Atomic uint64_t *)(void *)((char *)st + froms[from].counter), 1);
 	atomic_store(&st->last_ns, clock_real_ns(fs->clock));
 	fs_path(fs, q->ino, path, sizeof(path));
 	log_warn("repaired: byte %llu of %s (inode %llu), from %s", (unsigned long long)(block * BLOCK_SIZE), path,
-		 (unsigned long long)q->ino, source->name);
+		 (unsigned long long)q->ino, froms[from].name);
+}
+
+static bool is_wanted(struct fs *fs, const struct block_question *q, const uint8_t *block)
+{
+	if (crc32c(0, block, BLOCK_SIZE) == q->crc)
+		return true;
+	atomic_fetch_add(&fs->scrub->repairs.lies, 1);
+	return false;
 }
 
 /* From one source after the other; -EBADMSG: none has it. */
 static int try_sources(struct fs *fs, const struct block_question *q, uint8_t *block)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
-		if (fetch_from(fs, &sources[i], q, block) < 0)
+		if (sources[i].fetch(fs, q, block) < 0 || !is_wanted(fs, q, block))
 			continue;
 		int r = rewrite(fs, q, block);
 		if (r == 0)
-			say_repaired(fs, q, &sources[i]);
+			say_repaired(fs, q, sources[i].from);
 		return r;
 	}
 	return -EBADMSG;
@@ -315,28 +323,77 @@ static int repair(struct fs *fs, uint64_t ino, uint64_t block)
 		damage_forget(fs, ino, block);
 	if (r < 0 && r != -ENOENT) {
 		damage_tried(fs, ino, block);
+		heal_want(fs);
 		atomic_fetch_add(&fs->scrub->repairs.failed, 1);
 	}
 	return r == -ESTALE ? -EBADMSG : r;
 }
 
+/* A snapshot stays while a block of it is worked on: 0, or why there is nothing to be done.  *ret NULL: the inode is a live one.
+ */
+static int hold(struct fs *fs, uint64_t ino, struct held **ret)
+{
+	struct kv *kv;
+
+	*ret = NULL;
+	if (fs->config.read_only || atomic_load(&fs->failed))
+		return -EROFS;
+	int r = snap_is_ino(ino) ? snap_get(fs, snap_ino_top(ino), ret, &kv) : 0;
+	if (r != -ESTALE)
+		return r;
+	damage_forget(fs, ino, UINT64_MAX); /* it is gone, and its damage with it */
+	return -ENOENT;
+}
+
+static void let_go(struct fs *fs, struct held *held)
+{
+	if (held)
+		snap_put(fs, held);
+}
+
 int repair_block(struct fs *fs, uint64_t ino, uint64_t block)
 {
 	struct held *held;
-	struct kv *kv;
+	int r = hold(fs, ino, &held);
 
-	if (fs->config.read_only || atomic_load(&fs->failed))
-		return -EROFS;
-	if (!snap_is_ino(ino))
-		return repair(fs, ino, block);
-	int r = snap_get(fs, snap_ino_top(ino), &held, &kv);
-	if (r == -ESTALE) { /* it is gone, and its damage with it */
-		damage_forget(fs, ino, UINT64_MAX);
-		return -ENOENT;
-	}
 	if (r < 0)
 		return r;
 	r = repair(fs, ino, block);
-	snap_put(fs, held);
+	let_go(fs, held);
+	return r;
+}
+
+int repair_look(struct fs *fs, uint64_t ino, uint64_t block, struct block_question *ret)
+{
+	CLEANUP_FREE void *room = NULL;
+	struct held *held;
+
+	if (posix_memalign(&room, DISK_BLOCK, BLOCK_SIZE))
+		return -ENOMEM;
+	int r = hold(fs, ino, &held);
+	if (r < 0)
+		return r;
+	r = look(fs, ino, block, room, ret);
+	let_go(fs, held);
+	return r;
+}
+
+int repair_given(struct fs *fs, const struct block_question *q, const uint8_t *block, enum repair_from from)
+{
+	CLEANUP_FREE void *good = NULL; /* as the arena wants it */
+	struct held *held;
+
+	if (!is_wanted(fs, q, block))
+		return -EBADMSG;
+	if (posix_memalign(&good, DISK_BLOCK, BLOCK_SIZE))
+		return -ENOMEM;
+	memcpy(good, block, BLOCK_SIZE);
+	int r = hold(fs, q->ino, &held);
+	if (r < 0)
+		return r;
+	r = rewrite(fs, q, good);
+	let_go(fs, held);
+	if (r == 0)
+		say_repaired(fs, q, from);
 	return r;
 }

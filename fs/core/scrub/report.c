@@ -14,7 +14,7 @@
 #define FILES_A_TEXT 500u
 
 static const char *const state_names[] = {"idle", "running", "paused", "done"};
-static const char *const phase_names[] = {"superblock", "index", "data", "end", "snapshots"};
+static const char *const phase_names[] = {"superblock", "index", "data", "end", "snapshots", "repair"};
 
 static json_int_t number(uint64_t n)
 {
@@ -44,11 +44,12 @@ static double seconds_left(struct fs *fs, const struct scrub_pass *p, int64_t ru
 
 static json_t *repairs_json(struct repair_status *st)
 {
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "repaired_blocks", number(st->repaired),
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "repaired_blocks", number(st->repaired),
 			 "failed_blocks", number(st->failed), "from_replica", number(st->by_replica), "from_tier",
-			 number(st->by_tier), "in_place", number(st->in_place), "wrong_answers", number(st->lies),
-			 "answered_blocks", number(st->answered), "refused_blocks", number(st->refused), "last_ns",
-			 (json_int_t)atomic_load(&st->last_ns));
+			 number(st->by_tier), "from_snapshot", number(st->by_copy), "from_journal", number(st->by_journal),
+			 "from_archive", number(st->by_archive), "in_place", number(st->in_place), "wrong_answers",
+			 number(st->lies), "answered_blocks", number(st->answered), "refused_blocks", number(st->refused),
+			 "last_ns", (json_int_t)atomic_load(&st->last_ns));
 }
 
 static json_t *last_json(const struct scrub_pass *p)
@@ -70,13 +71,14 @@ static json_t *damage_json(struct fs *fs)
 json_t *scrub_status_json(struct fs *fs)
 {
 	struct scrub *sc = fs->scrub;
-	char waits[sizeof(sc->waits)];
+	char waits[sizeof(sc->waits)], heal[sizeof(sc->heal_text)];
 
 	mutex_lock(&sc->lock);
 	struct scrub_pass p = sc->pass;
 	int64_t run_ns = sc->run_ns;
 	uint64_t run_bytes = sc->run_bytes;
 	memcpy(waits, sc->waits, sizeof(waits));
+	memcpy(heal, sc->heal_text, sizeof(heal));
 	mutex_unlock(&sc->lock);
 	double eta = seconds_left(fs, &p, run_ns, run_bytes);
 	json_t *o =
@@ -93,6 +95,7 @@ json_t *scrub_status_json(struct fs *fs)
 		json_object_set_new(o, "damage", damage_json(fs));
 		json_object_set_new(o, "quarantined_blocks", json_integer(number(quarantine_count(fs))));
 		json_object_set_new(o, "repairs", repairs_json(&sc->repairs));
+		json_object_set_new(o, "search", json_string(heal));
 	}
 	return o;
 }
@@ -175,12 +178,14 @@ static int64_t checked_ns(struct fs *fs, uint64_t ino)
 	struct scrub_pass p;
 
 	scrub_get(fs, &p);
+	uint64_t seq;
+	int64_t made_ns;
 	if (snap_is_ino(ino)) /* blocks of its that are live are looked at there */
-		return p.last_ended_ns && snap_made_ns(fs, ino) < p.last_started_ns ? p.last_started_ns : 0;
+		return snap_made(fs, ino, &seq, &made_ns) && made_ns < p.last_started_ns ? p.last_started_ns : 0;
 	bool under_way = (p.state == SCRUB_RUNNING || p.state == SCRUB_PAUSED) && ino < p.next_ino;
 	if (under_way && p.phase == PHASE_DATA && p.cursor_len > 9 && ino < be64_get(p.cursor + 1))
 		return p.started_ns;
-	if (under_way && p.phase == PHASE_SNAPS)
+	if (under_way && (p.phase == PHASE_SNAPS || p.phase == PHASE_HEAL))
 		return p.started_ns;
 	return p.last_ended_ns && ino < p.last_next_ino ? p.last_started_ns : 0;
 }

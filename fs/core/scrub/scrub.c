@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/pace.h"
 #include "fs/core/index.h"
+#include "fs/core/scrub/heal.h"
 #include "fs/core/scrub/scrub_format.h"
 #include "fs/core/scrub/tables.h"
 
@@ -217,6 +218,14 @@ static void rest(struct scrub *sc, const char *why, int64_t ns) REQUIRES(sc->loc
 	sc->rate_free_ns = clock_mono_ns(sc->fs->clock) + ns;
 }
 
+static void heal_paid(struct scrub *sc) REQUIRES(sc->lock)
+{
+	int64_t begun_ns = clock_mono_ns(sc->fs->clock);
+	uint64_t bytes = heal_background(sc);
+
+	pay(sc, bytes, clock_mono_ns(sc->fs->clock) - begun_ns);
+}
+
 static void step_paid(struct scrub *sc, uint8_t *room) REQUIRES(sc->lock)
 {
 	int64_t begun_ns = clock_mono_ns(sc->fs->clock);
@@ -253,16 +262,17 @@ static void save_now_and_then(struct scrub *sc, bool at_once) REQUIRES(sc->lock)
 /* True: there is something to do now. */
 static bool wait_for_work(struct scrub *sc) REQUIRES(sc->lock)
 {
-	int64_t left_ns = sc->rate_free_ns - clock_mono_ns(sc->fs->clock);
+	int64_t now_ns = clock_mono_ns(sc->fs->clock), left_ns = sc->rate_free_ns - now_ns, heal_ns;
 
 	if (sc->jobs)
 		return true;
-	if (sc->pass.state != SCRUB_RUNNING || atomic_load(&sc->fs->failed)) {
+	if (!heal_due(sc, &heal_ns) && (sc->pass.state != SCRUB_RUNNING || atomic_load(&sc->fs->failed))) {
 		save_now_and_then(sc, true);
-		if (!sc->stop && !sc->jobs && sc->pass.state != SCRUB_RUNNING)
+		if (!sc->stop && !sc->jobs && sc->pass.state != SCRUB_RUNNING && heal_ns == INT64_MAX)
 			cond_wait(&sc->wake, &sc->lock);
-		else if (!sc->stop && atomic_load(&sc->fs->failed))
-			cond_wait_ns(&sc->wake, &sc->lock, NSEC_PER_SEC);
+		else if (!sc->stop && !sc->jobs)
+			cond_wait_ns(&sc->wake, &sc->lock,
+				     heal_ns < now_ns + NSEC_PER_SEC ? (heal_ns > now_ns ? heal_ns - now_ns : 1) : NSEC_PER_SEC);
 		return false;
 	}
 	if (left_ns <= 0)
@@ -274,6 +284,7 @@ static bool wait_for_work(struct scrub *sc) REQUIRES(sc->lock)
 static void *scrub_main(void *arg)
 {
 	struct scrub *sc = arg;
+	int64_t heal_ns;
 	void *room;
 
 	pthread_setname_np(pthread_self(), "scrub");
@@ -287,6 +298,8 @@ static void *scrub_main(void *arg)
 			continue;
 		if (sc->jobs)
 			job_take(sc);
+		else if (heal_due(sc, &heal_ns))
+			heal_paid(sc);
 		else if (room)
 			step_paid(sc, room);
 		else
@@ -493,9 +506,12 @@ int scrub_open(struct fs *fs)
 	mutex_init(&sc->lock);
 	cond_init(&sc->wake);
 	fs->scrub = sc;
+	struct damage_sum sum;
+	damage_get_sum(fs, &sum);
 	mutex_lock(&sc->lock);
 	sc->last_job = &sc->jobs;
 	int r = load_pass(fs, sc);
+	sc->heal_wanted = sum.n_bad > 0; /* what the last mount left */
 	mutex_unlock(&sc->lock);
 	if (r == 0)
 		r = asks_open(fs);
@@ -534,6 +550,7 @@ void scrub_close(struct fs *fs)
 	parked_close(fs);
 	asks_close(fs);
 	snap_round_free(sc->round);
+	heal_free(sc->heal);
 	cond_destroy(&sc->wake);
 	mutex_destroy(&sc->lock);
 	free(sc);

@@ -71,7 +71,7 @@ static void leave_snapshot(struct fs *fs, struct scrub_pass *p, uint64_t top)
 {
 	drop_round(fs);
 	if (top == 0)
-		begin_phase(p, PHASE_END, 0);
+		begin_phase(p, PHASE_HEAL, 0);
 	else
 		set_cursor(p, top - 1, 0);
 }
@@ -141,7 +141,7 @@ static int begin_round(struct fs *fs, struct scrub_pass *p, uint64_t *ret_bytes)
 
 	get_cursor(p, &top, &home);
 	if (!snap_held_below(fs, top, &held)) {
-		begin_phase(p, PHASE_END, 0);
+		begin_phase(p, PHASE_HEAL, 0);
 		return 0;
 	}
 	if (held != top)

@@ -38,7 +38,8 @@ static bool is_damage(int r)
 
 int verify_failed(struct fs *fs, uint64_t ino, uint64_t block, const struct slot *s, int why)
 {
-	damage_note(fs, ino, block);
+	if (damage_note(fs, ino, block))
+		heal_want(fs);
 	if (s && s->home && !s->staged)
 		quarantine_add(
 		    fs, &(struct quarantined){

@@ -1,6 +1,7 @@
 /*
  * walk.c: a pass over the volume, a piece at a time: both copies of the superblock, every row of the index, and the data of every
- * leaf in the order of the index; then what only snapshots have (snaps.c).
+ * leaf in the order of the index; then what only snapshots have (snaps.c).  At the end what was not repaired is looked for
+ * elsewhere (heal.h).
  *
  * What a pass has done is a cursor: the beginning of the key in the index to go on from.  What is written behind it was just
  * written; what is written before it is met by the next pass.  A piece is a leaf's data or a few hundred rows, so that whoever
@@ -285,6 +286,8 @@ int walk_step(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_
 		return step_data(fs, p, room, ret_bytes);
 	case PHASE_SNAPS:
 		return step_snaps(fs, p, room, ret_bytes);
+	case PHASE_HEAL:
+		return step_heal(fs, p, ret_bytes);
 	default:
 		return 0;
 	}

@@ -160,14 +160,17 @@ bool snap_top_of(struct fs *fs, uint64_t gen, uint64_t *ret_top)
 	return h != NULL;
 }
 
-int64_t snap_made_ns(struct fs *fs, uint64_t ino)
+bool snap_made(struct fs *fs, uint64_t ino, uint64_t *ret_seq, int64_t *ret_ns)
 {
 	struct snaps *s = fs->snaps;
 
 	mutex_lock(&s->lock);
 	const struct held *h = snaps_find_top(s, snap_ino_top(ino));
 	const struct snap *snap = h ? snaps_find_gen(s, h->gen) : NULL;
-	int64_t ns = snap ? snap->time_ns : INT64_MAX;
+	if (snap) {
+		*ret_seq = snap->seq - 1;
+		*ret_ns = snap->time_ns;
+	}
 	mutex_unlock(&s->lock);
-	return ns;
+	return snap != NULL;
 }

@@ -96,8 +96,9 @@ bool snap_held_below(struct fs *fs, uint64_t top, uint32_t *ret_top);
 /* Between the top of one that is held, which is this node's, and its number in table S, which is every node's. */
 bool snap_gen_of(struct fs *fs, uint64_t top, uint64_t *ret_gen);
 bool snap_top_of(struct fs *fs, uint64_t gen, uint64_t *ret_top);
-/* When the snapshot that the inode is of was made, by the leader's clock; INT64_MAX: it is not held. */
-int64_t snap_made_ns(struct fs *fs, uint64_t ino);
+/* Of the snapshot that the inode is of: the newest batch that is in it, and when it was made, by its leader's clock; false: it is not
+ * held. */
+bool snap_made(struct fs *fs, uint64_t ino, uint64_t *ret_seq, int64_t *ret_ns);
 
 /* ---- view.c: what fs_ calls do with the number of an inode in a snapshot ---- */
 

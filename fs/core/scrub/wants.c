@@ -1,0 +1,173 @@
+/* wants.c: see wants.h. */
+#include "fs/core/scrub/wants.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fs/core/snap/snap.h"
+
+#define AGAIN_NS (3600 * NSEC_PER_SEC)
+
+/* ---- collecting ---- */
+
+static int add(struct fs *fs, struct wants *w, const struct block_question *q)
+{
+	bool of_snapshot = snap_is_ino(q->ino);
+	uint64_t seq = UINT64_MAX;
+	int64_t made_ns;
+
+	if (w->n == w->cap) {
+		size_t cap = w->cap ? 2 * w->cap : 64;
+		struct want *grown = realloc(w->want, cap * sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		w->want = grown;
+		w->cap = cap;
+	}
+	if (of_snapshot && !snap_made(fs, q->ino, &seq, &made_ns))
+		return 0; /* it goes just now */
+	w->want[w->n++] = (struct want){
+	    .ino = of_snapshot ? snap_ino_own(q->ino) : q->ino, .block = q->leaf * LEAF_SLOTS + q->slot, .q = *q, .seq = seq};
+	w->n_open++;
+	return 0;
+}
+
+static int look_at(struct fs *fs, struct wants *w, uint64_t ino, uint64_t block)
+{
+	struct block_question q;
+	int r = repair_look(fs, ino, block, &q);
+
+	if (r == 0)
+		damage_repaired(fs, ino, block);
+	else if (r == 1)
+		r = add(fs, w, &q);
+	else if (r == -ENOENT)
+		damage_forget(fs, ino, block);
+	return r == -ENOMEM || r == -EBUSY || r == -EROFS ? r : 0; /* what cannot be looked at stays as it is */
+}
+
+static int collect_file(struct fs *fs, struct wants *w, uint64_t ino, bool again)
+{
+	uint64_t block = 0;
+	int r = 0;
+
+	for (; r == 0 && damage_next_block(fs, ino, block, &block); block++)
+		if (again || !damage_searched_lately(fs, ino, block, AGAIN_NS))
+			r = look_at(fs, w, ino, block);
+	return r;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const struct want *x = a, *y = b;
+
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	return x->block < y->block ? -1 : x->block > y->block;
+}
+
+int wants_collect(struct fs *fs, uint64_t ino, bool again, struct wants *ret)
+{
+	struct wants w = {0};
+	struct damage_file f;
+	int r = 0;
+
+	if (ino)
+		r = collect_file(fs, &w, ino, again);
+	for (uint64_t at = 1; !ino && r == 0 && damage_next(fs, at, &f); at = f.ino + 1)
+		r = f.n_bad ? collect_file(fs, &w, f.ino, again) : 0;
+	if (r < 0) {
+		wants_free(&w);
+		return r;
+	}
+	if (w.n)
+		qsort(w.want, w.n, sizeof(w.want[0]), compare);
+	*ret = w;
+	return 0;
+}
+
+void wants_free(struct wants *w)
+{
+	free(w->want);
+	*w = (struct wants){0};
+}
+
+/* ---- finding ---- */
+
+static size_t lower(const struct wants *w, uint64_t ino, uint64_t block)
+{
+	const struct want key = {.ino = ino, .block = block};
+	size_t low = 0, high = w->n;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (compare(&w->want[mid], &key) < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+struct want *wants_next(struct wants *w, uint64_t ino, uint64_t block, uint64_t end, size_t *at)
+{
+	if (*at == SIZE_MAX)
+		*at = lower(w, ino, block);
+	while (*at < w->n && w->want[*at].ino == ino && w->want[*at].block < end) {
+		struct want *want = &w->want[(*at)++];
+
+		if (!want->done)
+			return want;
+	}
+	return NULL;
+}
+
+bool wants_match(struct wants *w, uint64_t ino, uint64_t block, uint32_t crc)
+{
+	size_t at = SIZE_MAX;
+	const struct want *want;
+
+	while ((want = wants_next(w, ino, block, block + 1, &at)))
+		if (want->q.crc == crc)
+			return true;
+	return false;
+}
+
+int wants_give(struct fs *fs, struct wants *w, uint64_t ino, uint64_t block, uint32_t crc, const uint8_t *p,
+	       enum repair_from from)
+{
+	size_t at = SIZE_MAX;
+	struct want *want;
+
+	while ((want = wants_next(w, ino, block, block + 1, &at))) {
+		int r = want->q.crc == crc ? repair_given(fs, &want->q, p, from) : -EBADMSG;
+
+		if (r == 0 || r == -ESTALE || r == -ENOENT) {
+			want->done = true;
+			w->n_open--;
+			w->repaired += r == 0;
+		} else if (r == -EROFS || r == -ENOMEM || r == -ENOSPC) {
+			return r;
+		}
+	}
+	return 0;
+}
+
+int wants_give_write(struct fs *fs, struct wants *w, const struct record *r, const uint8_t *p, const uint8_t *skip,
+		     enum repair_from from)
+{
+	uint64_t first = r->write.block, end = first + r->write.n_blocks;
+	size_t at = SIZE_MAX;
+	const struct want *want;
+	int e = 0;
+
+	while (e == 0 && (want = wants_next(w, r->ino, first, end, &at))) {
+		uint64_t i = want->block - first;
+
+		if (r->write.crc[i] == want->q.crc && !(skip && (skip[i / 8] >> i % 8 & 1)))
+			e = wants_give(fs, w, r->ino, want->block, want->q.crc, p + i * BLOCK_SIZE, from);
+	}
+	return e;
+}
