@@ -143,6 +143,66 @@ class Finding(ScrubTest):
             v.fsck()
 
 
+class Healing(ScrubTest):
+    """By what this node has itself."""
+
+    def test_what_went_through_the_journal_is_repaired_from_it_soon_after_a_read(self):
+        v = self.volume()
+        data = self.make(v, "f", 6)
+        for block in range(6):
+            self.damage(v, data, block)
+        self.assertNotEqual(self.bad_blocks(v, "f", data), [])  # nobody waits for it
+        wait_for("the search", lambda: self.facts(v)["repairs"]["from_journal"] == 6)
+        self.assertEqual(self.bad_blocks(v, "f", data), [])
+        self.assertRegex(self.health(v, "f"), r"^repaired blocks=6 ")
+        self.assertEqual(self.facts(v)["search"], "")
+        v.umount()
+        v.fsck()
+
+    def test_it_is_in_the_ring_after_restarts(self):
+        v = self.volume()
+        data = self.make(v, "f", 6)
+        v.remount()
+        v.kill9().mount()
+        self.damage(v, data, 3)
+        self.scrub(v, check=EXIT_OK)
+        f = self.facts(v)
+        self.assertEqual((f["bad_blocks"], f["repaired_blocks"], f["repairs"]["from_journal"]), (1, 1, 1))
+        self.assertEqual(v.read("f"), data)
+
+    def test_a_snapshot_and_the_file_help_each_other_where_both_have_the_content(self):
+        v = self.volume()
+        data = self.make(v, "f", 20)
+        cli("snap", "create", "old", v.mnt, check=EXIT_OK)
+        place, _ = self.damage(v, data, 4)
+        bad = Arena.read(place)
+        self.assertEqual(self.scrub(v).returncode, EXIT_DAMAGED)  # one block, which both have
+        v.write("f", data, sync=True)  # as from a backup
+        wait_for("the data to be at home", lambda: v.status()["homer"]["backlog_bytes"] == 0)
+        os.setxattr(v.mnt, "clawfs.checkpoint", b"1")
+        self.assertEqual(Arena.read(place), bad)
+        self.scrub(v, check=EXIT_OK)
+        self.assertEqual(self.facts(v)["repairs"]["from_snapshot"], 1)
+        self.assertEqual(v.read(".clawfs/snapshots/old/f"), data)
+        self.assertEqual(v.read("f"), data)
+        v.umount()
+        v.fsck()
+
+    def test_what_only_a_snapshot_has_is_looked_at_and_named(self):
+        v = self.volume()
+        data = self.make(v, "dir/f", 20)
+        cli("snap", "create", "old", v.mnt, check=EXIT_OK)
+        os.unlink(v.path("dir/f"))
+        self.damage(v, data, 17)
+        self.scrub(v, check=EXIT_DAMAGED)
+        f = self.facts(v)
+        self.assertEqual([(x["path"], x["bad_blocks"]) for x in f["files"]], [("/.clawfs/snapshots/old/dir/f", 1)])
+        self.assertRegex(self.health(v, ".clawfs/snapshots/old/dir/f"), r"^damaged blocks=1 .* checked=")
+        cli("snap", "delete", "old", v.mnt, check=EXIT_OK)
+        self.scrub(v, check=EXIT_OK)
+        self.assertEqual(self.facts(v)["files"], [])
+
+
 class Giving(ScrubTest):
     def test_clear_makes_zeros_of_what_nobody_has_and_of_nothing_else(self):
         v = self.volume()
@@ -173,7 +233,7 @@ class Giving(ScrubTest):
 
     def test_a_block_in_quarantine_is_not_used_before_it_passed_its_test(self):
         v = self.volume(size="64M")
-        data = self.make(v, "f", 4)
+        data = self.make(v, "f", 20)
         place, _ = self.damage(v, data, 1)
         self.scrub(v, check=EXIT_DAMAGED)
         os.unlink(v.path("f"))
@@ -201,7 +261,7 @@ class Giving(ScrubTest):
 
     def test_overwriting_a_damaged_block_heals_the_file(self):
         v = self.volume()
-        data = self.make(v, "f", 6)
+        data = self.make(v, "f", 20)
         self.damage(v, data, 2)
         self.scrub(v, check=EXIT_DAMAGED)
         new = self.rng.randbytes(BLOCK)

@@ -373,10 +373,15 @@ static int parse_start(struct slice left, uint64_t *rate, bool *ret_cold)
 	return r;
 }
 
+static uint64_t rate_default(const struct fs *fs)
+{
+	return fs->config.scrub_rate ? fs->config.scrub_rate : RATE_DEFAULT;
+}
+
 static int start(struct scrub *sc, struct slice words) REQUIRES(sc->lock)
 {
 	struct scrub_pass *p = &sc->pass;
-	uint64_t rate = sc->fs->config.scrub_rate ? sc->fs->config.scrub_rate : RATE_DEFAULT;
+	uint64_t rate = rate_default(sc->fs);
 	bool cold;
 
 	if (p->state == SCRUB_PAUSED)
@@ -490,7 +495,7 @@ static int load_pass(struct fs *fs, struct scrub *sc) REQUIRES(sc->lock)
 	if (r == -ENOENT || r == -EUCLEAN)
 		sc->pass = (struct scrub_pass){.state = SCRUB_IDLE};
 	if (sc->pass.rate < RATE_MIN || sc->pass.rate > RATE_MAX)
-		sc->pass.rate = RATE_DEFAULT;
+		sc->pass.rate = rate_default(fs);
 	sc->run_ns = sc->saved_ns = clock_mono_ns(fs->clock);
 	sc->run_bytes = sc->pass.checked_bytes;
 	return r == -ENOENT || r == -EUCLEAN ? 0 : r;
