@@ -123,7 +123,7 @@ const struct verb verbs[] = {
      verb_scrub_clear},
     {"scrub release", VERB_SCRUB, "MOUNTPOINT", 1, "test blocks that failed, and use those again that pass",
      "Exit codes: 0 tested; 1 not; 16 wrong usage.", verb_scrub_release},
-    {"gc", VERB_GC, "MOUNTPOINT", 1, "remove objects from the stores that no file needs",
+    {"gc", VERB_GC, "MOUNTPOINT", 1, "remove objects from the stores that no file and no archive needs",
      "What an upload that was cut off left behind, and what was not used for the store's grace time.\n"
      "Exit codes: 0 done; 1 a store could not be looked through, or lacks objects; 16 wrong usage.",
      verb_gc},

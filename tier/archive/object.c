@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
+#include <string.h>
 #include <xxhash.h>
 #include <zstd.h>
 
@@ -32,6 +33,28 @@ void archive_name(const struct archive_id *id, char ret_key[ARCHIVE_NAME_MAX])
 	else
 		snprintf(ret_key, ARCHIVE_NAME_MAX, "archive/%016" PRIx64 "/b/%016" PRIx64 "/%08" PRIx32, id->epoch, id->seq,
 			 id->part);
+}
+
+int archive_name_parse(const char *key, struct archive_id *ret)
+{
+	struct archive_id id = {0};
+	char name[ARCHIVE_NAME_MAX];
+	int end = 0;
+
+	if (sscanf(key, "archive/%16" SCNx64 "/s/%16" SCNx64 "-%8" SCNx32 "%n", &id.epoch, &id.seq, &id.part, &end) == 3 && end)
+		id.kind = ARCHIVE_SEGMENT;
+	else if (sscanf(key, "archive/%16" SCNx64 "/b/%16" SCNx64 "/%8" SCNx32 "%n", &id.epoch, &id.seq, &id.part, &end) == 3 &&
+		 end)
+		id.kind = ARCHIVE_BASE;
+	else if (sscanf(key, "archive/%16" SCNx64 "/head%n", &id.epoch, &end) == 1 && end)
+		id = (struct archive_id){.kind = ARCHIVE_HEAD, .epoch = id.epoch};
+	else
+		id = (struct archive_id){.kind = ARCHIVE_MANIFEST, .part = strcmp(key, "archive/manifest-1") == 0};
+	archive_name(&id, name); /* other ways to write the same number are none of ours */
+	if (strcmp(name, key) != 0)
+		return -EINVAL;
+	*ret = id;
+	return 0;
 }
 
 /* ---- sealing ---- */

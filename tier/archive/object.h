@@ -39,6 +39,7 @@ struct archive_info {
 /* "archive/manifest-1", "archive/0000000000010001/s/00000000000000a1-0000", "archive/.../b/.../00000000", "archive/.../head" */
 #define ARCHIVE_NAME_MAX 96u
 void archive_name(const struct archive_id *id, char ret_key[ARCHIVE_NAME_MAX]);
+MUST_CHECK int archive_name_parse(const char *key, struct archive_id *ret); /* -EINVAL: none of these */
 
 /* Appends the whole object to `out`; `body` has 1 to ARCHIVE_BODY_MAX bytes.  `key` NULL: not encrypted. */
 MUST_CHECK int archive_seal(const struct archive_info *info, const struct pack_volume_key *key, struct slice body, struct buf *out);

@@ -36,6 +36,11 @@ void archiver_close(struct fs *fs); /* NULL is fine */
  */
 MUST_CHECK int archiver_step(struct fs *fs, bool now, bool *ret_more);
 struct json_t *archiver_status_json(struct fs *fs);
+struct gc_result;
+struct tier_store;
+/* Its part of gc_run() (fs/core/tier/tier.h): objects of the archive in this store that it does not need. */
+MUST_CHECK int archive_gc(struct fs *fs, const struct tier_store *store, bool dry, void (*fn)(void *ctx, const char *line), void *ctx,
+			  struct gc_result *res);
 
 /* ---- what an admin asks for ---- */
 

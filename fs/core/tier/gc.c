@@ -1,5 +1,5 @@
 /*
- * gc.c: compares what a store says it has with table Q.  The only place where a store is listed.
+ * gc.c: compares what a store says it has with table Q, and then with its archive (archive/gc.c).  Only here a store is listed.
  *
  *     orphan    listed, and no row says that this store has it: what an upload left behind that was cut off, or a remove that was
  * lost. Removed once it is older than the grace time, by the store's time for it, and nobody is writing it just now.
@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fs/core/archive/archiving.h"
 #include "fs/core/tier/ageing/impl.h"
 
 #define PORTION 1024u
@@ -253,6 +254,8 @@ int gc_run(struct fs *fs, const char *store, bool dry, void (*fn)(void *ctx, con
 		return r;
 	steady_look(fs->ageing);
 	r = run(g);
+	if (r == 0)
+		r = archive_gc(fs, g->store, dry, fn, ctx, ret);
 	stores_put(fs, g->store);
 	return r;
 }
