@@ -106,7 +106,8 @@ struct args {
 	uint64_t replica_rate, ttl_ns;
 
 	uint64_t recall_rate, high_water;
-	uint64_t scrub_rate;
+	uint64_t scrub_rate, archive_wait_ns;
+	bool archive_wait_given;
 	bool cold, wait;
 	/* of `tier add`, as words of a store's definition */
 	const char *endpoint, *region, *storage_class, *ca_file, *prices, *verify;

@@ -28,9 +28,11 @@
 
 #include "base/log.h"
 #include "fs/cli/sdnotify.h"
+#include "fs/core/archive/archiving.h"
 #include "fs/face/face.h"
 #include "fs/metrics/exporter.h"
 
+#define ARCHIVE_WAIT_NS   (10 * NSEC_PER_SEC)
 #define COMMIT_NS_MIN     1000000 /* of the timer; shorter would only burn the processor */
 #define DESCRIPTORS_SPARE 160     /* the index, the FUSE device, libraries, and some for an admin's surprise */
 #define DESCRIPTORS_PEERS 80      /* connections, at most */
@@ -288,6 +290,22 @@ static void stop_metrics(struct serving *s)
 	s->metrics = metrics_free(s->metrics);
 }
 
+/* What waits for others to share its object goes to the archive, if its store answers in time. */
+static void settle_archive(const struct args *a, struct fs *fs)
+{
+	int64_t wait_ns = a->archive_wait_given ? (int64_t)a->archive_wait_ns : ARCHIVE_WAIT_NS;
+	uint64_t behind;
+	int r = fs_archive_settle(fs, wait_ns, &behind);
+
+	if (behind)
+		log_warn("unmounted with %" PRIu64 " batches that are not in the archive yet%s%s: the next mount sends them, and "
+			 "until then the archive ends before them",
+			 behind, wait_ns ? ": " : "",
+			 !wait_ns          ? ""
+			 : r == -ETIMEDOUT ? "there was no time"
+					   : strerror(-r));
+}
+
 /* From the mount to a closed volume. */
 static int run(const struct args *a, struct fs *fs, struct serving *s)
 {
@@ -303,6 +321,7 @@ static int run(const struct args *a, struct fs *fs, struct serving *s)
 	stop_metrics(s);
 	replication_stop(s->replication);
 	(void)log_act(fs, "unmount", s->mountpoint, r_run);
+	settle_archive(a, fs);
 	int r = fs_close(fs);
 	if (r < 0)
 		log_error("%s was not closed cleanly: %s; the next mount replays the journal", s->dir, strerror(-r));

@@ -82,6 +82,8 @@ const struct option_row option_rows[] = {
      "most bytes a second fetched for reads of cold files (default: no limit)"},
     {MOUNTING, "scrub-rate", 0, KIND_SIZE, AT(scrub_rate), "SIZE", 64 * KIB, UINT64_C(1) << 40,
      "most bytes a second that a scrub reads (default 64M)"},
+    {MOUNTING, "archive-wait", 0, KIND_SECONDS, AT(archive_wait_ns), "SEC", 0, SECONDS(600),
+     "how long unmounting waits for the archive to have everything (default 10)"},
     {MOUNTING, "high-water", 0, KIND_COUNT, AT(high_water), "PERCENT", 10, 99,
      "space used above which the coldest files go to their store, whatever their age (default: never)"},
     {MOUNTING, "audit", 0, KIND_CHOICE, AT(audit), "admin|changes|off", 0, 16,
@@ -310,6 +312,8 @@ static int row_apply(const struct option_row *row, bool in_list, char *value, st
 		*(uint64_t *)at = n;
 		if (row->offset == AT(commit_ns))
 			a->commit_given = true;
+		if (row->offset == AT(archive_wait_ns))
+			a->archive_wait_given = true;
 		if (row->offset == AT(uid))
 			a->uid_given = true;
 		return 0;

@@ -69,6 +69,60 @@ class ArchiveTest(VolumeTest):
         return r, out
 
 
+class Unmounting(ArchiveTest):
+    def waiting(self, *options):
+        """A volume with a file that waits a day for others to share its segment."""
+        v = self.volume(*options)
+        self.archived(volume=v)
+        cli("archive", "set", "--interval=1d", "cold", v.mnt, check=EXIT_OK)
+        self.now(v)
+        v.write("last", b"words" * 1000, sync=True)
+        wait_for("the archiver to see it", lambda: v.status()["archive"]["behind_batches"] > 0)
+        return v
+
+    def last_archived(self):
+        r, _ = self.restored("back")
+        try:
+            return os.path.exists(r.path("last")) and r.read("last") == b"words" * 1000
+        finally:
+            r.umount()
+
+    def test_it_stores_what_still_waits(self):
+        v = self.waiting()
+        v.umount()
+        self.assertNotIn("not in the archive", v.messages())
+        self.assertTrue(self.last_archived())
+
+    def test_so_does_a_signal(self):
+        v = self.waiting()
+        v.terminate()
+        self.assertNotIn("not in the archive", v.messages())
+        self.assertTrue(self.last_archived())
+
+    def test_without_waiting_it_says_what_is_missing_and_the_next_mount_sends_it(self):
+        v = self.waiting("archive_wait=0")
+        v.umount()
+        self.assertRegex(v.messages(), r"unmounted with \d+ batches that are not in the archive yet")
+        self.assertFalse(self.last_archived())
+        v.mount()
+        self.now(v)
+        shutil.rmtree(os.path.join(self.tmp, "back"))
+        self.assertTrue(self.last_archived())
+
+    def test_a_store_that_is_away_does_not_keep_it(self):
+        v = self.waiting("archive_wait=2")
+        os.rename(self.store, self.store + ".away")
+        began = time.monotonic()
+        v.umount()
+        self.assertLess(time.monotonic() - began, 15)
+        self.assertRegex(v.messages(), r"unmounted with \d+ batches that are not in the archive yet")
+        v.fsck()
+        os.rename(self.store + ".away", self.store)
+        v.mount()
+        self.now(v)
+        self.assertTrue(self.last_archived())
+
+
 class Moments(ArchiveTest):
     def test_a_lost_volume_comes_back_as_it_was_at_two_moments_and_at_its_end(self):
         rng = random.Random(seed())

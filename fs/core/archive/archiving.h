@@ -48,6 +48,11 @@ MUST_CHECK int archive_gc(struct fs *fs, const struct tier_store *store, bool dr
 MUST_CHECK int fs_archive_set(struct fs *fs, const struct fs_cred *cred, const char *text);
 /* w->done once all that is durable now is in the archive, and can be restored; or the first error. */
 void fs_archive_now(struct fs *fs, struct journal_waiter *w);
+/*
+ * Before the volume is closed: as fs_archive_now(), waiting at most `wait_ns` (0: not at all).  *ret_behind: durable batches that are
+ * not in the archive by then; 0 where there is none, or another node archives.  -ETIMEDOUT, or what keeps the archive from getting on.
+ */
+MUST_CHECK int fs_archive_settle(struct fs *fs, int64_t wait_ns, uint64_t *ret_behind);
 /* The key that opens the archive, 64 hexadecimal digits; "none" when the store does not encrypt; -ENODATA. */
 MUST_CHECK int fs_archive_key_text(struct fs *fs, struct buf *out);
 /* "HASH SUM" of the state after batch `seq`, for a drill; SUM is "-" where it is not known any more; -ENODATA. */

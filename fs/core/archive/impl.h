@@ -6,7 +6,8 @@
  *     attach.c     where the archive ended, and whether this volume goes on from there
  *     segment.c    batches into segments
  *     base.c       a base, part by part
- *     retention.c  what is too old goes
+ *     retention.c  what is too old goes; gc.c: what nobody knows of any more
+ *     settle.c     the last of it, before a volume is closed
  *     manifest.h, frames.h: formats.   restore*.c: the way back.
  *
  * One thread does all of it, so nothing below `lock` in struct archiver needs a lock.
