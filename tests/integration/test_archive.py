@@ -11,7 +11,8 @@ import subprocess
 import time
 import unittest
 
-from clawfs_env import CLAWFS, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Volume, VolumeTest, cli, seed, wait_for
+from arena import BLOCK, Arena, damaged
+from clawfs_env import CLAWFS, EXIT_DAMAGED, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Volume, VolumeTest, cli, seed, wait_for
 
 SIZES = ["--journal-size=32M", "--segment-size=4M", "--chunk-size=64M"]
 
@@ -121,6 +122,61 @@ class Unmounting(ArchiveTest):
         v.mount()
         self.now(v)
         self.assertTrue(self.last_archived())
+
+
+class Healing(ArchiveTest):
+    """Damage that nothing on this node can repair."""
+
+    def damaged(self, n, *options):
+        v = self.archived(volume=self.volume(*options))
+        self.data = random.Random(seed()).randbytes(40 * BLOCK)
+        v.write("f", self.data, sync=True)  # too large for the journal
+        self.now(v)
+        wait_for("the data to be at home", lambda: v.status()["homer"]["backlog_bytes"] == 0)
+        v.remount()
+        arena = Arena(v.store)
+        for i in range(n):
+            place = arena.find(self.data[3 * i * BLOCK:(3 * i + 1) * BLOCK])
+            arena.write(place, damaged("torn", arena.read(place), self.data[-BLOCK:]))
+        return v
+
+    def facts(self, v):
+        return json.loads(cli("scrub", "status", "--json", v.mnt).stdout)
+
+    def readable(self, v):
+        try:
+            return v.read("f") is not None
+        except OSError:
+            return False
+
+    def test_a_scrub_repairs_it_from_the_archive(self):
+        v = self.damaged(10)
+        cli("scrub", "start", "--wait", v.mnt, check=EXIT_OK)
+        f = self.facts(v)
+        self.assertEqual((f["bad_blocks"], f["repaired_blocks"], f["repairs"]["from_archive"]), (10, 10, 10))
+        self.assertEqual(v.read("f"), self.data)
+        self.assertIn("from the archive", v.messages())
+        v.umount()
+        v.fsck()
+
+    def test_who_reads_gets_an_error_and_the_repair_comes_soon(self):
+        v = self.damaged(3)
+        with self.assertRaises(OSError):
+            v.read("f")
+        wait_for("the repair", lambda: self.readable(v))
+        self.assertEqual(v.read("f"), self.data)
+        self.assertEqual(self.facts(v)["repairs"]["from_archive"], 3)
+
+    def test_an_archive_that_is_away_is_told_and_asked_again_by_the_next_scrub(self):
+        v = self.damaged(2)
+        os.rename(self.store, self.store + ".away")
+        self.assertEqual(cli("scrub", "start", "--wait", v.mnt, timeout=120).returncode, EXIT_DAMAGED)
+        self.assertIn("the archive", self.facts(v)["search"])
+        os.rename(self.store + ".away", self.store)
+        wait_for("the store to be back", lambda: cli("archive", "now", v.mnt).returncode == EXIT_OK, timeout=90, step=1)
+        cli("scrub", "start", "--wait", v.mnt, check=EXIT_OK)
+        self.assertEqual(v.read("f"), self.data)
+        self.assertEqual(self.facts(v)["search"], "")
 
 
 class Moments(ArchiveTest):

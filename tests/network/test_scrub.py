@@ -199,6 +199,26 @@ class OnScrub(Repair):
         for node in c.node:
             self.assertEqual(self.read(node, "big"), self.want["big"])
 
+    def test_what_only_a_snapshot_has_is_repaired_from_the_same_snapshot_of_the_other_node(self):
+        c = self.pair()
+        clawfs_env.cli("snap", "create", "old", c.leader.mnt, check=EXIT_OK)
+        os.unlink(c.leader.path("big"))
+        c.leader.write("other", self.rng.randbytes(BLOCKS * BLOCK), sync=True)
+        c.settle()
+        for node in c.node:
+            wait_for("the file to be reaped", lambda: not os.path.exists(node.path("big")))
+            self.damage(node, "big", 12 if node is c.leader else 31)
+        for node in c.node:
+            self.scrub(node, EXIT_OK)
+            f = self.facts(node)
+            self.assertEqual((f["bad_blocks"], f["repaired_blocks"], f["repairs"]["from_replica"]), (1, 1, 1))
+            self.assertEqual([(x["path"], x["bad_blocks"]) for x in f["files"]], [("/.clawfs/snapshots/old/big", 0)])
+            with open(node.path(".clawfs", "snapshots", "old", "big"), "rb") as snapshot:
+                self.assertEqual(snapshot.read(), self.want["big"])
+        for node in c.node:
+            node.umount()
+            node.fsck()
+
     def test_clear_reaches_the_followers_and_is_refused_on_them(self):
         c = self.pair()
         for node in c.node:

@@ -2,8 +2,9 @@
  * heal_run.c: when damage is looked for that was not repaired at once: at the end of each pass, all of it; and soon after a read
  * or a pass came upon it, what was not looked for within the last hour.
  *
- * In the background it goes at the rate of passes, between their pieces; readers have got their EIO by then.  Once it ended the
- * next begins a minute later at the earliest, so that many damaged blocks share it; after an error, ten.
+ * In the background it goes at the rate of passes, between their pieces; readers have got their EIO by then.  One that repaired
+ * something is followed by the next at once, if there is more: who reads a file comes upon one damaged block after the other. One
+ * that found nothing is followed by the next a minute later at the earliest, and after an error it is ten.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -147,7 +148,7 @@ uint64_t heal_background(struct scrub *sc)
 	if (r == 0 && sc->heal && sc->heal->at != HEAL_END)
 		return bytes;
 	if (r == 0)
-		sc->heal_next_ns = now_ns + EVERY_NS;
+		sc->heal_next_ns = now_ns + (sc->heal && sc->heal->wants.repaired ? FIRST_NS : EVERY_NS);
 	else if (r != -EBUSY && r != -ENOMEM)
 		postpone(sc, sc->heal, r);
 	sc->heal = heal_free(sc->heal);
