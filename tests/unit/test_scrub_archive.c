@@ -389,6 +389,66 @@ static void no_object_of_the_archive_is_believed(void **state)
 	expect_sound(t.v.fs);
 }
 
+/* As who can write to a store that does not encrypt can make them: sealed as they should be, with other data, or frames that
+ * cannot be. */
+static void forged_objects_repair_nothing_and_do_no_harm(void **state)
+{
+	struct archive_place p = {.store = simobject_open(t.so, "s")};
+	struct buf body = {0}, scratch = {0}, out = {0};
+	struct simobject_entry e;
+	struct rng g = {.state = 11};
+	size_t cap = 80 * MIB;
+	uint8_t *whole = malloc(cap);
+	unsigned n = 0;
+
+	(void)state;
+	write_content(t.v.fs, file[3], 0, 4 * MIB, 78); /* in a segment */
+	home();
+	archive_all();
+	forget_ring();
+	memcpy(p.volume, t.v.fs->super.volume, sizeof(p.volume));
+	for (uint64_t i = 0; simobject_entry(t.so, i, &e); i++) {
+		struct archive_info info;
+		struct archive_id id;
+
+		if (archive_name_parse(e.key, &id) < 0 || (id.kind != ARCHIVE_BASE && id.kind != ARCHIVE_SEGMENT))
+			continue;
+		int64_t len = simobject_peek(t.so, e.store, e.key, whole, cap);
+		for (unsigned how = 0; how < 4; how++, n++) {
+			assert_int_equal(archive_fetch(&p, &id, &info, &body, &scratch), 0);
+			if (how == 0) /* all data is other data, and so is all else */
+				for (size_t at = 0; at < body.len; at += 1024)
+					body.p[at + 128 < body.len ? at + 128 : at] ^= 1;
+			else if (how == 1) /* cut */
+				body.len = 1 + rng_u64(&g) % body.len;
+			else /* here and there */
+				for (unsigned k = 0; k < (how == 2 ? 1 : 200); k++)
+					body.p[rng_u64(&g) % min_u64(body.len, k % 2 ? 256 : body.len)] ^=
+					    (uint8_t)(1u << rng_u64(&g) % 8);
+			buf_reset(&out);
+			assert_int_equal(archive_seal(&info, NULL, (struct slice){body.p, body.len}, &out), 0);
+			simobject_plant(t.so, e.store, e.key, out.p, out.len, e.modified_ns);
+			for (unsigned f = 0; f < FILES; f++)
+				damage(file[f], 40 + 3 * n);
+			struct scrub_pass pass_ = scrub();
+			assert_int_equal(pass_.bad_blocks, FILES);
+			simobject_plant(t.so, e.store, e.key, whole, (size_t)len, e.modified_ns);
+			pass(HOUR_NS);
+			scrub();
+			for (unsigned f = 0; f < FILES; f++)
+				expect_content(t.v.fs, file[f], f == 3 ? 4 * MIB : FILE_BYTES, f == 3 ? 78 : f + 1);
+		}
+	}
+	assert_true(n >= 4 * 9);
+	assert_true(atomic_load(&t.v.fs->scrub->repairs.lies) > 0);
+	expect_sound(t.v.fs);
+	object_store_close(p.store);
+	buf_free(&body);
+	buf_free(&scratch);
+	buf_free(&out);
+	free(whole);
+}
+
 static void a_base_that_is_damaged_is_replaced_by_the_one_before(void **state)
 {
 	struct simobject_entry e;
@@ -427,6 +487,7 @@ int main(void)
 	    CASE(an_archive_that_is_away_loses_nothing_and_repairs_when_it_is_back),
 	    CASE(each_call_of_the_store_may_fail),
 	    CASE(no_object_of_the_archive_is_believed),
+	    cmocka_unit_test_setup_teardown(forged_objects_repair_nothing_and_do_no_harm, make_plain, drop),
 	    CASE(a_base_that_is_damaged_is_replaced_by_the_one_before),
 	};
 
