@@ -21,6 +21,7 @@ struct journal_past {
 	struct journal_point at;
 	uint64_t first;  /* position of the window's first block */
 	uint64_t n;      /* blocks in it, up to at.pos */
+	bool bottom;     /* what is before it was written over */
 	uint8_t *window; /* owned: WINDOW_BLOCKS */
 };
 
@@ -78,6 +79,7 @@ static int load(struct journal_past *p, uint64_t *ret_blocks)
 		return r == -ENOMEM ? r : -ENOENT;
 	p->first = first;
 	p->n = n;
+	p->bottom = first <= oldest;
 	*ret_blocks += n;
 	return 0;
 }
@@ -109,7 +111,7 @@ int journal_past_next(struct journal_past *p, struct batch_info *ret_info, struc
 	int r = p->at.pos > 1 && p->at.seq > 0 ? 0 : -ENOENT;
 
 	*ret_blocks = 0;
-	bool holds = p->n && p->at.pos > p->first && (p->at.pos - p->first >= BATCH_MAX_BLOCKS || p->first == 1);
+	bool holds = p->n && p->at.pos > p->first && (p->at.pos - p->first >= BATCH_MAX_BLOCKS || p->bottom);
 	if (r == 0 && !holds)
 		r = load(p, ret_blocks);
 	if (r == 0)
