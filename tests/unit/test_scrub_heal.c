@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "fs/core/scrub/wants.h"
 #include "tests/unit/scrub_world.h"
 
 #define BLOCKS  40u
@@ -181,6 +182,35 @@ static void what_the_ring_has_written_over_is_not_found(void **state)
 	assert_int_equal(pass.repaired_blocks, 0);
 	assert_int_equal(pass.errors, 0);
 	assert_true(damage_is_bad(world.v.fs, world.ino, 11));
+}
+
+/* A read comes upon the first one only. */
+static void what_is_damaged_around_a_block_is_wanted_with_it(void **state)
+{
+	static const uint64_t bad[] = {1, 2, 3, 9, 15, 16, 31, 33};
+	struct wants w;
+
+	(void)state;
+	fill_large();
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		damage_block(&world, bad[i], DAMAGE_FLIP);
+	assert_int_equal(read_block(&world, 9), -EBADMSG);
+	assert_int_equal(wants_collect(world.v.fs, 0, false, &w), 0);
+	assert_int_equal(w.n, ARRAY_SIZE(bad));
+	for (size_t i = 0; i < w.n; i++) {
+		assert_int_equal(w.want[i].block, bad[i]);
+		damage_searched(world.v.fs, world.ino, bad[i]);
+	}
+	wants_free(&w);
+	assert_int_equal(wants_collect(world.v.fs, 0, false, &w), 0);
+	assert_int_equal(w.n, 0); /* looked for just now */
+	assert_int_equal(wants_collect(world.v.fs, 0, true, &w), 0);
+	assert_int_equal(w.n, ARRAY_SIZE(bad));
+	wants_free(&w);
+	world_now_ns += 2 * 3600 * NSEC_PER_SEC;
+	assert_int_equal(wants_collect(world.v.fs, world.ino, false, &w), 0);
+	assert_int_equal(w.n, ARRAY_SIZE(bad));
+	wants_free(&w);
 }
 
 /* ---- other copies ---- */
@@ -396,6 +426,7 @@ int main(void)
 	    CASE(what_went_home_before_the_mount_is_found_in_the_ring),
 	    CASE(older_content_of_the_same_block_is_not_taken),
 	    CASE(what_the_ring_has_written_over_is_not_found),
+	    CASE(what_is_damaged_around_a_block_is_wanted_with_it),
 	    CASE(the_same_content_elsewhere_in_a_snapshot_repairs_the_file),
 	    CASE(the_same_content_elsewhere_repairs_a_snapshot),
 	    CASE(a_snapshot_that_shares_the_block_has_the_same_damage),

@@ -6,7 +6,8 @@
 
 #include "fs/core/snap/snap.h"
 
-#define AGAIN_NS (3600 * NSEC_PER_SEC)
+#define AGAIN_NS      (3600 * NSEC_PER_SEC)
+#define AROUND_LEAVES 64u
 
 /* ---- collecting ---- */
 
@@ -47,14 +48,39 @@ static int look_at(struct fs *fs, struct wants *w, uint64_t ino, uint64_t block)
 	return r == -ENOMEM || r == -EBUSY || r == -EROFS ? r : 0; /* what cannot be looked at stays as it is */
 }
 
-static int collect_file(struct fs *fs, struct wants *w, uint64_t ino, bool again)
+/*
+ * A disk damages blocks that lie side by side, and a read stops at the first of them: what is around it in the file is looked at,
+ * as long as that is damaged, too, so that one search does for all of it.
+ */
+static int look_around(struct fs *fs, uint64_t ino, uint64_t leaf)
 {
-	uint64_t block = 0;
+	CLEANUP_FREE void *room = NULL;
+	struct leaf_verdict v = {.bad = 1};
 	int r = 0;
 
-	for (; r == 0 && damage_next_block(fs, ino, block, &block); block++)
-		if (again || !damage_searched_lately(fs, ino, block, AGAIN_NS))
+	if (posix_memalign(&room, DISK_BLOCK, LEAF_SLOTS * BLOCK_SIZE))
+		return -ENOMEM;
+	for (unsigned i = 0; i < AROUND_LEAVES && r == 0 && v.bad; i++)
+		r = leaf_verify(fs, ino, leaf + i, room, &v);
+	return r == -ENOMEM || r == -EBUSY ? r : 0;
+}
+
+static int collect_file(struct fs *fs, struct wants *w, uint64_t ino, bool again)
+{
+	uint64_t block = 0, around = 0; /* leaves before `around` were looked at */
+	int r = 0;
+
+	for (; r == 0 && damage_next_block(fs, ino, block, &block); block++) {
+		if (!again && damage_searched_lately(fs, ino, block, AGAIN_NS))
+			continue;
+		if (again || snap_is_ino(ino) || block / LEAF_SLOTS < around) {
 			r = look_at(fs, w, ino, block);
+			continue;
+		}
+		r = look_around(fs, ino, block / LEAF_SLOTS);
+		around = block / LEAF_SLOTS + 1;
+		block = block / LEAF_SLOTS * LEAF_SLOTS - 1; /* again, with what was found before it */
+	}
 	return r;
 }
 

@@ -23,8 +23,8 @@ struct wants {
 };
 
 /*
- * What is known as damaged, and is: of file `ino`, or of all (0).  `again`: also what was looked for within the last hour.  Blocks
- * that turn out to be well are noted as that.
+ * What is known as damaged, and is: of file `ino`, or of all (0).  `again`: also what was looked for within the last hour; without it
+ * what lies around is looked at first.  Blocks that turn out to be well are noted as that.
  */
 MUST_CHECK int wants_collect(struct fs *fs, uint64_t ino, bool again, struct wants *ret);
 void wants_free(struct wants *w);
