@@ -147,7 +147,7 @@ static void a_reader_is_served_from_the_object_meanwhile(void **state)
 
 static void an_object_that_is_gone_repairs_nothing(void **state)
 {
-	uint64_t ino = make_kept("f", 5 * BLOCK_SIZE);
+	uint64_t ino = make_kept("f", 20 * BLOCK_SIZE); /* more than goes through the journal */
 
 	(void)state;
 	damage(ino, 3);
