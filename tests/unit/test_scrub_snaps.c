@@ -125,6 +125,54 @@ static void each_block_is_read_once_however_many_snapshots_share_it(void **state
 	assert_int_equal(scrub().checked_bytes, 3 * BLOCKS * BLOCK_SIZE);
 }
 
+/* Bytes that are read for the blocks of snapshots, rows and data. */
+static uint64_t cost_of_snapshots(void)
+{
+	struct scrub_pass p = {.state = SCRUB_RUNNING};
+	uint64_t bytes, sum = 0;
+	void *room = NULL;
+
+	assert_int_equal(posix_memalign(&room, DISK_BLOCK, LEAF_SLOTS * BLOCK_SIZE), 0);
+	begin_phase(&p, PHASE_SNAPS, TABLE_DEAD);
+	while (p.phase == PHASE_SNAPS) {
+		assert_int_equal(walk_step(world.v.fs, &p, room, &bytes), 0);
+		sum += bytes;
+	}
+	free(room);
+	return sum;
+}
+
+static void files_that_did_not_change_cost_nothing(void **state)
+{
+	uint8_t block[BLOCK_SIZE] = {1};
+	char name[16];
+
+	(void)state;
+	for (unsigned i = 0; i < 3000; i++) {
+		struct fs_attr a;
+
+		snprintf(name, sizeof(name), "other%u", i);
+		assert_int_equal(fs_mknod(world.v.fs, &root, world.v.dir, name, S_IFREG | 0644, 0, &a), 0);
+		assert_int_equal(fs_write(world.v.fs, &root, a.ino, 0, sizeof(block), block, false), 0);
+		if (i % 500 == 0)
+			world_home(&world);
+	}
+	world_home(&world);
+	snap("s0");
+	assert_int_equal(cost_of_snapshots(), 0); /* all of it is live */
+	rewrite();
+	snap("s1");
+	uint64_t cost = cost_of_snapshots();
+	assert_true(cost >= BLOCKS * BLOCK_SIZE && cost < (BLOCKS + 4) * BLOCK_SIZE);
+	for (unsigned i = 0; i < SNAPS; i++) {
+		snprintf(name, sizeof(name), "t%u", i);
+		snap(name);
+	}
+	assert_int_equal(cost_of_snapshots(), cost);
+	rewrite();
+	assert_true(cost_of_snapshots() < 2 * cost + BLOCK_SIZE);
+}
+
 static void shared_damage_is_found_once_and_healed_for_all(void **state)
 {
 	char name[8];
@@ -389,6 +437,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    CASE(every_block_that_only_a_snapshot_has_is_found_in_every_kind_of_damage),
 	    CASE(each_block_is_read_once_however_many_snapshots_share_it),
+	    CASE(files_that_did_not_change_cost_nothing),
 	    CASE(shared_damage_is_found_once_and_healed_for_all),
 	    CASE(a_peer_that_has_not_the_snapshot_is_asked_for_the_file),
 	    CASE(a_peer_answers_from_its_snapshot_by_the_number_that_all_know),

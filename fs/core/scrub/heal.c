@@ -215,12 +215,22 @@ static int step_archive(struct fs *fs, struct heal *h, uint64_t *ret_bytes)
 
 /* ---- all ---- */
 
-/* What was looked for everywhere is not looked for again at once. */
-static void note_searched(struct fs *fs, const struct heal *h)
+/* What was looked for everywhere is not looked for again at once; a block that others share may have been repaired for them. */
+static void note_searched(struct fs *fs, struct heal *h)
 {
-	for (size_t i = 0; i < h->wants.n; i++)
-		if (!h->wants.want[i].done)
-			damage_searched(fs, h->wants.want[i].q.ino, h->wants.want[i].block);
+	for (size_t i = 0; i < h->wants.n; i++) {
+		struct want *want = &h->wants.want[i];
+		struct block_question q;
+
+		if (want->done)
+			continue;
+		want->done = repair_look(fs, want->q.ino, want->block, &q) == 0;
+		if (want->done)
+			damage_repaired(fs, want->q.ino, want->block);
+		else
+			damage_searched(fs, want->q.ino, want->block);
+		h->wants.repaired += want->done;
+	}
 }
 
 int heal_step(struct fs *fs, struct heal *h, uint64_t *ret_bytes)

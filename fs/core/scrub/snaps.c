@@ -4,9 +4,11 @@
  * A deadlist has places and no files, so a snapshot's blocks are found through its own index.  A pass takes the snapshots one
  * after the other, newest first, and of each the part of its list that fits into a *round*: up to ROUND_BLOCKS places, in order.
  * The rows of the snapshot's index are walked once a round; a slot whose home is in the round is read and compared, and once all
- * of them were met the walk ends.  Each block is on one list only, that of the last snapshot that has it, so each is read once,
- * however many snapshots share it; and a snapshot whose list is empty costs nothing.  What is damaged is named by its path below
- * .clawfs/snapshots, and repaired where it is (repair.c).
+ * of them were met the walk ends.  Where it is known which inodes changed between this snapshot and the next one (snap/marks.h),
+ * only their rows are looked at, since the live tree lost no other block; should any be missing then, all rows are.  Each block
+ * is on one list only, that of the last snapshot that has it, so each is read once, however many snapshots share it; and a
+ * snapshot whose list is empty costs nothing.  What is damaged is named by its path below .clawfs/snapshots, and repaired where
+ * it is (repair.c).
  *
  * Newest first, because a list that is taken apart moves its blocks to the snapshot before: nothing is missed by that.  What the
  * live tree gives up meanwhile was looked at when it was live.
@@ -19,6 +21,7 @@
 #include "base/log.h"
 #include "fs/core/index.h"
 #include "fs/core/scrub/impl.h"
+#include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap.h"
 
 #define ROUND_BLOCKS 262144u /* 1 GiB of data; 2 MiB of memory */
@@ -28,7 +31,9 @@
 struct snap_round {
 	uint32_t top;
 	uint32_t n, cap, n_seen;
-	bool last;        /* the list ends with it */
+	bool last;   /* the list ends with it */
+	bool marked; /* only rows of inodes that changed after `top`, up to `upto`, are looked at */
+	uint64_t upto;
 	pointer_t *home;  /* owned; rising */
 	uint8_t *seen;    /* owned: a bit each */
 	uint8_t from[17]; /* key of the next row of the snapshot's index */
@@ -112,10 +117,19 @@ static int read_places(struct fs *fs, struct kv_iter *it, struct snap_round *r)
 	return e < 0 ? e : ops->iter_error(it);
 }
 
+static void begin_rows(struct snap_round *r)
+{
+	struct index_key first = key_pair(TABLE_EXTENT, 0, 0);
+
+	memcpy(r->from, first.b, first.len);
+	r->from_len = first.len;
+}
+
 static int load_round(struct fs *fs, struct snap_round *r, pointer_t from)
 {
-	struct index_key k = key_pair(TABLE_DEAD, r->top, from), first = key_pair(TABLE_EXTENT, 0, 0);
+	struct index_key k = key_pair(TABLE_DEAD, r->top, from);
 	struct kv_iter *it;
+	uint32_t next;
 	int e = fs->kv->ops->iter_open(fs->kv, &it);
 
 	if (e < 0)
@@ -127,9 +141,13 @@ static int load_round(struct fs *fs, struct snap_round *r, pointer_t from)
 		r->seen = calloc((r->n + 7) / 8, 1);
 		e = r->seen ? 0 : -ENOMEM;
 	}
-	memcpy(r->from, first.b, first.len);
-	r->from_len = first.len;
-	return e;
+	begin_rows(r);
+	if (e < 0 || !r->n)
+		return e;
+	/* What was lost is in the cache of leaves since before it was on the list: saved, it is marked, too. */
+	r->marked = !fs->config.read_only && marks_reach(fs, r->top) && lcache_save(fs->lcache) == 0;
+	r->upto = snap_held_above(fs, r->top, &next) ? next : SNAP_TOP_MAX;
+	return 0;
 }
 
 /* The round that the cursor says; fs->scrub->round stays NULL where there is nothing, and the cursor has moved. */
@@ -248,37 +266,77 @@ static void look_at_row(struct fs *fs, struct scrub_pass *p, struct snap_round *
 	log_error("damaged: a leaf of %s: it cannot be read there any more", path);
 }
 
+/*
+ * To the rows of the next inode that may have lost any, when the row at hand is of another one: 1 when it went there, 0 it is
+ * there; -ENOENT: no such inode is left.  *at is the last one that the marks gave.
+ */
+static int to_marked(struct kv *kv, struct kv_iter *it, struct marks_walk *marks, uint64_t ino, uint64_t *at)
+{
+	int e = 0;
+
+	while (e == 0 && *at < ino)
+		e = marks_walk_next(marks, at);
+	if (e < 0 || *at == ino)
+		return e;
+	struct index_key k = key_pair(TABLE_EXTENT, *at, 0);
+	kv->ops->iter_seek(it, key_slice(&k));
+	return 1;
+}
+
 /* Walks on to the next leaf that has any; *ret_end: there is no row left. */
+static int walk_rows(struct fs *fs, struct scrub_pass *p, struct kv *kv, struct kv_iter *it, struct marks_walk *marks,
+		     struct met *m, uint64_t *ret_bytes, bool *ret_end)
+{
+	const struct kv_ops *ops = kv->ops;
+	uint64_t at = 0;
+
+	for (uint32_t n = 0; n < ROWS_A_STEP && !m->mask && ops->iter_valid(it); n++) {
+		struct slice key = ops->iter_key(it), value = ops->iter_value(it);
+		const uint8_t *k = key.p;
+
+		if (key.len == 0 || k[0] != TABLE_EXTENT)
+			break;
+		int e = marks && key.len >= 9 ? to_marked(kv, it, marks, be64_get(k + 1), &at) : 0;
+		if (e == 1)
+			continue;
+		if (e < 0) {
+			*ret_end = e == -ENOENT;
+			return e == -ENOENT ? 0 : e;
+		}
+		*ret_bytes += key.len + value.len;
+		look_at_row(fs, p, fs->scrub->round, key, value, m);
+		ops->iter_next(it);
+	}
+	int e = ops->iter_error(it);
+	struct slice key = e == 0 && ops->iter_valid(it) ? ops->iter_key(it) : (struct slice){0};
+	*ret_end = e == 0 && (key.len == 0 || *(const uint8_t *)key.p != TABLE_EXTENT);
+	return e;
+}
+
 static int next_met(struct fs *fs, struct scrub_pass *p, struct snap_round *r, struct kv *kv, struct met *m, uint64_t *ret_bytes,
 		    bool *ret_end)
 {
 	const struct kv_ops *ops = kv->ops;
+	struct marks_walk *marks = NULL;
 	struct kv_iter *it;
-	int e = ops->iter_open(kv, &it);
+	int e = r->marked ? marks_walk_open(fs, r->top, r->upto, be64_get(r->from + 1), &marks) : 0;
 
-	if (e < 0)
+	if (e == 0)
+		e = ops->iter_open(kv, &it);
+	if (e < 0) {
+		marks_walk_close(marks);
 		return e;
-	ops->iter_seek(it, (struct slice){r->from, r->from_len});
-	for (uint32_t n = 0; n < ROWS_A_STEP && !m->mask && ops->iter_valid(it); n++, ops->iter_next(it)) {
-		struct slice key = ops->iter_key(it), value = ops->iter_value(it);
-
-		if (key.len == 0 || *(const uint8_t *)key.p != TABLE_EXTENT) {
-			*ret_end = true;
-			break;
-		}
-		look_at_row(fs, p, r, key, value, m);
-		*ret_bytes += key.len + value.len;
 	}
-	e = ops->iter_error(it);
-	if (e == 0 && ops->iter_valid(it)) {
+	ops->iter_seek(it, (struct slice){r->from, r->from_len});
+	e = walk_rows(fs, p, kv, it, marks, m, ret_bytes, ret_end);
+	if (e == 0 && !*ret_end) {
 		struct slice key = ops->iter_key(it);
 
 		r->from_len = min_u64(key.len, sizeof(r->from));
 		memcpy(r->from, key.p, r->from_len);
-	} else {
-		*ret_end = true;
 	}
 	ops->iter_close(it);
+	marks_walk_close(marks);
 	return e;
 }
 
@@ -297,8 +355,12 @@ static int step_held(struct fs *fs, struct scrub_pass *p, struct kv *kv, uint8_t
 	}
 	if (e == 0 && m.mask)
 		e = check_leaf(fs, p, m.ino, m.leaf, m.mask, &m.verdict, room, ret_bytes);
-	if (e == 0 && (end || r->n_seen == r->n))
+	if (e == 0 && end && r->marked && r->n_seen < r->n) {
+		r->marked = false;
+		begin_rows(r);
+	} else if (e == 0 && (end || r->n_seen == r->n)) {
 		end_round(fs, p);
+	}
 	return e;
 }
 
