@@ -44,6 +44,16 @@ int64_t timespec_to_ns(struct timespec ts)
 	return ns;
 }
 
+/*
+ * The kernel keeps st_blocks as it was last told until the file is closed, while it gathers what is written.  GNU tar --sparse takes
+ * 0 for "nothing but a hole" and reads nothing, so a file that is being written would come into an archive as zeros: no
+ * regular file says 0.  Its inode takes room, too.
+ */
+static blkcnt_t attr_blocks(const struct fs_attr *a)
+{
+	return S_ISREG(a->mode) && a->blocks_512 == 0 ? 1 : (blkcnt_t)a->blocks_512;
+}
+
 void attr_to_stat(const struct fs_attr *a, struct stat *ret)
 {
 	memset(ret, 0, sizeof(*ret));
@@ -55,7 +65,7 @@ void attr_to_stat(const struct fs_attr *a, struct stat *ret)
 	ret->st_rdev = a->rdev;
 	ret->st_size = (off_t)a->size;
 	ret->st_blksize = DISK_BLOCK;
-	ret->st_blocks = (blkcnt_t)a->blocks_512;
+	ret->st_blocks = attr_blocks(a);
 	ret->st_atim = ns_to_timespec(a->atime_ns);
 	ret->st_mtim = ns_to_timespec(a->mtime_ns);
 	ret->st_ctim = ns_to_timespec(a->ctime_ns);
