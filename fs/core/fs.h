@@ -168,7 +168,9 @@ MUST_CHECK int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool wan
 MUST_CHECK int fs_getattr(struct fs *fs, uint64_t ino, struct fs_attr *ret);
 /* in->mask as ATTR_*; times are explicit (the face resolves UTIME_NOW).  Without ATTR_CTIME, ctime becomes now. */
 MUST_CHECK int fs_setattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const struct record_attr *in, struct fs_attr *ret);
-/* flags: XATTR_CREATE, XATTR_REPLACE.  POSIX ACLs keep the mode in step.  clawfs.* never gets here: control.h. */
+/* Of fs_setxattr(), beside XATTR_CREATE and XATTR_REPLACE: an access ACL takes the setgid bit along. */
+#define FS_XATTR_DROP_SGID (1 << 30)
+/* flags: as above.  POSIX ACLs keep the mode in step.  clawfs.* never gets here: control.h. */
 MUST_CHECK int fs_setxattr(struct fs *fs, const struct fs_cred *cred, uint64_t ino, const char *name, const void *value, size_t len,
 			   int flags);
 /* cap 0 asks for the length; -ERANGE when short, -ENODATA. */

@@ -82,7 +82,7 @@ static void stamp_xattr(struct fs *fs, const struct fs_cred *cred, struct record
 
 /* The records that set an ACL: the mode, and the ACL itself or its removal when it says nothing more. */
 static int plan_acl(struct fs *fs, const struct fs_cred *cred, const struct inode *in, const char *name, struct slice value,
-		    bool had, struct record *rec, size_t *n)
+		    int flags, bool had, struct record *rec, size_t *n)
 {
 	uint32_t mode = in->mode;
 	bool minimal, access = strcmp(name, ACL_ACCESS) == 0;
@@ -94,6 +94,8 @@ static int plan_acl(struct fs *fs, const struct fs_cred *cred, const struct inod
 		return -EOPNOTSUPP;
 	if (!access && !S_ISDIR(in->mode))
 		return -EACCES;
+	if (flags & FS_XATTR_DROP_SGID)
+		mode &= ~(uint32_t)S_ISGID;
 	if (access && mode != in->mode) {
 		op_stamp(fs, cred, &rec[*n], RECORD_SETATTR, in->ino);
 		rec[*n].attr = (struct record_attr){.mask = ATTR_MODE | ATTR_CTIME, .mode = mode, .ctime_ns = rec[*n].time_ns};
@@ -123,7 +125,7 @@ static int set_locked(struct fs *fs, const struct fs_cred *cred, uint64_t ino, c
 	if (!had && (flags & XATTR_REPLACE))
 		return -ENODATA;
 	if (strcmp(name, ACL_ACCESS) == 0 || strcmp(name, ACL_DEFAULT) == 0) {
-		r = plan_acl(fs, cred, in, name, value, had, rec, &n);
+		r = plan_acl(fs, cred, in, name, value, flags, had, rec, &n);
 		if (r < 0)
 			return r;
 	} else {

@@ -65,6 +65,7 @@ struct face {
 	bool writeback;                     /* the kernel caches writes and owns size, mtime and ctime of regular files */
 	bool kill_privs;                    /* the kernel leaves clearing of setuid and setgid to us (FUSE_HANDLE_KILLPRIV_V2) */
 	bool fast_open;                     /* face_options */
+	bool long_setxattr;                 /* SETXATTR comes with flags of its own (FUSE_SETXATTR_EXT) */
 	bool no_open, no_opendir, no_flush; /* the kernel takes ENOSYS as "always fine, do not ask again" */
 	uint32_t n_workers;
 	struct worker *workers;
@@ -106,6 +107,11 @@ void mount_tune(const struct face *f);
 /* negotiate.c */
 void op_init(void *userdata, struct fuse_conn_info *conn);
 uint32_t negotiate_extra_flags(struct face *f, uint32_t offered);
+/*
+ * Makes a received SETXATTR what this libfuse can decode; returns the length of the request then.  Any other request, and one
+ * that is too short, stays as it is.
+ */
+size_t negotiate_shorten_setxattr(const struct face *f, struct fuse_in_header *request, size_t len);
 
 /* gate.c */
 extern const struct fuse_lowlevel_ops face_ops;

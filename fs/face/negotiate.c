@@ -3,10 +3,15 @@
  *
  * FLUSH may be refused only where close(2) still writes the file's dirty pages without it: Linux 5.16 and later do
  * (fuse_flush() writes back before it looks at no_flush), earlier kernels skip both.
+ *
+ * Whoever sets an access ACL and is not in the file's group must lose its setgid bit, or a new mask could give the group's rights
+ * away.  Only the kernel knows the caller's groups and capabilities; it says so in flags of SETXATTR that libfuse 3.14 does
+ * not decode, so the request is brought into its older shape, with that flag among those that libfuse passes on.
  */
 #include "fs/face/face_internal.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/utsname.h>
 
 #include "base/log.h"
@@ -54,8 +59,25 @@ void op_init(void *userdata, struct fuse_conn_info *conn)
 /* Flags for the INIT reply beyond those libfuse 3.14 knows, out of those the kernel offered. */
 uint32_t negotiate_extra_flags(struct face *f, uint32_t offered)
 {
-	const uint32_t extra = offered & FUSE_HANDLE_KILLPRIV_V2;
+	const uint32_t extra = offered & (FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT);
 
-	f->kill_privs = extra;
+	f->kill_privs = extra & FUSE_HANDLE_KILLPRIV_V2;
+	f->long_setxattr = extra & FUSE_SETXATTR_EXT;
 	return extra;
+}
+
+size_t negotiate_shorten_setxattr(const struct face *f, struct fuse_in_header *request, size_t len)
+{
+	const size_t more = sizeof(struct fuse_setxattr_in) - FUSE_COMPAT_SETXATTR_IN_SIZE;
+	struct fuse_setxattr_in *in = (void *)(request + 1);
+	char *rest = (char *)(in + 1);
+
+	if (request->opcode != FUSE_SETXATTR || !f->long_setxattr || len < sizeof(*request) + sizeof(*in))
+		return len;
+	in->flags &= ~(uint32_t)FS_XATTR_DROP_SGID;
+	if (in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID)
+		in->flags |= FS_XATTR_DROP_SGID;
+	memmove(rest - more, rest, len - sizeof(*request) - sizeof(*in));
+	request->len -= (uint32_t)more;
+	return len - more;
 }

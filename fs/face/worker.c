@@ -230,7 +230,7 @@ static void *worker_main(void *arg)
 		ssize_t n = receive(w);
 
 		if (n >= (ssize_t)sizeof(struct fuse_in_header)) {
-			worker_serve(w, (size_t)n);
+			worker_serve(w, negotiate_shorten_setxattr(w->face, (void *)w->in, (size_t)n));
 		} else if (n == -ENODEV) {
 			break;
 		} else if (n >= 0 || (n != -ENOENT && n != -EINTR && n != -EAGAIN)) { /* ENOENT: the request was withdrawn */

@@ -322,6 +322,28 @@ def case_acls(d):
     return out
 
 
+def case_an_acl_takes_setgid_from_who_is_not_in_the_group(d):
+    out = []
+    for name, mode in (("f", 0o102755), ("dir", 0o42755)):
+        path = d + "/" + name
+        for user, owner in ((None, NOBODY), (NOBODY, NOBODY), (OTHER, OTHER)):
+            if name == "f":
+                write(path, b"x")
+            else:
+                os.makedirs(path, exist_ok=True)
+            os.chown(path, owner, OTHER)
+            os.chmod(path, mode & 0o7777)
+            for words in (("-m", "u:1:r"), ("-b",), ("-m", "g::rwx")):
+                def change():
+                    return acl("setfacl", *words, path)
+                out.append([change() if user is None else as_user(user, change), mode_of(path), getfacl(path)])
+                os.chmod(path, mode & 0o7777)
+        if name == "dir":
+            os.chown(path, NOBODY, OTHER)
+            out.append([as_user(NOBODY, lambda: acl("setfacl", "-d", "-m", "u:1:r", path)), mode_of(path)])
+    return out
+
+
 def case_default_acls(d):
     os.mkdir(d + "/dir")
     out = [acl("setfacl", "-d", "-m", "u::rwx,u:%d:rwx,g::rx,g:%d:rx,m::rwx,o::-" % (NOBODY, OTHER), d + "/dir"), getfacl(d + "/dir")]
