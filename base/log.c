@@ -7,6 +7,7 @@
 #include <syslog.h>
 
 #include "base/lock.h"
+#include "base/printable.h"
 
 static struct {
 	enum log_level level;
@@ -35,9 +36,11 @@ void log_line(enum log_level level, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
+	make_printable(line); /* it may name a file, and whoever made that chose the name */
 	if (level == LOG_LEVEL_ERROR) {
 		mutex_lock(&state.lock);
 		snprintf(state.last_error, sizeof(state.last_error), "%.511s", line);
+		make_printable(state.last_error); /* a character may be cut off */
 		mutex_unlock(&state.lock);
 	}
 	if (state.to_syslog)

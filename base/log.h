@@ -1,5 +1,5 @@
 /*
- * log.h: messages for an admin, one line each, to stderr or syslog.
+ * log.h: messages for an admin, one line each and printable (printable.h), to stderr or syslog.
  *
  * The layer that knows inode, seq, segment or object logs, once; lower layers return -errno.
  * Threads: any.  Errors: none; a line that cannot be written is dropped.

@@ -198,15 +198,13 @@ static bool is_wanted(const struct showing *s, const json_t *body, const json_t 
 
 /* ---- printing ---- */
 
-/* Bytes that are no text as their hex digits; what would move a terminal's cursor as '?'. */
+/* Bytes that are no text as their hex digits. */
 static void print_text(const json_t *object, const char *key)
 {
 	char hex[40];
 
 	snprintf(hex, sizeof(hex), "%s_hex", key);
-	const char *text = *text_of(object, key) ? text_of(object, key) : text_of(object, hex);
-	for (; *text; text++)
-		putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
+	text_print(*text_of(object, key) ? text_of(object, key) : text_of(object, hex));
 }
 
 static void print_who(const json_t *facts)

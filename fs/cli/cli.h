@@ -315,6 +315,10 @@ MUST_CHECK int mount_flush(const char *mountpoint);
 /* print.c: facts for people.  A JSON object as an indented table; numbers by the unit their name ends in. */
 void facts_print(const json_t *object);
 void json_print(const json_t *object);
+/* What may be the name of a file, or have one in it, as a line of text (printable.h). */
+void text_print(const char *text);
+/* A path that is a JSON string, or {"hex": DIGITS}, or something else (""): borrowed. */
+const char *path_text(const json_t *path);
 /* Any bytes as a JSON string: hex where they are not UTF-8. */
 json_t *bytes_json(struct slice s);
 void size_text(uint64_t bytes, char *ret_text, size_t cap);
@@ -397,4 +401,7 @@ void process_harden(void);
 void process_need_files(uint64_t n);
 
 #define complain(...) complain_line("clawfs: " __VA_ARGS__)
+/* One line on stderr, printable (printable.h). */
 void complain_line(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* The last one; empty when there was none. */
+const char *complained_last(void);

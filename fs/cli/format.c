@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/printable.h"
 #include "journal/journal_format.h"
 
 #define CHUNK_GRAIN     (256 * KIB) /* 64 blocks, one word of the bitmap */
@@ -28,8 +29,8 @@ enum content { CONTENT_EMPTY, CONTENT_VOLUME, CONTENT_REMAINS, CONTENT_FOREIGN }
 /* Names that make up a volume; arena.N by its prefix. */
 static bool is_volume_name(const char *name)
 {
-	static const char *const names[] = {"super",    "journal", "index", "snap",       "ballast", "ballast.open",
-					    "diverged", "peers",   "audit", "audit.head", "keys",    VOLUME_RESTORING};
+	static const char *const names[] = {"super", "journal", "index",      "snap", "ballast",     "ballast.open",  "diverged",
+					    "peers", "audit",   "audit.head", "keys", "credentials", VOLUME_RESTORING};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (strcmp(name, names[i]) == 0)
@@ -105,6 +106,15 @@ static int erase_volume(int dir_fd)
 	return r;
 }
 
+static bool is_printable(const char *text)
+{
+	CLEANUP_FREE char *clean = strdup(text);
+
+	if (clean)
+		make_printable(clean);
+	return clean && strcmp(clean, text) == 0;
+}
+
 static uint64_t given_or(uint64_t given, uint64_t otherwise)
 {
 	return given ? given : otherwise;
@@ -126,6 +136,8 @@ int format_plan(const struct args *a, const struct volume_sizes *usual, struct f
 		complain("--journal-size must be at least 12M: room for two batches");
 	else if (chunk % CHUNK_GRAIN)
 		complain("--chunk-size must be a multiple of 256K");
+	else if (a->label && !is_printable(a->label))
+		complain("--label must be text: UTF-8 without control characters");
 	else if (a->max_bytes && (a->max_bytes < chunk || a->max_bytes % BLOCK_SIZE))
 		complain("--size must be a multiple of 4K and no less than --chunk-size");
 	else {
@@ -309,6 +321,9 @@ int verb_format(const struct args *a)
 		return EXIT_USAGE;
 	if (format_begin(a, dir, &t) < 0 || format_end(&t, format_volume(a, &t, &o)) < 0)
 		return EXIT_FAILED;
-	printf("%s: a volume now; mount it with: clawfs mount %s MOUNTPOINT\n", dir, dir);
+	text_print(dir);
+	printf(": a volume now; mount it with: clawfs mount ");
+	text_print(dir);
+	printf(" MOUNTPOINT\n");
 	return EXIT_OK;
 }

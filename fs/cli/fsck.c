@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/printable.h"
+
 struct findings {
 	bool json;
 	json_t *list;
@@ -22,11 +24,15 @@ static void on_finding(void *ctx, const char *line)
 {
 	struct findings *f = ctx;
 
+	CLEANUP_FREE char *text = strdup(line);
+
 	f->n++;
+	if (text)
+		make_printable(text); /* it names files, and JSON has to be UTF-8 */
 	if (f->json)
-		json_array_append_new(f->list, json_string(line));
+		json_array_append_new(f->list, json_string(text ? text : ""));
 	else
-		printf("%s\n", line);
+		printf("%s\n", text ? text : "");
 }
 
 static const char *class_name(int code)
@@ -46,7 +52,7 @@ static void conclude(const struct args *a, const char *dir, struct findings *f, 
 		return;
 	}
 	json_t *o = json_object();
-	json_object_set_new(o, "source", json_string(dir));
+	json_object_set_new(o, "source", bytes_json((struct slice){dir, strlen(dir)}));
 	json_object_set_new(o, "result", json_string(class_name(code)));
 	json_object_set(o, "findings", f->list);
 	const struct {

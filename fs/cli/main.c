@@ -8,10 +8,13 @@
 #include "fs/cli/cli.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "base/printable.h"
 
 const struct verb verbs[] = {
     {"format", VERB_FORMAT, "DIR", 1, "make a volume in a new or empty directory",
@@ -244,14 +247,22 @@ const struct verb verbs[] = {
 };
 const size_t n_verbs = ARRAY_SIZE(verbs);
 
+static char complaint[PATH_MAX + 512];
+
 void complain_line(const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(complaint, sizeof(complaint), fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	make_printable(complaint);
+	fprintf(stderr, "%s\n", complaint);
+}
+
+const char *complained_last(void)
+{
+	return complaint;
 }
 
 const char *verb_in_group(const struct verb *verb, const char *group)
@@ -309,6 +320,34 @@ static int run_helper(int argc, char **argv, bool by_mount)
 
 static mode_t user_umask; /* as we were called with it */
 
+/*
+ * Verbs that ask the mount that their last operand is on: a path that is not there is said here, once for all of them, because
+ * the daemon answers ENOENT for other things.
+ */
+static bool is_path_missing(const struct verb *verb, const struct args *a)
+{
+	const char *word = strrchr(verb->operands, ' '), *path = a->n_operands ? a->operand[a->n_operands - 1] : NULL;
+	struct stat st;
+
+	word = word ? word + 1 : verb->operands;
+	if (!path || verb->bit == VERB_MOUNT || verb->bit == VERB_HELPER ||
+	    (strcmp(word, "MOUNTPOINT") != 0 && strcmp(word, "PATH") != 0))
+		return false;
+	if (lstat(path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG && errno != ELOOP))
+		return false;
+	complain("%s: %s", path, strerror(errno));
+	return true;
+}
+
+/* What a verb printed may be all there is of it (a key, a token): it counts only once it is written. */
+static int written(int code)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return code;
+	complain("standard output: %s", strerror(errno));
+	return code == EXIT_OK ? EXIT_FAILED : code;
+}
+
 static int run_verb(const struct verb *verb, int argc, char **argv)
 {
 	struct args a;
@@ -320,7 +359,9 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
 		return EXIT_OK;
 	}
 	a.umask = user_umask;
-	return verb->run(&a);
+	if (is_path_missing(verb, &a))
+		return EXIT_FAILED;
+	return written(verb->run(&a));
 }
 
 static bool asks_for_help(const char *word)
@@ -347,7 +388,10 @@ static int print_help(int argc, char **argv)
 		help_table();
 	else if (!verb && argc > 2 && is_group(argv[2]))
 		help_group(argv[2]);
-	else
+	else if (!verb && argc > 2) {
+		complain("%s: no such command; see `clawfs --help`", argv[2]);
+		return EXIT_USAGE;
+	} else
 		help_print(verb);
 	return EXIT_OK;
 }
@@ -362,10 +406,10 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	if (asks_for_help(argv[1]))
-		return print_help(argc, argv);
+		return written(print_help(argc, argv));
 	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
 		printf("clawfs %s\n", CLAWFS_VERSION);
-		return EXIT_OK;
+		return written(EXIT_OK);
 	}
 	const struct verb *verb = verb_find(argv[1], argc > 2 ? argv[2] : NULL);
 	if (verb) {

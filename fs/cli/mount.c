@@ -357,6 +357,8 @@ static int not_mounted(struct serving *s)
 	char reason[512];
 
 	log_last_error(reason, sizeof(reason));
+	if (!*reason)
+		snprintf(reason, sizeof(reason), "%s", complained_last());
 	startup_finish(&s->startup, EXIT_MOUNT);
 	if (s->startup.log_fd >= 0)
 		log_error("%s not mounted: %s", s->dir, reason);

@@ -117,7 +117,10 @@ int verb_peer_join(const struct args *a)
 	token_wipe(&token);
 	if (r < 0)
 		return EXIT_FAILED;
-	printf("%s: a follower's volume now; mount it with: clawfs mount %s MOUNTPOINT\n", dir, dir);
+	text_print(dir);
+	printf(": a follower's volume now; mount it with: clawfs mount ");
+	text_print(dir);
+	printf(" MOUNTPOINT\n");
 	return EXIT_OK;
 }
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/printable.h"
 #include "journal/pointer.h"
 
 void size_text(uint64_t bytes, char *ret_text, size_t cap)
@@ -60,6 +61,22 @@ static void integer_text(const char *name, json_int_t n, char *ret_text, size_t 
 	snprintf(ret_text, cap, *human ? "%" JSON_INTEGER_FORMAT " (%s)" : "%" JSON_INTEGER_FORMAT, n, human);
 }
 
+void text_print(const char *text)
+{
+	CLEANUP_FREE char *line = strdup(text);
+
+	if (line)
+		make_printable(line);
+	fputs(line ? line : "?", stdout);
+}
+
+const char *path_text(const json_t *path)
+{
+	const char *text = json_string_value(json_is_object(path) ? json_object_get(path, "hex") : path);
+
+	return text ? text : "";
+}
+
 /* A value in words; borrowed from it or written to `text`. */
 static const char *value_text(const char *name, const json_t *value, char *text, size_t cap)
 {
@@ -86,7 +103,17 @@ static void line_print(const char *name, const json_t *object)
 
 	printf("  %-26s", name);
 	json_object_foreach((json_t *)(uintptr_t)object, key, member)
-	    printf(" %s=%s", key, value_text(key, member, text, sizeof(text)));
+	{
+		printf(" %s=", key);
+		text_print(value_text(key, member, text, sizeof(text)));
+	}
+	putchar('\n');
+}
+
+static void row_print(int indent, const char *key, const char *value)
+{
+	printf("%*s%-*s ", indent, "", 28 - indent, key);
+	text_print(value);
 	putchar('\n');
 }
 
@@ -102,7 +129,7 @@ static void section_print(const char *name, const json_t *object)
 		if (json_is_object(member))
 			line_print(key, member);
 		else
-			printf("  %-26s %s\n", key, value_text(key, member, text, sizeof(text)));
+			row_print(2, key, value_text(key, member, text, sizeof(text)));
 	}
 }
 
@@ -117,7 +144,7 @@ void facts_print(const json_t *object)
 		if (json_is_object(member))
 			section_print(key, member);
 		else
-			printf("%-28s %s\n", key, value_text(key, member, text, sizeof(text)));
+			row_print(0, key, value_text(key, member, text, sizeof(text)));
 	}
 }
 

@@ -75,7 +75,8 @@ static void print_usage(const char *path, const json_t *o)
 	size_text((uint64_t)json_integer_value(json_object_get(o, "bytes")), size, sizeof(size));
 	if (localtime_r(&seconds, &tm))
 		strftime(when, sizeof(when), "%F %T", &tm);
-	printf("%s: %s in %" JSON_INTEGER_FORMAT " files and %" JSON_INTEGER_FORMAT " directories, changed %s\n", path, size,
+	text_print(path);
+	printf(": %s in %" JSON_INTEGER_FORMAT " files and %" JSON_INTEGER_FORMAT " directories, changed %s\n", size,
 	       json_integer_value(json_object_get(o, "files")), json_integer_value(json_object_get(o, "subdirs")), when);
 }
 
@@ -161,9 +162,8 @@ static void print_quotas(const json_t *all)
 
 	json_array_foreach(all, i, q)
 	{
-		const char *path = json_string_value(json_object_get(q, "path"));
-
-		printf("%s: ", path ? path : "?");
+		text_print(path_text(json_object_get(q, "path")));
+		printf(": ");
 		print_limit(json_object_get(q, "bytes"), json_object_get(q, "max_bytes"), true);
 		printf(", ");
 		print_limit(json_object_get(q, "files"), json_object_get(q, "max_files"), false);

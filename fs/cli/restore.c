@@ -143,8 +143,10 @@ static void show_progress(void *ctx, const char *line)
 {
 	const struct restore_job *j = ctx;
 
-	if (!j->quiet)
-		printf("%s\n", line);
+	if (j->quiet)
+		return;
+	text_print(line);
+	putchar('\n');
 }
 
 static void tell(const struct restore_job *j, const struct restore_source *s, int error)

@@ -150,9 +150,9 @@ static void print_file(const json_t *file)
 {
 	json_int_t bad = json_integer_value(json_object_get(file, "bad_blocks"));
 	json_int_t repaired = json_integer_value(json_object_get(file, "repaired_blocks"));
-	const char *path = json_string_value(json_object_get(file, "path"));
 
-	printf("%s: ", path ? path : "?");
+	text_print(path_text(json_object_get(file, "path")));
+	printf(": ");
 	if (bad)
 		printf("%" JSON_INTEGER_FORMAT " blocks damaged%s", bad, repaired ? ", " : "");
 	if (repaired)

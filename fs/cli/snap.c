@@ -102,7 +102,9 @@ static void print_snapshot(const json_t *s)
 	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
 	if (json_is_true(json_object_get(s, "held")))
 		size_text((uint64_t)json_integer_value(json_object_get(s, "only_bytes")), only, sizeof(only));
-	printf("%s  %12s  %s%s\n", when, only, name ? "" : "hex ", name ? name : hex ? hex : "?");
+	printf("%s  %12s  %s", when, only, name ? "" : "hex ");
+	text_print(name ? name : hex ? hex : "?");
+	putchar('\n');
 }
 
 int snap_read_list(const char *path, json_t *all)
@@ -155,22 +157,18 @@ static int number_of(const json_t *all, const char *name, uint64_t *ret)
 	return -ENOENT;
 }
 
-static const char *path_text(const json_t *path)
-{
-	const char *text = json_string_value(path);
-
-	return text ? text : json_string_value(json_object_get(path, "hex"));
-}
-
 static void print_change(const json_t *c)
 {
-	const char *change = json_string_value(json_object_get(c, "change")), *path = path_text(json_object_get(c, "path")),
-		   *from = path_text(json_object_get(c, "from"));
+	const char *change = json_string_value(json_object_get(c, "change"));
+	const json_t *from = json_object_get(c, "from");
 
-	if (from)
-		printf("%-8s  %s -> %s\n", change ? change : "?", from, path ? path : "?");
-	else
-		printf("%-8s  %s\n", change ? change : "?", path ? path : "?");
+	printf("%-8s  ", change ? change : "?");
+	if (from) {
+		text_print(path_text(from));
+		printf(" -> ");
+	}
+	text_print(path_text(json_object_get(c, "path")));
+	putchar('\n');
 }
 
 /* One page: printed, or with `all` kept. */

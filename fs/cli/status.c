@@ -59,7 +59,8 @@ static json_t *facts_with_mount(json_t *facts, const char *path)
 
 	if (mounts_find(path, &m) < 0)
 		return facts;
-	all = json_pack("{s:s, s:s}", "mountpoint", m.mountpoint, "source", m.source);
+	all = json_pack("{s:o, s:o}", "mountpoint", bytes_json((struct slice){m.mountpoint, strlen(m.mountpoint)}), "source",
+			bytes_json((struct slice){m.source, strlen(m.source)}));
 	mount_entry_free(&m);
 	if (!all)
 		return facts;

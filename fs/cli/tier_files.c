@@ -182,7 +182,7 @@ static int recall_one(struct walk *w, const char *path)
 	return set_command(path, "clawfs.tier.recall", "1");
 }
 
-/* The root of the mount that `path` is on: the highest directory of the same device. */
+/* The root of the mount that `path` is on: the highest directory of the same device; -EOPNOTSUPP: no clawfs is mounted there. */
 static int mountpoint_of(const char *path, char ret[PATH_MAX])
 {
 	char above[PATH_MAX];
@@ -200,7 +200,7 @@ static int mountpoint_of(const char *path, char ret[PATH_MAX])
 			break;
 		memmove(ret, dir, strlen(dir) + 1);
 	}
-	return 0;
+	return getxattr(ret, "clawfs.version", NULL, 0) < 0 ? -errno : 0;
 }
 
 static uint64_t failed_files(const char *mountpoint, char *ret_message, size_t cap)
@@ -223,7 +223,7 @@ static int finish(const struct walk *w, int r, const char *path)
 	if (w->told_ns)
 		fputc('\n', stderr);
 	if (r < 0)
-		complain("%s: %s", path, strerror(-r));
+		complain("%s: %s", path, r == -EOPNOTSUPP ? reason_of(r) : strerror(-r));
 	return r < 0 || w->n_failed ? EXIT_FAILED : EXIT_OK;
 }
 
@@ -314,12 +314,16 @@ int verb_tier_show(const struct args *a)
 {
 	struct walk w = {.one = show_one};
 	const char *path = a->operand[0];
+	char root[PATH_MAX];
+	int r = mountpoint_of(path, root);
 
+	if (r < 0)
+		return finish(&w, r, path);
 	show_attribute(path, "policy", "tier");
 	show_attribute(path, "recall", "recall");
 	show_attribute(path, "pin", "tier.pin");
 	show_attribute(path, "state", "tier.state");
-	int r = walk_files(path, &w);
+	r = walk_files(path, &w);
 	printf("%-8s %" PRIu64 "\n", "files", w.n);
 	show_bytes("data", w.data);
 	show_bytes("tiered", w.tiered);

@@ -80,9 +80,14 @@ int volume_open(const char *dir, bool create, uint64_t memory_bytes, struct volu
 	int r;
 
 	*v = (struct volume_config){0};
-	if (create && mkdir(dir, 0700) < 0 && errno != EEXIST)
+	if (create && mkdir(dir, 0700) < 0 && errno != EEXIST) {
 		r = -errno;
-	else
+		if (r == -ENOENT) {
+			complain("cannot make %s: the directory that it would be in is not there", dir);
+			volume_close(v);
+			return r;
+		}
+	} else
 		r = (v->dir = realpath(dir, NULL)) ? 0 : -errno;
 	if (r == 0 && !create && is_half_restored(v->dir))
 		r = -EINPROGRESS;

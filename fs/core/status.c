@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/printable.h"
 #include "fs/core/audit/audit.h"
 #include "fs/core/archive/archiving.h"
 #include "fs/core/core.h"
@@ -126,6 +127,7 @@ static json_t *volume_json(struct fs *fs)
 	replica_get_super(fs, &s);
 	uuid_text(s.volume, volume);
 	uuid_text(s.node, node);
+	make_printable(s.label);
 	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume", volume, "node", node, "label", s.label,
 			 "format_version", (int)s.version, "epoch", (json_int_t)s.epoch, "incarnation", (json_int_t)s.incarnation,
 			 "created_ns", (json_int_t)s.created_ns, "chunk_bytes", (json_int_t)(s.chunk_kib * KIB), "max_bytes",
@@ -165,6 +167,8 @@ static json_t *health_json(struct fs *fs)
 	memcpy(failure, fs->failure, sizeof(failure));
 	memcpy(damage, fs->damage, sizeof(damage));
 	mutex_unlock(&fs->failure_lock);
+	make_printable(failure);
+	make_printable(damage); /* names the file */
 	log_last_error(last, sizeof(last));
 	uint64_t offered = fs_role(fs) == ROLE_LEADER ? atomic_load(&fs->offered) : 0;
 	if (offered && !*failure)
@@ -201,6 +205,17 @@ static void add_peers(struct fs *fs, json_t *root)
 		fs->hooks.status(fs->hooks.ctx, root);
 }
 
+/* "source", where it is known. */
+static json_t *source_json(const struct fs *fs)
+{
+	CLEANUP_FREE char *text = fs->config.source ? strdup(fs->config.source) : NULL;
+
+	if (!text)
+		return json_object();
+	make_printable(text);
+	return json_pack("{s:s}", "source", text);
+}
+
 void *fs_status_object(struct fs *fs, bool peers_only)
 {
 	struct journal_status js;
@@ -211,8 +226,7 @@ void *fs_status_object(struct fs *fs, bool peers_only)
 		return root;
 	}
 	journal_get_status(fs->journal, &js);
-	if (fs->config.source)
-		json_object_set_new(root, "source", json_string(fs->config.source));
+	json_object_update_new(root, source_json(fs));
 	json_object_set_new(root, "volume", volume_json(fs));
 	json_object_set_new(root, "encryption", json_string(encryption_name(fs->config.encryption)));
 	json_object_set_new(root, "health", health_json(fs));

@@ -1,10 +1,12 @@
 """What programs do to files that others hold open, and at the edges of what a filesystem may be asked: each case once went wrong."""
 
+import json
 import os
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import arena  # noqa: E402
 import clawfs_env  # noqa: E402
 
 HOLDER = """
@@ -46,6 +48,163 @@ class OpenFiles(clawfs_env.VolumeTest):
                         self.assertEqual(f.read(300000), b"x" * 300000)
                 finally:
                     holder.communicate()
+
+NAMES = (b"line\n#9  2026-01-31T12:00:00  uid 0  forged", b"escape\x1b[2J\x1b]0;title\x07", b"c1\xc2\x9b2J", b"latin\xe91", b"half\xe2\x82",
+         b"del\x7f\r\b", b"quote\"\\'{}<b>&")
+
+
+def spoils_a_terminal(text):
+    """Whether the bytes have a control character other than the newlines between lines, or are no UTF-8."""
+    try:
+        return any(ord(c) < 32 and c != "\n" or 0x7f <= ord(c) < 0xa0 for c in text.decode())
+    except UnicodeDecodeError:
+        return True
+
+
+class Names(clawfs_env.VolumeTest):
+    """Whoever may create a file chooses its name, and an admin gets to see it: in logs, on a terminal, in JSON."""
+
+    def output(self, *args, json_text=False):
+        r = subprocess.run([clawfs_env.CLAWFS, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        if json_text:
+            self.assertFalse(any(c < 32 and c != 10 for c in r.stdout), (args, r.stdout))
+            r.stdout.decode()
+        else:
+            self.assertFalse(spoils_a_terminal(r.stdout), (args, r.stdout))
+        self.assertFalse(spoils_a_terminal(r.stderr), (args, r.stderr))
+        return r
+
+    def test_no_name_commands_a_terminal_or_forges_a_line(self):
+        v = self.volume("audit=changes")
+        mnt = os.fsencode(v.mnt)
+        self.output("snap", "create", "before", v.mnt)
+        for name in NAMES:
+            os.mkdir(mnt + b"/" + name)
+            os.setxattr(mnt + b"/" + name, "clawfs.quota.max_files", b"5")
+        clawfs_env.cli("sync", v.mnt)
+        told = self.output("snap", "diff", "before", v.mnt).stdout.splitlines()
+        self.assertEqual(len(told), len(NAMES), told)
+        told = self.output("quota", "list", v.mnt).stdout.splitlines()
+        self.assertEqual(len(told), len(NAMES), told)
+        for line in told:
+            self.assertFalse(line.startswith(b"?:"), "a path that is no UTF-8 is told all the same")
+        quotas = json.loads(clawfs_env.cli("quota", "list", "--json", v.mnt).stdout)
+        told = {bytes.fromhex(q["path"]["hex"]) if isinstance(q["path"], dict) else q["path"].encode() for q in quotas}
+        self.assertEqual(told, {b"/" + name for name in NAMES})
+        for name in NAMES:
+            for verb in (("du",), ("quota", "show"), ("tier", "show"), ("tier", "evict"), ("snap", "list"), ("status",), ("umount",),
+                         ("scrub", "clear")):
+                self.output(*verb, mnt + b"/" + name)
+                self.output(*verb, mnt + b"/not there " + name)
+        for args in (("audit", v.mnt), ("top", v.mnt), ("status", v.mnt)):
+            self.output(*args)
+        self.output("watch", "--from", "0", "--once", v.mnt, json_text=True)
+        holder = subprocess.Popen([sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(None).prctl(15, b'\\x1b[2Jx\\n', 0, 0, 0);"
+                                   "print(1, flush=True); sys.stdin.read()"], cwd=v.mnt, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            holder.stdout.readline()
+            self.assertIn(b"%d" % holder.pid, self.output("umount", v.mnt).stderr)
+        finally:
+            holder.communicate()
+
+    def test_health_is_told_whatever_a_damaged_file_is_called(self):
+        v = self.volume()
+        mnt = os.fsencode(v.mnt)
+        for i, name in enumerate(NAMES):
+            with open(mnt + b"/" + name, "wb") as f:
+                f.write(bytes([i + 1]) * arena.BLOCK)
+        v.remount()
+        blocks = arena.Arena(v.store)
+        for i, name in enumerate(NAMES):
+            with self.subTest(name=name):
+                place = blocks.find(bytes([i + 1]) * arena.BLOCK)
+                blocks.write(place, b"!" * arena.BLOCK)
+                with self.assertRaises(OSError), open(mnt + b"/" + name, "rb") as f:
+                    f.read()
+                health = v.status()["health"]
+                self.assertGreater(health["damaged_reads"], i)
+                self.assertIn(name[:2].decode(), health["last_damage"])
+                self.assertFalse(spoils_a_terminal(health["last_damage"].encode() + health["last_error_line"].encode()))
+        with open(v.log, "rb") as f:
+            self.assertFalse(spoils_a_terminal(f.read()))
+        self.output("status", v.mnt)
+        self.output("scrub", "start", "--wait", v.mnt)
+        self.output("scrub", "status", v.mnt)
+        v.umount()
+        self.output("fsck", v.store)
+        self.assertEqual(len(json.loads(v.fsck("--json", check=clawfs_env.EXIT_DAMAGED).stdout)["findings"]), len(NAMES))
+        self.output("dump", v.store, json_text=True)
+
+    def test_a_volume_and_a_mountpoint_may_be_called_anything(self):
+        for name in NAMES:
+            top = os.path.join(os.fsencode(self.tmp), b"dir " + name)
+            os.makedirs(top + b"/mnt")
+            with self.subTest(name=name):
+                self.output("format", "--journal-size=12M", "--segment-size=6M", "--chunk-size=16M", top + b"/store")
+                log = top + b"/log"
+                subprocess.run([clawfs_env.CLAWFS, "mount", "--log=" + os.fsdecode(log), top + b"/store", top + b"/mnt"], check=True, timeout=60)
+                try:
+                    facts = json.loads(self.output("status", "--json", top + b"/mnt").stdout)
+                    self.assertIn("source", facts)
+                    self.assertIn("volume", facts)
+                    self.output("status", top + b"/mnt")
+                    self.output("info", top + b"/mnt")
+                    again = subprocess.run([clawfs_env.CLAWFS, "mount", "--log=" + os.fsdecode(log), top + b"/store", top + b"/mnt"],
+                                           stderr=subprocess.PIPE, timeout=60)
+                    self.assertEqual(again.returncode, 32)
+                finally:
+                    subprocess.run(["umount", top + b"/mnt"], check=False)
+                with open(log, "rb") as f:
+                    said = f.read()
+                self.assertFalse(spoils_a_terminal(said), said)
+                self.assertRegex(said, rb"not mounted: .*in use")
+
+    def test_a_label_is_text(self):
+        for label in (b"a\nb", b"\x1b[2J", b"\xff", b"\xe2\x82"):
+            with self.subTest(label=label):
+                r = self.output("format", b"--label=" + label, os.path.join(self.tmp, "labelled"))
+                self.assertEqual(r.returncode, clawfs_env.EXIT_USAGE)
+        self.assertFalse(os.path.exists(os.path.join(self.tmp, "labelled")))
+
+
+class Words(clawfs_env.VolumeTest):
+    def test_a_path_that_is_not_there_is_said_by_every_verb(self):
+        table = [line.split("\t") for line in clawfs_env.cli("help", "--table").stdout.splitlines()]
+        verbs = [(f[1], f[2].replace("[", "").replace("]", "").split()) for f in table if f[0] == "verb"]
+        verbs = [(name.split(), operands) for name, operands in verbs if operands and operands[-1] in ("MOUNTPOINT", "PATH") and "mount" not in (name, name.split(".")[0])]
+        self.assertGreater(len(verbs), 30)
+        missing = os.path.join(self.tmp, "not", "there")
+        for name, operands in verbs:
+            with self.subTest(verb=name):
+                r = clawfs_env.cli(*name, *["x"] * (len(operands) - 1), missing, check=clawfs_env.EXIT_FAILURE)
+                self.assertEqual(r.stderr, "clawfs: %s: No such file or directory\n" % missing)
+
+    def test_verbs_about_cold_files_do_not_walk_through_other_filesystems(self):
+        for verb in ("show", "evict", "recall", "pin"):
+            with self.subTest(verb=verb):
+                for path in (self.tmp, "/dev/null"):
+                    r = clawfs_env.cli("tier", verb, path, check=clawfs_env.EXIT_FAILURE)
+                    self.assertEqual(r.stdout, "")
+                    self.assertIn("not on a clawfs mount", r.stderr)
+
+    def test_what_cannot_be_printed_is_no_success(self):
+        v = self.volume()
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            for args in (("status", v.mnt), ("info", v.mnt), ("tier", "list", "--json", v.mnt), ("help", "--table"), ("--version",)):
+                r = subprocess.run([clawfs_env.CLAWFS, *args], stdout=full, stderr=subprocess.PIPE, timeout=60)
+                with self.subTest(args=args):
+                    self.assertEqual(r.returncode, clawfs_env.EXIT_FAILURE)
+                    self.assertIn(b"No space left", r.stderr)
+
+
+class Again(clawfs_env.VolumeTest):
+    def test_a_volume_with_credentials_can_be_formatted_over(self):
+        v = self.volume(mount=False)
+        os.mkdir(os.path.join(v.store, "credentials"), 0o700)
+        with open(os.path.join(v.store, "credentials", "cold"), "w", encoding="utf-8") as f:
+            f.write("secret")
+        clawfs_env.cli("format", "--force", "--confirm=destroy", "--journal-size=128M", v.store, check=clawfs_env.EXIT_OK)
+        self.assertNotIn("credentials", os.listdir(v.store))
 
 
 if __name__ == "__main__":

@@ -100,14 +100,26 @@ static json_t *limit_json(uint64_t max)
 	return max == UINT64_MAX ? json_null() : json_integer((json_int_t)max);
 }
 
+/* A name may be no UTF-8: {"hex": its bytes}, as in differences of snapshots. */
+static json_t *path_json(const char *path)
+{
+	json_t *text = json_string(path);
+	char hex[2 * PATH_MAX + 1];
+
+	if (text)
+		return text;
+	for (size_t i = 0; path[i]; i++)
+		snprintf(hex + 2 * i, 3, "%02x", (unsigned char)path[i]);
+	return json_pack("{s:s}", "hex", hex);
+}
+
 static json_t *quota_json(struct fs *fs, const struct fs_quota *q)
 {
 	char path[PATH_MAX];
 	json_t *o = json_object();
 
 	fs_path(fs, q->ino, path, sizeof(path));
-	json_t *text = json_string(path);
-	json_object_set_new(o, "path", text ? text : json_null()); /* a name may be no UTF-8 */
+	json_object_set_new(o, "path", path_json(path));
 	json_object_set_new(o, "inode", json_integer((json_int_t)q->ino));
 	json_object_set_new(o, "max_bytes", limit_json(q->max_bytes));
 	json_object_set_new(o, "max_files", limit_json(q->max_files));
