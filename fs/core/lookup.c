@@ -31,10 +31,13 @@ int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_attr *
 		r = icache_rdlock_get(fs->icache, parent, &dir);
 	if (r < 0)
 		return r;
-	if (!S_ISDIR(dir->mode))
-		r = -ENOTDIR;
+	/* What a file handle names, over NFS for one, is asked for as "." of it, whatever it is; what is deleted has none. */
+	if (strcmp(name, ".") == 0 && dir->nlink == 0)
+		r = -ENOENT;
 	else if (strcmp(name, ".") == 0)
 		d.ino = parent;
+	else if (!S_ISDIR(dir->mode))
+		r = -ENOTDIR;
 	else if (strcmp(name, "..") == 0)
 		d.ino = parent == FS_ROOT_INO ? FS_ROOT_INO : dir->parent;
 	else

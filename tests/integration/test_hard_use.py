@@ -1,5 +1,7 @@
 """What programs do to files that others hold open, and at the edges of what a filesystem may be asked: each case once went wrong."""
 
+import ctypes
+import errno
 import json
 import os
 import subprocess
@@ -165,6 +167,77 @@ class Names(clawfs_env.VolumeTest):
                 r = self.output("format", b"--label=" + label, os.path.join(self.tmp, "labelled"))
                 self.assertEqual(r.returncode, clawfs_env.EXIT_USAGE)
         self.assertFalse(os.path.exists(os.path.join(self.tmp, "labelled")))
+
+
+class Handle(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("data", ctypes.c_ubyte * 128)]
+
+
+class Handles(clawfs_env.VolumeTest):
+    """What an NFS server keeps of a file: it must open the file again when the kernel has long forgotten it, or say ESTALE."""
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def handle(self, path):
+        h, mount_id = Handle(bytes=128), ctypes.c_int()
+        self.assertEqual(self.libc.name_to_handle_at(-100, path.encode(), ctypes.byref(h), ctypes.byref(mount_id), 0), 0, path)
+        return h
+
+    def open_handle(self, mount_fd, h):
+        """A descriptor (O_PATH), or -errno."""
+        fd = self.libc.open_by_handle_at(mount_fd, ctypes.byref(h), os.O_PATH | os.O_NOFOLLOW)
+        return fd if fd >= 0 else -ctypes.get_errno()
+
+    @staticmethod
+    def forget():
+        with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as f:
+            f.write("2")
+
+    def check(self, v, handles, gone=()):
+        mount_fd = os.open(v.mnt, os.O_RDONLY)
+        try:
+            for name, (h, ino) in handles.items():
+                with self.subTest(name=name):
+                    self.forget()
+                    fd = self.open_handle(mount_fd, h)
+                    if name in gone:
+                        self.assertEqual(fd, -errno.ESTALE)
+                        continue
+                    self.assertGreaterEqual(fd, 0, os.strerror(-fd))
+                    self.assertEqual(os.fstat(fd).st_ino, ino)
+                    os.close(fd)
+        finally:
+            os.close(mount_fd)
+
+    def test_a_file_handle_outlives_the_kernels_caches_and_the_mount(self):
+        v = self.volume()
+        names = ["file", "empty", "dir", "dir/sub", "dir/sub/file", "link", "fifo", "socket", "device", "hard"]
+        for d in ("dir", "dir/sub"):
+            os.mkdir(v.path(d))
+        for f in ("file", "dir/sub/file", "other"):
+            v.write(f, b"x" * 10000)
+        v.write("empty", b"")
+        os.symlink("file", v.path("link"))
+        os.mkfifo(v.path("fifo"))
+        os.mknod(v.path("socket"), 0o140600)
+        os.mknod(v.path("device"), 0o20600, os.makedev(1, 3))
+        os.link(v.path("other"), v.path("hard"))
+        clawfs_env.cli("snap", "create", "s", v.mnt)
+        names.append(".clawfs/snapshots/s/dir/sub/file")
+        handles = {n: (self.handle(v.path(n)), os.lstat(v.path(n)).st_ino) for n in names}
+        self.check(v, handles)
+        v.remount()
+        self.check(v, handles)
+        os.unlink(v.path("hard"))
+        os.rename(v.path("dir/sub/file"), v.path("moved"))
+        for n in ("file", "empty", "link", "fifo", "socket", "device"):
+            os.unlink(v.path(n))
+        gone = ("file", "empty", "link", "fifo", "socket", "device")
+        self.check(v, handles, gone)
+        v.kill9().mount()
+        self.check(v, handles, gone)
+        v.umount()
+        v.fsck()
 
 
 class Words(clawfs_env.VolumeTest):

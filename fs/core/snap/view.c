@@ -101,11 +101,13 @@ static int lookup(struct view *v, const char *name, struct inode *ret)
 
 	if (r < 0)
 		return r == -ENOENT ? r : damaged(v, v->ino, r, "inode");
+	if (strcmp(name, ".") == 0) { /* whatever it is: file handles, as in fs_lookup() */
+		*ret = dir;
+		return dir.nlink ? 0 : -ENOENT;
+	}
 	if (!S_ISDIR(dir.mode))
 		return -ENOTDIR;
-	if (strcmp(name, ".") == 0) {
-		d.ino = v->ino;
-	} else if (strcmp(name, "..") == 0) {
+	if (strcmp(name, "..") == 0) {
 		d.ino = v->ino == FS_ROOT_INO ? FS_ROOT_INO : dir.parent;
 	} else {
 		r = index_get_dentry(v->kv, v->ino, slice_of(name), &d);
