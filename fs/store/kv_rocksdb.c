@@ -65,8 +65,11 @@ static struct rocks *to_rocks(struct kv *kv)
 	return container_of(kv, struct rocks, base);
 }
 
-/* RocksDB's C API tells errors as text only; the words before the colon are its status code. */
-static int error_number(const char *text)
+/*
+ * RocksDB's C API tells errors as text only; the words before the colon are its status code.  It names files by their paths: what
+ * the volume's directory is called, `dir`, is taken out of `text` before any word is looked for.
+ */
+static int error_number(char *text, const char *dir)
 {
 	static const struct {
 		const char *words;
@@ -76,6 +79,7 @@ static int error_number(const char *text)
 	    {"Corruption", -EBADMSG},
 	    {"No space left", -ENOSPC},
 	    {"NoSpace", -ENOSPC},
+	    {"Read-only file system", -EROFS},
 	    {"does not exist", -ENOENT},
 	    {"Resource busy", -EBUSY},
 	    {"lock ", -EBUSY},
@@ -83,6 +87,8 @@ static int error_number(const char *text)
 	    {"Memory limit", -ENOMEM},
 	};
 
+	for (char *at; (at = strstr(text, dir));)
+		memmove(at, at + strlen(dir), strlen(at + strlen(dir)) + 1);
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
 		if (strstr(text, table[i].words))
 			return table[i].error;
@@ -92,7 +98,8 @@ static int error_number(const char *text)
 /* Frees `text`; logs the first error of each kind, for a damaged block would fill the log. */
 static int fail(struct rocks *r, const char *what, char *text)
 {
-	int error = error_number(text);
+	CLEANUP_FREE char *copy = strdup(text);
+	int error = copy ? error_number(copy, r->dir) : -ENOMEM;
 	unsigned bit = 1u << (-error & 31);
 
 	if (!(atomic_fetch_or(&r->logged, bit) & bit))

@@ -270,6 +270,24 @@ class Words(clawfs_env.VolumeTest):
                     self.assertIn(b"No space left", r.stderr)
 
 
+class Hosts(clawfs_env.VolumeTest):
+    def test_a_read_only_host_is_said_by_every_command(self):
+        """Also where the volume's directory is called as an error is."""
+        for name in ("plain", "block No space left Corruption does not exist lock Resource busy"):
+            with self.subTest(name=name):
+                v = self.volume(name=name, mount=False)
+                subprocess.run(["mount", "--bind", v.store, v.store], check=True)
+                self.addCleanup(subprocess.run, ["umount", "-l", v.store], check=False)
+                subprocess.run(["mount", "-o", "remount,bind,ro", v.store], check=True)
+                for args, code in ((("mount", v.store, v.mnt), 32), (("mount", "-o", "ro", v.store, v.mnt), 32),
+                                   (("fsck", v.store), clawfs_env.EXIT_FSCK_ERROR), (("dump", v.store), clawfs_env.EXIT_FAILURE)):
+                    r = clawfs_env.cli(*args, check=code)
+                    self.assertIn("the host filesystem is read-only", r.stderr, args)
+                self.assertIn("volume", clawfs_env.cli("info", v.store, check=clawfs_env.EXIT_OK).stdout)
+                subprocess.run(["umount", v.store], check=True)
+                v.mount().umount()
+
+
 class Again(clawfs_env.VolumeTest):
     def test_a_volume_with_credentials_can_be_formatted_over(self):
         v = self.volume(mount=False)
