@@ -23,6 +23,7 @@
 
 #define CHUNK_GRAIN     (256 * KIB) /* 64 blocks, one word of the bitmap */
 #define ERASE_DEPTH_MAX 8
+#define BESIDES_BYTES   (16 * MIB) /* two staging files of 5.3 MiB, a new index, and what the host needs to have these files */
 
 enum content { CONTENT_EMPTY, CONTENT_VOLUME, CONTENT_REMAINS, CONTENT_FOREIGN };
 
@@ -159,7 +160,7 @@ int format_plan(const struct args *a, const struct volume_sizes *usual, struct f
 static int check_space(const struct fs_format_options *o, const char *dir, struct store *store)
 {
 	uint64_t journal = o->journal.n_segments * o->journal.segment_blocks * BLOCK_SIZE;
-	uint64_t available, total, needed = journal + o->chunk_bytes + o->host_reserve;
+	uint64_t available, total, needed = journal + o->chunk_bytes + o->host_reserve + BESIDES_BYTES;
 	char have[32], need[32];
 	int r = store_space(store, &available, &total);
 

@@ -288,6 +288,26 @@ class Hosts(clawfs_env.VolumeTest):
                 v.mount().umount()
 
 
+    def test_a_format_that_begins_has_room_to_end(self):
+        host = os.path.join(self.tmp, "host")
+        os.mkdir(host)
+        made = 0
+        for mib in range(40, 68, 2):
+            with self.subTest(mib=mib):
+                subprocess.run(["mount", "-t", "tmpfs", "-o", "size=%dM" % mib, "none", host], check=True)
+                try:
+                    r = clawfs_env.cli("format", "--journal-size=12M", "--segment-size=6M", "--chunk-size=16M", "--reserve=16M", host + "/v")
+                    if r.returncode == clawfs_env.EXIT_OK:
+                        made += 1
+                        clawfs_env.cli("fsck", host + "/v", check=clawfs_env.EXIT_OK)
+                    else:
+                        self.assertIn("choose smaller", r.stderr)
+                        self.assertEqual(os.listdir(host), [])
+                finally:
+                    subprocess.run(["umount", host], check=True)
+        self.assertIn(made, range(2, 13))
+
+
 class Again(clawfs_env.VolumeTest):
     def test_a_volume_with_credentials_can_be_formatted_over(self):
         v = self.volume(mount=False)
