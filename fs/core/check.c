@@ -134,12 +134,12 @@ static int check_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
 		const struct slot *s = &l->slot[i];
 
 		c->used += slot_used(s);
+		c->res->blocks += slot_used(s);
 		c->reserved += slot_reserved(s);
 		data |= slot_has_data(s);
 		if (s->home)
 			see_home(c, leaf * LEAF_SLOTS + i, s);
 	}
-	c->res->blocks += LEAF_SLOTS;
 	if (l->object.id)
 		check_object(c, leaf, l);
 	if (!c->verify_data || !data)

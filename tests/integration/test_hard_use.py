@@ -308,6 +308,23 @@ class Hosts(clawfs_env.VolumeTest):
         self.assertIn(made, range(2, 13))
 
 
+class Counts(clawfs_env.VolumeTest):
+    def test_fsck_counts_the_blocks_that_files_have(self):
+        v = self.volume()
+        want = 0
+        for n in (1, 2, 15, 16, 17, 40):
+            v.write("f%d" % n, b"x" * (n * 4096))
+            want += n
+        with open(v.path("sparse"), "wb") as f:
+            f.truncate(1 << 30)
+            os.pwrite(f.fileno(), b"end", 1 << 29)
+            want += 1
+        self.assertEqual(sum(os.stat(v.path(n)).st_blocks for n in os.listdir(v.mnt)), want * 8)
+        v.umount()
+        told = json.loads(v.fsck("--json").stdout)
+        self.assertEqual((told["blocks"], told["bytes_verified"]), (want, want * 4096))
+
+
 class Again(clawfs_env.VolumeTest):
     def test_a_volume_with_credentials_can_be_formatted_over(self):
         v = self.volume(mount=False)
