@@ -188,7 +188,8 @@ static bool is_wanted(const struct showing *s, const json_t *body, const json_t 
 		return false;
 	if (strcmp(text_of(body, "kind"), "result") == 0)
 		return !filtered || result_is_shown(s, body);
-	if (strcmp(text_of(facts, "op"), "gap") == 0 || strcmp(text_of(body, "kind"), "found") == 0)
+	if (strcmp(text_of(facts, "op"), "gap") == 0 || strcmp(text_of(body, "kind"), "found") == 0 ||
+	    strcmp(text_of(body, "kind"), "suppressed") == 0)
 		return true; /* what was asked for may be in there */
 	if (s->uid_given &&
 	    (!json_object_get(facts, "uid") || (uint64_t)json_integer_value(json_object_get(facts, "uid")) != s->uid))
@@ -250,6 +251,32 @@ static void print_act(const json_t *body)
 	printf("\n");
 }
 
+static void print_level(const json_t *body)
+{
+	static const char *const words[][2] = {{"off", "nothing is"},
+					       {"admin", "admins' acts are"},
+					       {"some", "admins' acts are, and changes below some directories,"},
+					       {"changes", "every change is"}};
+	const char *level = text_of(body, "level"), *what = level;
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (strcmp(level, words[i][0]) == 0)
+			what = words[i][1];
+	printf("from here on %s logged\n", what);
+}
+
+static void print_refused(const json_t *body)
+{
+	print_who(body);
+	printf("refused: ");
+	print_text(body, "what");
+	if (json_object_get(body, "path") || json_object_get(body, "path_hex")) {
+		printf(" on ");
+		print_text(body, "path");
+	}
+	printf("\n");
+}
+
 static void print_other(const json_t *body, const char *kind)
 {
 	if (strcmp(kind, "anchor") == 0)
@@ -261,8 +288,15 @@ static void print_other(const json_t *body, const char *kind)
 		printf("entries up to %" PRId64 " go, for their age\n",
 		       (int64_t)json_integer_value(json_object_get(body, "last")));
 	else if (strcmp(kind, "level") == 0)
-		printf("from here on %s logged\n",
-		       strcmp(text_of(body, "level"), "changes") == 0 ? "every change is" : "admins' acts are");
+		print_level(body);
+	else if (strcmp(kind, "place") == 0)
+		printf("changes up to batch %" PRId64 " were looked at\n",
+		       (int64_t)json_integer_value(json_object_get(body, "seq")));
+	else if (strcmp(kind, "refused") == 0)
+		print_refused(body);
+	else if (strcmp(kind, "suppressed") == 0)
+		printf("%" PRId64 " more were refused something since %.19s\n",
+		       (int64_t)json_integer_value(json_object_get(body, "refusals")), text_of(body, "since"));
 	else if (strcmp(kind, "found") == 0)
 		printf("%" PRId64 " entries could not be written; damage found: %s\n",
 		       (int64_t)json_integer_value(json_object_get(body, "lost")),

@@ -338,6 +338,7 @@ static void config_set(const struct args *a, struct fs_config *c)
 	c->recall_rate = a->recall_rate;
 	c->scrub_rate = a->scrub_rate;
 	c->high_water = (uint32_t)a->high_water;
+	c->audited = true;
 	c->audit = !a->audit || strcmp(a->audit, "admin") == 0 ? FS_AUDIT_ADMIN
 		   : strcmp(a->audit, "changes") == 0          ? FS_AUDIT_CHANGES
 							       : FS_AUDIT_OFF;

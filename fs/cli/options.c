@@ -87,7 +87,7 @@ const struct option_row option_rows[] = {
     {MOUNTING, "high-water", 0, KIND_COUNT, AT(high_water), "PERCENT", 10, 99,
      "space used above which the coldest files go to their store, whatever their age (default: never)"},
     {MOUNTING, "audit", 0, KIND_CHOICE, AT(audit), "admin|changes|off", 0, 16,
-     "what goes into the audit log: what admins do (default), also every change, nothing"},
+     "what goes into the audit log, where clawfs.audit says nothing: what admins do (default), also every change, nothing"},
     {MOUNTING, "audit-strict", 0, KIND_FLAG, AT(audit_strict), NULL, 0, 0, "refuse what admins do while it cannot be logged"},
     {MOUNTING, "audit-keep", 0, KIND_SIZE, AT(audit_keep), "SIZE", 2 * MIB, UINT64_C(1) << 40,
      "size of the audit log beyond which its oldest part goes (default 64M)"},

@@ -622,10 +622,12 @@ int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct app
 	applied->time_ns = r->time_ns;
 	applied->seq = seq;
 	usage_before(fs, r, &step);
+	audit_before(fs, r, seq);
 	int e = dispatch(fs, r, seq, applied);
 
 	if (e < 0)
 		return e;
+	audit_after(fs, seq);
 	usage_after(fs, &step, applied->claim);
 	sums_add(fs, seq, r);
 	return 0;

@@ -397,6 +397,11 @@ void feed_close(struct fs *fs); /* NULL is fine */
 uint64_t feed_floor(struct fs *fs);
 /* audit/archive.c: the oldest one that is not in the audit log and is to be; 0: none. */
 uint64_t audit_floor(struct fs *fs);
+/* audit/wanted.c: before and after a record of batch `seq` is applied; the stripes of its inodes are held, or nobody else is there. */
+void audit_before(struct fs *fs, const struct record *r, uint64_t seq);
+void audit_after(struct fs *fs, uint64_t seq);
+/* audit/level.c: the policy "audit"; NULL: it is unset. */
+MUST_CHECK int audit_policy_check(const char *value);
 
 /* attr.c */
 void attr_fill(const struct inode *in, struct fs_attr *ret);

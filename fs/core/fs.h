@@ -38,7 +38,7 @@ struct fs_attr {
 	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
 };
 
-/* What the audit log has (fs/core/audit/audit.h).  A read-only mount has none. */
+/* What the audit log has (fs/core/audit/audit.h): nothing, what admins do, also every change.  A read-only mount has none. */
 enum fs_audit { FS_AUDIT_OFF, FS_AUDIT_ADMIN, FS_AUDIT_CHANGES };
 
 struct fs_config {
@@ -60,7 +60,8 @@ struct fs_config {
 	uint64_t recall_rate;       /* bytes a second that reads of cold data may fetch; 0: no limit */
 	uint64_t scrub_rate;        /* bytes a second that a scrub reads unless it is told otherwise; 0: default */
 	uint32_t high_water;        /* percent of space used above which the coldest files are aged out, whatever their age; 0: never */
-	enum fs_audit audit;
+	bool audited;               /* there is an audit log, even with FS_AUDIT_OFF: levels can be set while mounted */
+	enum fs_audit audit;        /* of what no directory says otherwise (the policy "audit") */
 	bool audit_strict;          /* an act that cannot be logged is refused */
 	uint64_t audit_keep;        /* bytes of the audit log beyond which its oldest part goes; 0: default */
 	const struct clock *clock;  /* NULL: the system's */
@@ -388,7 +389,15 @@ MUST_CHECK int fs_get_policy(struct fs *fs, uint64_t ino, const char *key, bool 
  */
 MUST_CHECK int fs_audit_act(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, const struct slice *value,
 			    uint64_t *ret_act);
+/* The same of an act that changes what is logged: whatever the level of `ino`, and refused (-EIO) when it cannot be logged. */
+MUST_CHECK int fs_audit_act_always(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, const struct slice *value,
+				   uint64_t *ret_act);
 void fs_audit_result(struct fs *fs, uint64_t act, int result); /* 0 or -errno; nothing with act 0 */
+/* Somebody who may not do `what` tried to; `always`: whatever the level.  Many of them are counted, not entered one by one. */
+void fs_audit_refused(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, bool always, int error);
+/* Levels were set: the log says so durably before this returns. */
+void fs_audit_level_changed(struct fs *fs);
+const char *fs_audit_level_name(struct fs *fs, uint64_t ino); /* that holds for `ino`; static */
 
 /* Members that somebody else adds to the status (json_t); set before the mount is there, taken away (NULL) when it is gone. */
 void fs_set_status(struct fs *fs, void (*add)(void *ctx, void *json_object), void *ctx);

@@ -197,17 +197,27 @@ int icache_copy(struct icache *ic, uint64_t ino, struct inode *ret)
 	return 0;
 }
 
-bool icache_try_copy(struct icache *ic, uint64_t ino, struct inode *ret) NO_THREAD_SAFETY
+int icache_try(struct icache *ic, uint64_t ino, struct inode *ret) NO_THREAD_SAFETY
 {
 	struct rwlock *lock = &ic->stripe[stripe_of(ic, ino)].lock;
 
 	if (pthread_rwlock_tryrdlock(&lock->rw) != 0)
-		return false;
+		return -EAGAIN;
 	struct inode *in = icache_peek(ic, ino);
 	if (in)
 		*ret = *in;
 	rwlock_rdunlock(lock);
 	return in != NULL;
+}
+
+bool icache_try_copy(struct icache *ic, uint64_t ino, struct inode *ret)
+{
+	return icache_try(ic, ino, ret) == 1;
+}
+
+bool icache_same_stripe(const struct icache *ic, uint64_t a, uint64_t b)
+{
+	return stripe_of(ic, a) == stripe_of(ic, b);
 }
 
 int icache_create(struct icache *ic, uint64_t ino, struct inode **ret)

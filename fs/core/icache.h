@@ -47,6 +47,9 @@ struct inode *icache_peek(struct icache *ic, uint64_t ino);
 MUST_CHECK int icache_copy(struct icache *ic, uint64_t ino, struct inode *ret);
 /* A copy when it is cached and its lock is free this moment: never waits, so the caller may hold any stripe. */
 bool icache_try_copy(struct icache *ic, uint64_t ino, struct inode *ret);
+/* The same: 1; 0: it is not cached, and the index has it as it is; -EAGAIN: its lock is not free. */
+MUST_CHECK int icache_try(struct icache *ic, uint64_t ino, struct inode *ret);
+bool icache_same_stripe(const struct icache *ic, uint64_t a, uint64_t b);
 /* Takes the shared lock of `ino` with the inode cached; *ret is borrowed until icache_rdunlock(). */
 MUST_CHECK int icache_rdlock_get(struct icache *ic, uint64_t ino, struct inode **ret);
 /* Stripe locked exclusive: a new inode, all zero but ino, dirty. */

@@ -395,6 +395,8 @@ static int check_value(struct slice key, const char *value)
 
 	if (policy_key_is(key, "durability"))
 		return value ? durability_parse(value, &level) : 0;
+	if (policy_key_is(key, "audit"))
+		return audit_policy_check(value);
 	if (tier_policy_is(key))
 		return tier_policy_check(key, value);
 	if (snap_policy_is(key))

@@ -144,7 +144,10 @@ static void schedule_step(struct fs *fs, struct service *s)
 
 static void audit_step(struct fs *fs, struct service *s)
 {
-	report(s, audit_archive(fs));
+	int r = audit_archive(fs);
+
+	audit_tell_suppressed(fs, false);
+	report(s, r);
 }
 
 void services_pressure(void *ctx)
@@ -222,7 +225,7 @@ int services_start(struct fs *fs)
 		r = start(fs, &fs->scheduler, "schedule", schedule_step, SCHEDULE_INTERVAL_NS);
 	if (r == 0)
 		r = start(fs, &fs->position_timer, "positions", position_step, NSEC_PER_SEC);
-	if (r == 0 && fs->config.audit == FS_AUDIT_CHANGES)
+	if (r == 0 && fs->audit)
 		r = start(fs, &fs->auditor, "auditor", audit_step, AUDIT_INTERVAL_NS);
 	fs->services_started = r == 0;
 	if (r < 0)

@@ -4,8 +4,9 @@
  * An attribute lives on the root inode or on every inode, and has a getter, a setter, or both.  A name that is not in the
  * table is asked of the provider when it is the root's; one that nobody has does not exist: -ENODATA to read, -EOPNOTSUPP to
  * write.  One without a getter is a command: it reads as unset, and setting it carries it out before setxattr(2) returns.
- * Root and the owner of the root directory may set and read anything.  Others who reach the inode may read what names neither
- * files, hosts nor stores (READER_EVERYONE), and may wait for a position.
+ * Root and the owner of the root directory may read anything, and set anything but what is logged of admins' acts (SETTER_ROOT).
+ * Others who reach the inode may read what names neither files, hosts nor stores (READER_EVERYONE), and may wait for a position.
+ * Who is refused is entered in the audit log.
  *
  * A setter answers by its waiter, because it may have to wait for other machines.  The kernel holds the inode's lock all the
  * while, so waits for a position have a limit.
@@ -203,7 +204,7 @@ const struct control *control_row(size_t i)
 	} tables[] = {{controls, ARRAY_SIZE(controls)},       {feed_controls, n_feed_controls},
 		      {scrub_controls, n_scrub_controls},     {snap_controls, n_snap_controls},
 		      {archive_controls, n_archive_controls}, {tier_controls, n_tier_controls},
-		      {usage_controls, n_usage_controls}};
+		      {usage_controls, n_usage_controls},     {audit_controls, n_audit_controls}};
 
 	for (size_t t = 0; t < ARRAY_SIZE(tables); t++) {
 		if (i < tables[t].n)
@@ -241,20 +242,45 @@ static int check_admin(struct fs *fs, const struct fs_cred *cred)
 	return cred->uid == root.uid ? 0 : -EPERM;
 }
 
+/* "set clawfs.X", to be read by people. */
+struct act {
+	char what[XATTR_NAME_MAX + 16];
+};
+
+static struct act act_of(const char *verb, const char *name)
+{
+	struct act a;
+
+	snprintf(a.what, sizeof(a.what), "%s %s", verb, name);
+	return a;
+}
+
+static int log_refused(const struct setting *s, const struct control *c, const char *verb, const char *name, int error)
+{
+	const struct act a = act_of(verb, name);
+
+	fs_audit_refused(s->fs, s->cred, a.what, s->ino, c && c->always_logged, error);
+	return error;
+}
+
 static int get(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
 	       struct buf *out)
 {
+	const struct setting s = {.fs = fs, .cred = cred, .ino = ino};
 	const char *rest;
 	const struct control *c = control_find(name, &rest);
+	int r;
 
 	if (c && c->get && is_here(c, ino)) {
-		int r = c->reader == READER_ADMIN ? check_admin(fs, cred) : 0;
-
-		return r < 0 ? r : c->get(fs, ino, rest, out);
-	}
-	if (c)
+		r = c->reader == READER_ADMIN ? check_admin(fs, cred) : 0;
+		if (r == 0)
+			return c->get(fs, ino, rest, out);
+	} else if (c) {
 		return -ENODATA;
-	return more && ino == FS_ROOT_INO ? more->get(more->ctx, cred, control_name(name), out) : -ENODATA;
+	} else {
+		r = more && ino == FS_ROOT_INO ? more->get(more->ctx, cred, control_name(name), out) : -ENODATA;
+	}
+	return r == -EPERM ? log_refused(&s, c, "get", name, r) : r;
 }
 
 int control_get(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
@@ -275,14 +301,28 @@ int control_get(struct fs *fs, const struct control_provider *more, const struct
 	return 0;
 }
 
-/* "set clawfs.X", to be read by people. */
 static int log_act(const struct setting *s, const struct control *c, const char *verb, const char *name, uint64_t *ret_act)
 {
-	char what[XATTR_NAME_MAX + 16];
+	const struct act a = act_of(verb, name);
 	bool hidden = c && c->secret;
+	const struct slice *value = hidden || !s->value.p ? NULL : &s->value;
 
-	snprintf(what, sizeof(what), "%s %s", verb, name);
-	return fs_audit_act(s->fs, s->cred, what, s->ino, hidden || !s->value.p ? NULL : &s->value, ret_act);
+	return c && c->always_logged ? fs_audit_act_always(s->fs, s->cred, a.what, s->ino, value, ret_act)
+				     : fs_audit_act(s->fs, s->cred, a.what, s->ino, value, ret_act);
+}
+
+/* Whether the caller may set or remove, and if so whether that is entered, where it is to be. */
+static int admit(const struct setting *s, const struct control *c, const char *verb, const char *name, uint64_t *ret_act)
+{
+	int r = 0;
+
+	if (c && c->setter == SETTER_ROOT)
+		r = s->cred->uid == 0 ? 0 : -EPERM;
+	else if (!c || c->setter == SETTER_ADMIN)
+		r = check_admin(s->fs, s->cred);
+	if (r == -EPERM)
+		return log_refused(s, c, verb, name, r);
+	return r < 0 || (c && c->unlogged) ? r : log_act(s, c, verb, name, ret_act);
 }
 
 void control_set(struct fs *fs, const struct control_provider *more, const struct fs_cred *cred, uint64_t ino, const char *name,
@@ -295,10 +335,8 @@ void control_set(struct fs *fs, const struct control_provider *more, const struc
 	*ret_act = 0;
 	if (c ? !c->set || !is_here(c, ino) : !more || ino != FS_ROOT_INO)
 		r = -EOPNOTSUPP;
-	else if (!c || c->setter == SETTER_ADMIN)
-		r = check_admin(fs, cred);
-	if (r == 0 && !(c && c->unlogged))
-		r = log_act(&s, c, "set", name, ret_act);
+	else
+		r = admit(&s, c, "set", name, ret_act);
 	if (r == 0 && c)
 		c->set(&s, w);
 	else
@@ -309,13 +347,11 @@ int control_remove(struct fs *fs, const struct fs_cred *cred, uint64_t ino, cons
 {
 	struct setting s = {.fs = fs, .cred = cred, .ino = ino};
 	const struct control *c = control_find(name, &s.rest);
-	uint64_t act;
+	uint64_t act = 0;
 
 	if (!c || !c->remove || !is_here(c, ino))
 		return -EOPNOTSUPP;
-	int r = check_admin(fs, cred);
-	if (r == 0)
-		r = log_act(&s, c, "remove", name, &act);
+	int r = admit(&s, c, "remove", name, &act);
 	if (r < 0)
 		return r;
 	r = c->remove(fs, cred, ino);

@@ -6,7 +6,8 @@
 #include "fs/face/control.h"
 
 enum control_scope { SCOPE_ROOT, SCOPE_ANY };
-enum control_setter { SETTER_ADMIN, SETTER_EVERYONE };
+/* Admins are root and the owner of the root directory. */
+enum control_setter { SETTER_ADMIN, SETTER_ROOT, SETTER_EVERYONE };
 /* What names files, hosts or stores, or tells what others do, is for admins to read. */
 enum control_reader { READER_EVERYONE, READER_ADMIN };
 
@@ -29,6 +30,7 @@ struct control {
 	enum control_reader reader;
 	bool unlogged;              /* setting it changes nothing: it is no act for the audit log */
 	bool secret;                /* what it is set to is not for the audit log */
+	bool always_logged;         /* whatever level of audit is in force; refused when it cannot be */
 };
 
 /* Row number `i` of all of them; NULL behind the last. */
@@ -59,6 +61,9 @@ extern const size_t n_tier_controls;
 /* control_usage.c */
 extern const struct control usage_controls[];
 extern const size_t n_usage_controls;
+/* control_audit.c */
+extern const struct control audit_controls[];
+extern const size_t n_audit_controls;
 /* control_archive.c */
 extern const struct control archive_controls[];
 extern const size_t n_archive_controls;

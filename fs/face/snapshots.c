@@ -230,17 +230,20 @@ static int may_change(fuse_req_t req)
 
 static void change(fuse_req_t req, const char *name, bool make)
 {
+	const char *what = make ? "set clawfs.snap.create" : "set clawfs.snap.delete"; /* the attribute that does the same */
 	const struct fs_cred cred = request_cred(req);
 	struct fs *fs = request_fs(req);
 	int r = strlen(name) > RECORD_NAME_MAX ? -ENAMETOOLONG : may_change(req);
+
+	if (r == -EPERM)
+		fs_audit_refused(fs, &cred, what, FS_ROOT_INO, false, r);
 	struct pending *p = r < 0 ? NULL : malloc(sizeof(*p));
 
 	if (r == 0 && !p)
 		r = -ENOMEM;
 	uint64_t act = 0;
-	if (r == 0) /* as the attribute that does the same */
-		r = fs_audit_act(fs, &cred, make ? "set clawfs.snap.create" : "set clawfs.snap.delete", FS_ROOT_INO,
-				 &(struct slice){name, strlen(name)}, &act);
+	if (r == 0)
+		r = fs_audit_act(fs, &cred, what, FS_ROOT_INO, &(struct slice){name, strlen(name)}, &act);
 	if (r == 0)
 		r = make ? fs_snap_create_here(fs, &cred, name) : fs_snap_delete_here(fs, &cred, name);
 	if (r < 0) {

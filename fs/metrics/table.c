@@ -97,6 +97,7 @@ const struct metric_row metric_rows[] = {
      "arena.growable_bytes"},
     {"clawfs_audit_entries_total", "Entries written to the audit log.", METRIC_COUNTER, "audit.entries"},
     {"clawfs_audit_lost_total", "Acts that could not be written to it.", METRIC_COUNTER, "audit.lost"},
+    {"clawfs_audit_refused_total", "Attempts at what only admins may, that were refused.", METRIC_COUNTER, "audit.refused"},
     {"clawfs_quotas", "Quotas that are set.", METRIC_GAUGE, "usage.quotas"},
     {"clawfs_usage_counted", "Whether the totals of directories are known: quotas hold only then.", METRIC_BOOL, "usage.counted"},
     {"clawfs_arena_read_bytes_total", "Bytes read from the arena.", METRIC_COUNTER, "arena.read_bytes"},

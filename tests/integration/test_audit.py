@@ -242,9 +242,15 @@ class Audit(VolumeTest):
         os.chmod(v.dir, 0o755)
         os.chmod(self.tmp, 0o755)
         self.assertEqual(as_user(USER, "/usr/bin/setfattr", "-n", "clawfs.checkpoint", "-v", "1", v.mnt)[0], 0)
-        self.assertNotEqual(as_user(USER + 1, "/usr/bin/setfattr", "-n", "clawfs.checkpoint", "-v", "1", v.mnt)[0], 0)
+        wrote_root = 0  # the kernel refuses who may not write the directory; the daemon, who may
+        for mode in (0o755, 0o777):
+            os.chmod(v.mnt, mode)
+            self.assertNotEqual(as_user(USER + 1, "/usr/bin/setfattr", "-n", "clawfs.checkpoint", "-v", "1", v.mnt)[0], 0)
+            wrote_root += mode == 0o777
         found = entries(v.mnt)
         self.assertEqual(changes(found), [])
+        self.assertEqual([(e["what"], e["path"], e["uid"], e["result"]) for e in found if e["kind"] == "refused"],
+                         [("set clawfs.checkpoint", "/", USER + 1, os.strerror(1))] * wrote_root)
         self.assertEqual([(a["what"], a.get("path"), a["uid"]) for a in acts(found)],
                          [("mount", None, 0), ("set clawfs.durability", "/d", 0), ("remove clawfs.durability", "/d", 0),
                           ("set clawfs.durability", "/", 0), ("set clawfs.checkpoint", "/", USER)])
@@ -295,6 +301,63 @@ class Audit(VolumeTest):
         self.assertEqual([e["path"] for e in found if e["op"] == "create"], names)
         self.assertEqual([e for e in found if e["op"] == "gap"], [])
         self.assertIn("whole", cli("audit", "--verify", v.store, check=EXIT_OK).stdout)
+
+    def test_a_directory_may_have_a_level_of_its_own(self):
+        v = self.volume()
+        for d in ("books", "books/quiet", "other"):
+            os.mkdir(v.path(d))
+        os.setxattr(v.path("books"), "clawfs.audit", b"changes")
+        os.setxattr(v.path("books/quiet"), "clawfs.audit", b"off")
+        self.assertEqual([os.getxattr(v.path(d), "clawfs.audit") for d in (".", "books", "books/quiet")], [b"admin", b"changes", b"off"])
+        for d in ("books", "books/quiet", "other"):
+            v.write(d + "/f", b"x", sync=True)
+        os.rename(v.path("books/f"), v.path("other/g"))
+        os.setxattr(v.path("books/quiet"), "clawfs.durability", b"local")
+        v.kill9()
+        v.remount()  # as admin: the attribute of the directory stays, and what was not looked at is looked at
+        v.write("books/h", b"x", sync=True)
+        v.umount()
+        found = entries(v.store)
+        paths = {(e["op"], e["path"]) for e in changes(found)}
+        for one in (("create", "/books/f"), ("write", "/books/f"), ("rename", "/books/f"), ("create", "/books/h")):
+            self.assertIn(one, paths)
+        self.assertEqual([a["value"] for a in acts(found) if a["what"] == "set clawfs.audit"], ["changes", "off"])
+        self.assertNotIn("set clawfs.durability", [a["what"] for a in acts(found)])
+        self.assertIn("some", [e["level"] for e in found if e["kind"] == "level"])
+        cli("audit", "--verify", v.store, check=EXIT_OK)
+
+    def test_only_what_is_wanted_is_logged(self):
+        v = self.volume()
+        for d in ("a", "b"):
+            os.mkdir(v.path(d))
+        os.setxattr(v.path("a"), "clawfs.audit", b"changes")
+        cli("sync", v.mnt, check=EXIT_OK)
+        for i in range(30):
+            v.write("a/f%d" % i, b"x")
+            v.write("b/f%d" % i, b"x")
+        cli("sync", v.mnt, check=EXIT_OK)
+        v.umount()
+        made = [e["path"] for e in changes(entries(v.store)) if e["op"] == "create"]
+        self.assertEqual(made, ["/a/f%d" % i for i in range(30)])
+
+    def test_the_owner_cannot_silence_it(self):
+        v = self.volume("allow_other")
+        os.chown(v.mnt, USER, USER)
+        os.chmod(v.dir, 0o755)
+        os.chmod(self.tmp, 0o755)
+        for value in ("off", "admin"):
+            self.assertNotEqual(as_user(USER, "/usr/bin/setfattr", "-n", "clawfs.audit", "-v", value, v.mnt)[0], 0)
+        self.assertEqual([e["what"] for e in entries(v.mnt) if e["kind"] == "refused"], ["set clawfs.audit"] * 2)
+        v.umount()
+        v.mount("audit=off")
+        os.setxattr(v.mnt, "clawfs.checkpoint", b"1")
+        os.setxattr(v.mnt, "clawfs.audit", b"admin")
+        os.setxattr(v.mnt, "clawfs.sync", b"1")
+        v.umount()
+        found = entries(v.store)
+        self.assertEqual([e["level"] for e in found if e["kind"] == "level"], ["off", "admin"])
+        self.assertNotIn("set clawfs.checkpoint", [a["what"] for a in acts(found)])
+        self.assertEqual([a["what"] for a in acts(found)][-3:], ["set clawfs.audit", "set clawfs.sync", "unmount"])
 
     def test_tampering_is_found_mounted_or_not(self):
         v = self.volume()

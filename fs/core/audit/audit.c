@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "fs/core/audit/impl.h"
 
+#define PLACE_NS (60 * NSEC_PER_SEC)
+
 static uint32_t keep_segments(const struct fs *fs)
 {
 	uint64_t bytes = fs->config.audit_keep ? fs->config.audit_keep : AUDIT_KEEP_DEFAULT;
@@ -16,10 +18,8 @@ static uint32_t keep_segments(const struct fs *fs)
 	return (uint32_t)min_u64(max_u64(bytes / AUDIT_SEGMENT_BYTES, 2), 1000000);
 }
 
-static const char *level_name(bool changes)
-{
-	return changes ? "changes" : "admin";
-}
+static const char *const scope_names[] = {
+    [AUDIT_NOTHING] = "off", [AUDIT_ACTS] = "admin", [AUDIT_SOME] = "some", [AUDIT_ALL] = "changes"};
 
 /* ---- entries ---- */
 
@@ -37,9 +37,20 @@ static int members_of(json_t *object, char **ret_text, struct slice *ret)
 
 void audit_carry_locked(struct audit *a)
 {
-	atomic_store(&a->floor, a->was_changes ? a->place.seq + (a->place.next == FEED_WHOLE) : 0);
-	snprintf(a->carried, sizeof(a->carried), "\"level\":\"%s\",\"seq\":%" PRIu64 ",\"next\":%" PRIu32,
-		 level_name(a->was_changes), a->place.seq, a->place.next);
+	bool whole = a->place.next == FEED_WHOLE;
+
+	atomic_store(&a->floor, audit_has_changes(a->told) ? a->place.seq + whole : 0);
+	snprintf(a->carried, sizeof(a->carried), "\"level\":\"%s\",\"seq\":%" PRIu64 ",\"next\":%" PRIu32, scope_names[a->told],
+		 a->place.seq, a->place.next);
+}
+
+static void recall_scope(struct audit *a, const json_t *level) REQUIRES(a->lock)
+{
+	const char *name = json_string_value(level);
+
+	for (size_t i = 0; name && i < ARRAY_SIZE(scope_names); i++)
+		if (strcmp(name, scope_names[i]) == 0)
+			a->told = (enum audit_scope)i;
 }
 
 /* Where the archive was, by the entries of the newest segment. */
@@ -52,8 +63,7 @@ static int recall_entry(void *ctx, const struct audit_line *line, const json_t *
 	(void)line;
 	if (!level && !event)
 		return 0;
-	if (level)
-		a->was_changes = json_is_string(level) && strcmp(json_string_value(level), level_name(true)) == 0;
+	recall_scope(a, level);
 	a->place.seq = (uint64_t)json_integer_value(json_object_get(from, "seq"));
 	a->place.next = n ? (uint32_t)json_integer_value(n) + (event ? 1 : 0) : FEED_WHOLE;
 	if (json_is_true(json_object_get(from, "last")))
@@ -73,10 +83,13 @@ static int open_log(struct audit *a) REQUIRES(a->lock)
 	memcpy(c.volume, s.volume, sizeof(c.volume));
 	memcpy(c.node, s.node, sizeof(c.node));
 	a->place = (struct feed_place){0, FEED_WHOLE};
-	a->was_changes = false;
+	a->told = AUDIT_ACTS;
 	int r = audit_log_open(&c, recall_entry, a, &found, &a->log);
 	if (r < 0)
 		return r;
+	a->begun = found.begun;
+	a->kept_seq = a->place.seq;
+	a->kept_ns = clock_mono_ns(fs->clock);
 	audit_carry_locked(a);
 	audit_log_set_carried(a->log, a->carried);
 	if (*found.what) {
@@ -132,6 +145,7 @@ int audit_write_locked(struct audit *a, const struct slice *members, size_t n, u
 	if (r == 0)
 		r = add(a, members, n, ret_n);
 	a->error = r;
+	a->begun |= r == 0;
 	if (r < 0 && was == 0)
 		log_error("audit: the log in %s/ cannot be written: %s; %s until it can", AUDIT_DIR, strerror(-r),
 			  a->fs->config.audit_strict ? "settings are refused"
@@ -141,7 +155,7 @@ int audit_write_locked(struct audit *a, const struct slice *members, size_t n, u
 	return r;
 }
 
-static int write_object(struct audit *a, json_t *object, uint64_t *ret_n) EXCLUDES(a->lock)
+int audit_write_object(struct audit *a, json_t *object, uint64_t *ret_n)
 {
 	CLEANUP_FREE char *text = NULL;
 	struct slice members;
@@ -176,34 +190,61 @@ static void set_batch(struct fs *fs, json_t *object)
 	json_object_set_new(object, "batch", json_string(hash));
 }
 
-int fs_audit_act(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, const struct slice *value,
-		 uint64_t *ret_act)
+json_t *audit_entry_new(struct fs *fs, const char *kind, const struct fs_cred *who)
 {
-	char path[FEED_PATH_CAP];
+	json_t *o = json_pack("{s:s}", "kind", kind);
 
-	*ret_act = 0;
-	if (!fs->audit)
-		return 0;
-	json_t *o = json_pack("{s:s}", "kind", "act");
 	feed_set_time(o, "time", clock_real_ns(fs->clock));
 	json_object_set_new(o, "uid", json_integer(who->uid));
 	json_object_set_new(o, "gid", json_integer(who->gid));
 	json_object_set_new(o, "pid", json_integer(who->pid));
-	feed_set_bytes(o, "what", (struct slice){what, strlen(what)});
-	if (ino) {
-		fs_path(fs, ino, path, sizeof(path));
-		json_object_set_new(o, "ino", json_integer((json_int_t)ino));
-		feed_set_bytes(o, "path", (struct slice){path, strlen(path)});
-	}
+	return o;
+}
+
+void audit_entry_what(struct fs *fs, json_t *object, const char *what, uint64_t ino)
+{
+	char path[FEED_PATH_CAP];
+
+	feed_set_bytes(object, "what", (struct slice){what, strlen(what)});
+	if (!ino)
+		return;
+	fs_path(fs, ino, path, sizeof(path));
+	json_object_set_new(object, "ino", json_integer((json_int_t)ino));
+	feed_set_bytes(object, "path", (struct slice){path, strlen(path)});
+}
+
+static int log_act(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, const struct slice *value,
+		   uint64_t *ret_act)
+{
+	json_t *o = audit_entry_new(fs, "act", who);
+
+	audit_entry_what(fs, o, what, ino);
 	if (value) {
 		feed_set_bytes(o, "value", (struct slice){value->p, min_u64(value->len, AUDIT_VALUE_MAX)});
 		if (value->len > AUDIT_VALUE_MAX)
 			json_object_set_new(o, "value_bytes", json_integer((json_int_t)value->len));
 	}
 	set_batch(fs, o);
-	int r = write_object(fs->audit, o, ret_act);
+	int r = audit_write_object(fs->audit, o, ret_act);
 	json_decref(o);
+	return r;
+}
+
+int fs_audit_act(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, const struct slice *value,
+		 uint64_t *ret_act)
+{
+	*ret_act = 0;
+	if (!fs->audit || audit_level_of(fs, ino) == FS_AUDIT_OFF)
+		return 0;
+	int r = log_act(fs, who, what, ino, value, ret_act);
 	return r < 0 && fs->config.audit_strict ? -EIO : 0;
+}
+
+int fs_audit_act_always(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, const struct slice *value,
+			uint64_t *ret_act)
+{
+	*ret_act = 0;
+	return !fs->audit || log_act(fs, who, what, ino, value, ret_act) == 0 ? 0 : -EIO;
 }
 
 void fs_audit_result(struct fs *fs, uint64_t act, int result)
@@ -213,43 +254,96 @@ void fs_audit_result(struct fs *fs, uint64_t act, int result)
 	json_t *o = json_pack("{s:s, s:I, s:s}", "kind", "result", "of", (json_int_t)act, "result",
 			      result < 0 ? strerror(-result) : "ok");
 	feed_set_time(o, "time", clock_real_ns(fs->clock));
-	if (write_object(fs->audit, o, NULL) < 0) { /* counted, and said in log and status */
+	if (audit_write_object(fs->audit, o, NULL) < 0) { /* counted, and said in log and status */
 	}
 	json_decref(o);
 }
 
-/* ---- life ---- */
+/* ---- what is logged, and how far ---- */
 
-/* From here on changes are logged, or no longer. */
-static int note_level(struct audit *a) REQUIRES(a->lock)
+/* An entry with a place: `kind` is "level", or "place" where only that has moved. */
+static int write_place(struct audit *a, const char *kind, enum audit_scope scope, struct feed_place place) REQUIRES(a->lock)
 {
-	bool changes = a->fs->config.audit == FS_AUDIT_CHANGES;
 	CLEANUP_FREE char *text = NULL;
 	struct slice members;
 
-	if (!a->log || a->was_changes == changes)
-		return 0;
-	const struct feed_place now = {position_settled(a->fs), FEED_WHOLE};
-	json_t *o = json_pack("{s:s, s:s, s:I, s:I}", "kind", "level", "level", level_name(changes), "seq", (json_int_t)now.seq,
-			      "next", (json_int_t)now.next);
+	json_t *o = json_pack("{s:s, s:s, s:I, s:I}", "kind", kind, "level", scope_names[scope], "seq", (json_int_t)place.seq,
+			      "next", (json_int_t)place.next);
 	feed_set_time(o, "time", clock_real_ns(a->fs->clock));
 	int r = members_of(o, &text, &members);
 	json_decref(o);
 	if (r == 0)
 		r = audit_write_locked(a, &members, 1, NULL);
-	if (r == 0) {
-		a->place = now;
-		a->was_changes = changes;
+	if (r < 0)
+		return r;
+	a->place = place;
+	a->told = scope;
+	a->kept_seq = place.seq;
+	a->kept_ns = clock_mono_ns(a->fs->clock);
+	audit_carry_locked(a);
+	return 0;
+}
+
+/* Changes are to be logged from now on, or from the batch with which that was said. */
+static struct feed_place first_place(struct audit *a) REQUIRES(a->lock)
+{
+	uint64_t began = atomic_load(&a->wanted.began), settled = position_settled(a->fs);
+
+	return (struct feed_place){began ? min_u64(began - 1, settled) : settled, FEED_WHOLE};
+}
+
+int audit_follow_scope_locked(struct audit *a)
+{
+	const struct audit_wanted *w = &a->wanted;
+	enum audit_scope is = audit_scope_of(w);
+
+	if (is == a->told)
+		return 0;
+	if (!a->begun && !audit_has_changes(is)) { /* nobody asked for a log */
+		a->told = is;
 		audit_carry_locked(a);
+		return 0;
 	}
-	return r;
+	/* What came before that was said is still to be archived. */
+	uint64_t passed = a->place.next == FEED_WHOLE ? a->place.seq : a->place.seq - 1;
+	if (audit_has_changes(a->told) && !audit_has_changes(is) &&
+	    passed < max_u64(atomic_load(&w->ended), atomic_load(&w->all_until)))
+		return 0;
+	return write_place(a, "level", is, !audit_has_changes(a->told) || !audit_has_changes(is) ? first_place(a) : a->place);
+}
+
+int audit_keep_place_locked(struct audit *a, bool now)
+{
+	if (!audit_has_changes(a->told) || a->kept_seq == a->place.seq ||
+	    (!now && clock_mono_ns(a->fs->clock) - a->kept_ns < PLACE_NS))
+		return 0;
+	return write_place(a, "place", a->told, a->place);
+}
+
+void fs_audit_level_changed(struct fs *fs)
+{
+	struct audit *a = fs->audit;
+
+	if (!a)
+		return;
+	mutex_lock(&a->lock);
+	if (a->log && audit_follow_scope_locked(a) < 0) /* and counted; the service tries again */
+		log_warn("audit: that another level is in force could not be logged");
+	mutex_unlock(&a->lock);
+}
+
+/* ---- life ---- */
+
+struct audit_wanted *audit_wanted_of(struct fs *fs)
+{
+	return fs->audit ? &fs->audit->wanted : NULL;
 }
 
 int audit_open(struct fs *fs)
 {
 	struct audit *a;
 
-	if (fs->config.audit == FS_AUDIT_OFF || fs->config.read_only)
+	if (!fs->config.audited || fs->config.read_only)
 		return 0;
 	a = calloc(1, sizeof(*a));
 	if (a)
@@ -260,10 +354,12 @@ int audit_open(struct fs *fs)
 	}
 	a->fs = fs;
 	mutex_init(&a->lock);
+	audit_wanted_open(fs, &a->wanted);
+	audit_refusals_open(a);
 	mutex_lock(&a->lock);
 	int r = open_log(a);
 	if (r == 0)
-		r = note_level(a);
+		r = audit_follow_scope_locked(a);
 	if (r < 0) {
 		a->error = r;
 		log_error("audit: the log in %s/ cannot be opened: %s; it is tried again with each entry", AUDIT_DIR,
@@ -280,9 +376,13 @@ void audit_finish(struct fs *fs)
 
 	if (!a)
 		return;
-	if (audit_archive(fs) < 0)
-		log_warn("audit: not all changes are in the log yet; the next mount adds them");
+	audit_tell_suppressed(fs, true);
+	int r = audit_archive(fs);
 	mutex_lock(&a->lock);
+	if (r == 0 && a->log)
+		r = audit_keep_place_locked(a, true);
+	if (r < 0)
+		log_warn("audit: not all changes are in the log yet; the next mount adds them");
 	a->log = audit_log_close(a->log);
 	a->finished = true;
 	mutex_unlock(&a->lock);
@@ -296,6 +396,8 @@ void audit_close(struct fs *fs) NO_THREAD_SAFETY
 		return;
 	audit_log_abandon(a->log);
 	feed_names_free(a->names);
+	audit_refusals_close(a);
+	audit_wanted_close(&a->wanted);
 	mutex_destroy(&a->lock);
 	free(a);
 	fs->audit = NULL;
@@ -314,11 +416,11 @@ json_t *audit_status_json(struct fs *fs)
 		audit_log_head(a->log, &at);
 		audit_hash_text(at.hash, head);
 	}
-	json_t *o =
-	    json_pack("{s:s, s:b, s:I, s:s, s:I, s:I, s:I, s:I, s:s}", "level", level_name(fs->config.audit == FS_AUDIT_CHANGES),
-		      "strict", fs->config.audit_strict, "newest", (json_int_t)at.n, "head", head, "entries",
-		      (json_int_t)a->entries, "changes", (json_int_t)a->changes, "lost", (json_int_t)a->lost, "archived_seq",
-		      (json_int_t)a->place.seq, "error", a->error < 0 ? strerror(-a->error) : "");
+	json_t *o = json_pack("{s:s, s:b, s:I, s:s, s:I, s:I, s:I, s:I, s:s}", "level", scope_names[audit_scope_of(&a->wanted)],
+			      "strict", fs->config.audit_strict, "newest", (json_int_t)at.n, "head", head, "entries",
+			      (json_int_t)a->entries, "changes", (json_int_t)a->changes, "lost", (json_int_t)a->lost,
+			      "archived_seq", (json_int_t)a->place.seq, "error", a->error < 0 ? strerror(-a->error) : "");
 	mutex_unlock(&a->lock);
+	audit_refusals_status(a, o);
 	return o;
 }
