@@ -304,6 +304,11 @@ struct mount_entry {
 /* The topmost mount at exactly `path`, as given or resolved; -ENOENT. */
 MUST_CHECK int mounts_find(const char *path, struct mount_entry *ret);
 bool mount_is_clawfs(const struct mount_entry *m);
+/*
+ * Where the volume in `dir` is mounted: at `place`, when that is a mountpoint, or as the mount table's first field says; owned.
+ * -ENOENT.
+ */
+MUST_CHECK int mounts_of_volume(const char *dir, const char *place, char **ret_mountpoint);
 void mount_entry_free(struct mount_entry *m);
 /* Prints at most ten processes that use files below the mountpoint; returns how many lines that were. */
 int mounts_print_users(const char *mountpoint);

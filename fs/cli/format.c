@@ -7,7 +7,7 @@
  *
  * `clawfs peer join` makes a follower's volume with the same three steps, and what another machine told in between.
  */
-#include "fs/cli/cli.h"
+#include "fs/cli/acts.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -310,6 +310,31 @@ int format_end(struct format_target *t, int r)
 	return r;
 }
 
+/* The volume that is there; "" when it is none, or cannot be told. */
+static void name_volume(const char *dir, char ret_volume[UUID_TEXT])
+{
+	struct super copy[2];
+	bool valid[2] = {false, false};
+
+	if (volume_peek(dir, copy, valid) == 0 && volume_newest(copy, valid))
+		uuid_text(volume_newest(copy, valid)->volume, ret_volume);
+}
+
+/* The audit log of the volume that went is gone with it, so the new one begins with that. */
+static int enter(const struct format_target *t, const char *before)
+{
+	char value[UUID_TEXT + 16];
+	struct act act;
+
+	snprintf(value, sizeof(value), "over volume %s", before);
+	int r = act_begin_in("format", t->v.fs.store, value, &act);
+	if (r < 0)
+		volume_complain("cannot begin the audit log of", t->v.dir, r);
+	else
+		act_end(&act, 0, NULL);
+	return r;
+}
+
 int verb_format(const struct args *a)
 {
 	static const struct volume_sizes usual = {.journal_bytes = GIB, .segment_bytes = 64 * MIB, .chunk_bytes = GIB};
@@ -320,7 +345,15 @@ int verb_format(const struct args *a)
 
 	if (format_plan(a, &usual, &o) < 0 || format_encryption(a, &mode) < 0 || !format_force_is_right(a, dir))
 		return EXIT_USAGE;
-	if (format_begin(a, dir, &t) < 0 || format_end(&t, format_volume(a, &t, &o)) < 0)
+	char before[UUID_TEXT] = "";
+	if (a->force)
+		name_volume(dir, before);
+	if (format_begin(a, dir, &t) < 0)
+		return EXIT_FAILED;
+	int r = format_volume(a, &t, &o);
+	if (r == 0 && *before)
+		r = enter(&t, before);
+	if (format_end(&t, r) < 0)
 		return EXIT_FAILED;
 	text_print(dir);
 	printf(": a volume now; mount it with: clawfs mount ");

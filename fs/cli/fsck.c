@@ -3,9 +3,10 @@
  *
  * Opening it replays the journal, as a mount would, without any background work; then everything is compared with everything
  * else.  A superblock copy that was damaged is repaired by that, for each write goes into the copy that is not in force; nothing
- * else is changed here.  The exit code is fsck(8)'s, by the worst class of finding.
+ * else is changed here but the audit log, where it is entered: a volume whose log cannot be written is checked all the same, and
+ * that is said.  The exit code is fsck(8)'s, by the worst class of finding.
  */
-#include "fs/cli/cli.h"
+#include "fs/cli/acts.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -100,15 +101,17 @@ static int super_copies_bad(const char *dir)
 	return volume_peek(dir, copy, valid) < 0 ? -1 : !valid[0] + !valid[1];
 }
 
-static int check_open_volume(const struct args *a, struct volume_config *v, struct fs *fs, int bad_before, struct findings *f)
+static int check_open_volume(const struct args *a, struct volume_config *v, struct fs *fs, int bad_before, struct act *act,
+			     struct findings *f)
 {
 	struct fs_check_result result = {0};
 	int code = EXIT_OK;
 	int r = fs_check(fs, !a->no_data, on_finding, f, &result);
-	int r_close = fs_close(fs);
 
 	if (f->n)
 		code = EXIT_DAMAGED;
+	act_leave(act, fs_audit_ended(fs, act->n, r < 0 ? strerror(-r) : class_name(code)));
+	int r_close = fs_close(fs);
 	if (bad_before > 0) {
 		bool repaired = super_copies_bad(v->dir) == 0;
 
@@ -124,6 +127,15 @@ static int check_open_volume(const struct args *a, struct volume_config *v, stru
 	return code;
 }
 
+/* Where there is no superblock there is no volume, and fs_open() says so. */
+static void enter(const struct volume_config *v, const struct args *a, struct act *act)
+{
+	int r = act_begin_in("fsck", v->fs.store, a->no_data ? "without data" : "with data", act);
+
+	if (r < 0 && r != -ENODATA)
+		complain("%s: that it is checked cannot be entered in its audit log: %s", v->dir, strerror(-r));
+}
+
 int verb_fsck(const struct args *a)
 {
 	struct findings f = {.json = a->json, .list = json_array()};
@@ -136,18 +148,22 @@ int verb_fsck(const struct args *a)
 		return EXIT_FSCK_ERROR;
 	}
 	int bad = super_copies_bad(v.dir);
+	struct act act = {.verb = "fsck"};
 	v.fs.no_threads = true;
+	v.fs.audited = v.fs.audit_as_before = true; /* changes that the mount had no time to log are not lost by a replay */
+	enter(&v, a, &act);
 	int code, r = fs_open(&v.fs, &fs);
 	if (r < 0) {
 		struct fs_check_result none = {0};
 
+		act_end(&act, r, NULL);
 		volume_complain("cannot check", v.dir, r);
 		code = code_of_open_error(r);
 		if (code == EXIT_DAMAGED)
 			conclude(a, v.dir, &f, &none, code);
 	} else {
 		v.fs.store = NULL; /* fs had it */
-		code = check_open_volume(a, &v, fs, bad, &f);
+		code = check_open_volume(a, &v, fs, bad, &act, &f);
 	}
 	json_decref(f.list);
 	volume_close(&v);

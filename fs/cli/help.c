@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/cli/acts.h"
 #include "fs/cli/options.h"
 
 static void help_row(const struct option_row *row, bool in_list)
@@ -118,14 +119,25 @@ static void table_verb(const struct verb *verb)
 			table_option(verb->name, &option_rows[i]);
 }
 
+static void table_act(const struct verb *verb)
+{
+	fputs("act", stdout);
+	table_put(verb->name);
+	table_put(act_kind_name(act_kind_of(verb->name)));
+	putchar('\n');
+}
+
 /*
  * Man pages, completions and their test are made from this.  Lines of fields between tabs: verb NAME OPERANDS SUMMARY DETAILS,
- * option VERB NAME LETTER VALUE HELP, word NAME VALUE HELP for what goes into -o, ignored WORD for what -o takes and ignores.
+ * option VERB NAME LETTER VALUE HELP, act VERB WHO for who enters it in the audit log (fs/cli/acts.h), word NAME VALUE HELP for what
+ * goes into -o, ignored WORD for what -o takes and ignores.
  */
 void help_table(void)
 {
 	for (size_t i = 0; i < n_verbs; i++)
 		table_verb(&verbs[i]);
+	for (size_t i = 0; i < n_verbs; i++)
+		table_act(&verbs[i]);
 	for (size_t i = 0; i < n_option_rows; i++) {
 		if (!(option_rows[i].verbs & IN_LIST))
 			continue;

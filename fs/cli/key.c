@@ -3,7 +3,7 @@
  *
  * Every change is one of the file `keys` alone: the data key in it is sealed for another secret, what is encrypted with it stays
  * as it is.  So it takes no time, and can be done while the volume is mounted.  Who asks for a change shows that a secret of
- * theirs opens the volume afterwards, too.
+ * theirs opens the volume afterwards, too.  It is entered in the audit log before it is done (acts.c).
  */
 #include "fs/cli/cli.h"
 
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fs/cli/acts.h"
 #include "fs/cli/secret.h"
 
 struct opened {
@@ -59,10 +60,16 @@ static int open_keys(const struct args *a, const char *operand, struct opened *o
 	return keys_unlock(o->dir, a->key, &o->keys, &o->key, &o->slot);
 }
 
-static int save(struct opened *o)
+/* The act is the slot, by its name. */
+static int save(struct opened *o, const char *verb, const char *place, const char *slot)
 {
-	int r = keys_save(o->dir, &o->keys);
+	struct act act;
+	int r = act_begin(verb, o->dir, place, &o->key, slot, &act);
 
+	if (r < 0)
+		return r;
+	r = keys_save(o->dir, &o->keys);
+	act_end(&act, r, NULL);
 	if (r < 0)
 		keys_complain(o->dir, r);
 	return r;
@@ -102,11 +109,12 @@ int verb_key_add(const struct args *a)
 
 	if (!has_new_key(a))
 		return EXIT_USAGE;
+	const char *name = a->slot ? a->slot : secret_source(a->new_key);
 	int r = open_keys(a, a->operand[0], &o);
 	if (r == 0)
-		r = add(a, &o, a->slot ? a->slot : secret_source(a->new_key));
+		r = add(a, &o, name);
 	if (r == 0)
-		r = save(&o);
+		r = save(&o, "key add", a->operand[0], name);
 	return finish(&o, r);
 }
 
@@ -124,7 +132,7 @@ int verb_key_change(const struct args *a)
 		r = add(a, &o, a->slot ? a->slot : name);
 	}
 	if (r == 0)
-		r = save(&o);
+		r = save(&o, "key change", a->operand[0], name);
 	return finish(&o, r);
 }
 
@@ -146,7 +154,7 @@ int verb_key_remove(const struct args *a)
 	}
 	if (r == 0) {
 		keys_remove(&o.keys, slot);
-		r = save(&o);
+		r = save(&o, "key remove", a->operand[1], a->operand[0]);
 	}
 	return finish(&o, r);
 }

@@ -135,6 +135,48 @@ bool mount_is_clawfs(const struct mount_entry *m)
 	return strcmp(m->type, "fuse.clawfs") == 0;
 }
 
+/* The newest one of that source; another first field (-o fsname) is found only by its mountpoint. */
+static int find_source(const char *dir, char **ret_mountpoint)
+{
+	CLEANUP_FREE char *line = NULL, *found = NULL;
+	size_t cap = 0;
+	struct mount_entry m;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+
+	if (!f)
+		return -errno;
+	while (getline(&line, &cap, f) > 0) {
+		if (!line_parse(line, &m))
+			continue;
+		if (mount_is_clawfs(&m) && strcmp(m.source, dir) == 0) {
+			free(found);
+			found = TAKE_PTR(m.mountpoint);
+		}
+		mount_entry_free(&m);
+	}
+	fclose(f);
+	if (!found)
+		return -ENOENT;
+	*ret_mountpoint = TAKE_PTR(found);
+	return 0;
+}
+
+int mounts_of_volume(const char *dir, const char *place, char **ret_mountpoint)
+{
+	struct mount_entry m;
+
+	if (mounts_find(place, &m) == 0) {
+		bool here = mount_is_clawfs(&m);
+
+		if (here)
+			*ret_mountpoint = TAKE_PTR(m.mountpoint);
+		mount_entry_free(&m);
+		if (here)
+			return 0;
+	}
+	return find_source(dir, ret_mountpoint);
+}
+
 static bool is_below(const char *path, const char *mountpoint)
 {
 	size_t n = strlen(mountpoint);

@@ -4,7 +4,7 @@
  * Joining makes a follower's volume here: the directory is prepared first, because the token works once; then the other machine
  * is asked (replicate/net/join.h); then the volume is made as that one's is, and DIR/peers last.
  */
-#include "fs/cli/cli.h"
+#include "fs/cli/acts.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -55,6 +55,20 @@ static int token_read(const char *operand, struct token *ret)
 	return r;
 }
 
+/* The first entry of the new volume's audit log. */
+static int enter(const struct format_target *t, const struct joined *j)
+{
+	const struct peer *self = peers_by_id(&j->peers, j->node_id);
+	struct act act;
+	int r = act_begin_in("peer join", t->v.fs.store, self ? self->name : "", &act);
+
+	if (r < 0)
+		volume_complain("cannot begin the audit log of", t->v.dir, r);
+	else
+		act_end(&act, 0, NULL);
+	return r;
+}
+
 static int make_follower(const struct args *a, struct format_target *t, const struct joined *j)
 {
 	const struct volume_geometry *g = &j->geometry;
@@ -73,7 +87,9 @@ static int make_follower(const struct args *a, struct format_target *t, const st
 	o.epoch = j->epoch;
 	o.follower = true;
 	r = format_volume(a, t, &o);
-	return r < 0 ? r : join_store(t->v.dir, j);
+	if (r == 0)
+		r = join_store(t->v.dir, j);
+	return r < 0 ? r : enter(t, j);
 }
 
 /* Between an empty directory and a follower's volume in it. */

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "fs/cli/acts.h"
 #include "tier/definition.h"
 #include "tier/guard.h"
 #include "tier/s3/s3.h"
@@ -159,6 +160,21 @@ static void tell(const struct restore_job *j, const struct restore_source *s, in
 		complain("not restored: %s", why);
 }
 
+/* The first entry of the new volume's audit log. */
+static int enter(const char *dir, struct store *store, const struct restore_result *res)
+{
+	char value[64];
+	struct act act;
+
+	snprintf(value, sizeof(value), "the state after batch %" PRIu64, res->seq);
+	int r = act_begin_in("restore", store, value, &act);
+	if (r < 0)
+		volume_complain("cannot begin the audit log of", dir, r);
+	else
+		act_end(&act, 0, NULL);
+	return r;
+}
+
 static int fill(const struct restore_job *j, struct format_target *t, struct restore_source *s, struct restore_result *ret)
 {
 	struct fs *fs;
@@ -168,12 +184,14 @@ static int fill(const struct restore_job *j, struct format_target *t, struct res
 		tell(j, s, r);
 		return r;
 	}
-	t->v.fs.store = NULL; /* fs has it */
+	struct store *store = TAKE_PTR(t->v.fs.store); /* fs has it */
 	r = restore_run(fs, &s->place, &s->manifest, j->target, show_progress, (void *)(uintptr_t)j, ret);
 	if (r < 0)
 		tell(j, s, r);
 	if (r == 0 && j->use)
 		r = j->use(j->ctx, fs);
+	if (r == 0 && j->keep)
+		r = enter(t->v.dir, store, ret);
 	int closed = fs_close(fs); /* of one that goes, too: it leaves nothing elsewhere */
 	if (r < 0 || !j->keep)
 		return r;

@@ -4,7 +4,7 @@
  * The daemon asks the store; what it had to say is an attribute (clawfs.tier.result.KIND).  Only credentials go another way: they
  * are a file in the volume's directory, and pass neither through an attribute nor through an argument.
  */
-#include "fs/cli/cli.h"
+#include "fs/cli/acts.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -76,6 +76,21 @@ static bool is_follower(const char *path)
 	return attribute_read(path, "role", &role) == 0 && strcmp((const char *)role.p, "follower") == 0;
 }
 
+static int keep_credentials(const struct args *a, const char *dir, const char *name)
+{
+	const struct data_key none = {0}; /* the volume is mounted: its daemon enters it */
+	char value[STORE_NAME_MAX + 32];
+	struct act act;
+
+	snprintf(value, sizeof(value), "%s, its credentials", name);
+	int r = act_begin("tier add", dir, a->operand[2], &none, value, &act);
+	if (r < 0)
+		return r;
+	r = stores_keep_credentials(dir, name, a->credentials, a->profile);
+	act_end(&act, r, NULL);
+	return r;
+}
+
 int verb_tier_add(const struct args *a)
 {
 	const char *name = a->operand[0], *path = a->operand[2];
@@ -101,7 +116,7 @@ int verb_tier_add(const struct args *a)
 		return EXIT_FAILED;
 	}
 	json_decref(facts);
-	if (d.kind == STORE_S3 && stores_keep_credentials(dir, name, a->credentials, a->profile) < 0)
+	if (d.kind == STORE_S3 && keep_credentials(a, dir, name) < 0)
 		return EXIT_FAILED;
 	if (is_follower(path))
 		return EXIT_OK; /* the leader tells what the store is; the credentials are this node's */

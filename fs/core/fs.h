@@ -62,6 +62,7 @@ struct fs_config {
 	uint32_t high_water;        /* percent of space used above which the coldest files are aged out, whatever their age; 0: never */
 	bool audited;               /* there is an audit log, even with FS_AUDIT_OFF: levels can be set while mounted */
 	enum fs_audit audit;        /* of what no directory says otherwise (the policy "audit") */
+	bool audit_as_before;       /* what the log says is logged goes on: of who opens a volume and is no mount */
 	bool audit_strict;          /* an act that cannot be logged is refused */
 	uint64_t audit_keep;        /* bytes of the audit log beyond which its oldest part goes; 0: default */
 	const struct clock *clock;  /* NULL: the system's */
@@ -393,6 +394,7 @@ MUST_CHECK int fs_audit_act(struct fs *fs, const struct fs_cred *who, const char
 MUST_CHECK int fs_audit_act_always(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, const struct slice *value,
 				   uint64_t *ret_act);
 void fs_audit_result(struct fs *fs, uint64_t act, int result); /* 0 or -errno; nothing with act 0 */
+MUST_CHECK int fs_audit_ended(struct fs *fs, uint64_t act, const char *result); /* the same in words; -errno when it was not logged */
 /* Somebody who may not do `what` tried to; `always`: whatever the level.  Many of them are counted, not entered one by one. */
 void fs_audit_refused(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, bool always, int error);
 /* Levels were set: the log says so durably before this returns. */

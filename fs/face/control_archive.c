@@ -82,7 +82,7 @@ static void set_drill(const struct setting *s, struct journal_waiter *w)
 const struct control archive_controls[] = {
     {"archive", SCOPE_ROOT, get_archive, set_archive, remove_archive, .reader = READER_ADMIN},
     {"archive.drill", SCOPE_ROOT, get_drill, set_drill, .reader = READER_ADMIN},
-    {"archive.key", SCOPE_ROOT, get_key, .reader = READER_ADMIN},
+    {"archive.key", SCOPE_ROOT, get_key, .reader = READER_ADMIN, .reveals = true},
     {"archive.now", SCOPE_ROOT, .set = set_now, .unlogged = true},
     {"archive.state.", SCOPE_ROOT, get_state, .reader = READER_ADMIN},
 };

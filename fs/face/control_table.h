@@ -30,6 +30,7 @@ struct control {
 	enum control_reader reader;
 	bool unlogged;              /* setting it changes nothing: it is no act for the audit log */
 	bool secret;                /* what it is set to is not for the audit log */
+	bool reveals;               /* a secret: that it was read is logged, too */
 	bool always_logged;         /* whatever level of audit is in force; refused when it cannot be */
 };
 

@@ -320,7 +320,7 @@ class Keys(EncryptionTest):
         cli("key", "change", "--key", self.key, "--new-key", self.other, v.store, check=EXIT_OK)
         self.assertEqual(slots(), [("file", "key"), ("in the safe", "passphrase")])
         after = digest(v.store)
-        self.assertEqual({name for name in after if after[name] != before.get(name)}, {"keys"})
+        self.assertEqual({name for name in after if after[name] != before.get(name) and not name.startswith("audit")}, {"keys"})
         self.assertEqual(before.keys(), after.keys())
         self.assertIn("not the right one", self.mount_fails(v, *self.mount_options()))
         for key in (self.other, "passphrase:" + phrase):

@@ -81,7 +81,7 @@ def field(name):
 
 def table():
     """{kind: [fields]} of `clawfs help --table`."""
-    found = {"verb": [], "option": [], "word": [], "ignored": []}
+    found = {"verb": [], "option": [], "act": [], "word": [], "ignored": []}
     for line in run(program(), "help", "--table").stdout.splitlines():
         kind, *fields = line.split("\t")
         found[kind].append(fields)

@@ -54,7 +54,7 @@ static void recall_scope(struct audit *a, const json_t *level) REQUIRES(a->lock)
 }
 
 /* Where the archive was, by the entries of the newest segment. */
-static int recall_entry(void *ctx, const struct audit_line *line, const json_t *body) NO_THREAD_SAFETY
+int audit_recall_entry(void *ctx, const struct audit_line *line, const json_t *body) NO_THREAD_SAFETY
 {
 	struct audit *a = ctx;
 	const json_t *level = json_object_get(body, "level"), *event = json_object_get(body, "event");
@@ -84,7 +84,7 @@ static int open_log(struct audit *a) REQUIRES(a->lock)
 	memcpy(c.node, s.node, sizeof(c.node));
 	a->place = (struct feed_place){0, FEED_WHOLE};
 	a->told = AUDIT_ACTS;
-	int r = audit_log_open(&c, recall_entry, a, &found, &a->log);
+	int r = audit_log_open(&c, audit_recall_entry, a, &found, &a->log);
 	if (r < 0)
 		return r;
 	a->begun = found.begun;
@@ -190,11 +190,11 @@ static void set_batch(struct fs *fs, json_t *object)
 	json_object_set_new(object, "batch", json_string(hash));
 }
 
-json_t *audit_entry_new(struct fs *fs, const char *kind, const struct fs_cred *who)
+json_t *audit_entry_new(const struct clock *clock, const char *kind, const struct fs_cred *who)
 {
 	json_t *o = json_pack("{s:s}", "kind", kind);
 
-	feed_set_time(o, "time", clock_real_ns(fs->clock));
+	feed_set_time(o, "time", clock_real_ns(clock));
 	json_object_set_new(o, "uid", json_integer(who->uid));
 	json_object_set_new(o, "gid", json_integer(who->gid));
 	json_object_set_new(o, "pid", json_integer(who->pid));
@@ -216,7 +216,7 @@ void audit_entry_what(struct fs *fs, json_t *object, const char *what, uint64_t 
 static int log_act(struct fs *fs, const struct fs_cred *who, const char *what, uint64_t ino, const struct slice *value,
 		   uint64_t *ret_act)
 {
-	json_t *o = audit_entry_new(fs, "act", who);
+	json_t *o = audit_entry_new(fs->clock, "act", who);
 
 	audit_entry_what(fs, o, what, ino);
 	if (value) {
@@ -244,19 +244,24 @@ int fs_audit_act_always(struct fs *fs, const struct fs_cred *who, const char *wh
 			uint64_t *ret_act)
 {
 	*ret_act = 0;
-	return !fs->audit || log_act(fs, who, what, ino, value, ret_act) == 0 ? 0 : -EIO;
+	return fs->audit && log_act(fs, who, what, ino, value, ret_act) == 0 ? 0 : -EIO;
+}
+
+int fs_audit_ended(struct fs *fs, uint64_t act, const char *result)
+{
+	if (!fs->audit || !act)
+		return 0;
+	json_t *o = json_pack("{s:s, s:I, s:s}", "kind", "result", "of", (json_int_t)act, "result", result);
+	feed_set_time(o, "time", clock_real_ns(fs->clock));
+	int r = audit_write_object(fs->audit, o, NULL);
+	json_decref(o);
+	return r;
 }
 
 void fs_audit_result(struct fs *fs, uint64_t act, int result)
 {
-	if (!fs->audit || !act)
-		return;
-	json_t *o = json_pack("{s:s, s:I, s:s}", "kind", "result", "of", (json_int_t)act, "result",
-			      result < 0 ? strerror(-result) : "ok");
-	feed_set_time(o, "time", clock_real_ns(fs->clock));
-	if (audit_write_object(fs->audit, o, NULL) < 0) { /* counted, and said in log and status */
+	if (fs_audit_ended(fs, act, result < 0 ? strerror(-result) : "ok") < 0) { /* counted, and said in log and status */
 	}
-	json_decref(o);
 }
 
 /* ---- what is logged, and how far ---- */
@@ -354,10 +359,14 @@ int audit_open(struct fs *fs)
 	}
 	a->fs = fs;
 	mutex_init(&a->lock);
-	audit_wanted_open(fs, &a->wanted);
 	audit_refusals_open(a);
 	mutex_lock(&a->lock);
 	int r = open_log(a);
+	if (fs->config.audit_as_before)
+		fs->config.audit = audit_has_changes(a->told) ? FS_AUDIT_CHANGES
+				   : a->told == AUDIT_NOTHING ? FS_AUDIT_OFF
+							      : FS_AUDIT_ADMIN;
+	audit_wanted_open(fs, &a->wanted);
 	if (r == 0)
 		r = audit_follow_scope_locked(a);
 	if (r < 0) {

@@ -60,13 +60,15 @@ MUST_CHECK int audit_write_locked(struct audit *a, const struct slice *members, 
 MUST_CHECK int audit_write_object(struct audit *a, json_t *object, uint64_t *ret_n) EXCLUDES(a->lock);
 /* What anchors carry: where the archive is. */
 void audit_carry_locked(struct audit *a) REQUIRES(a->lock);
+/* An entry of the newest segment, for audit_log_open(): what it says of `told` and `place` of the struct audit. */
+int audit_recall_entry(void *audit, const struct audit_line *line, const json_t *body);
 /* The log is to say what is logged from here on, when that has changed. */
 MUST_CHECK int audit_follow_scope_locked(struct audit *a) REQUIRES(a->lock);
 /* The log is to say where the archive is, when that is due or `now`. */
 MUST_CHECK int audit_keep_place_locked(struct audit *a, bool now) REQUIRES(a->lock);
 
 /* "kind" and "time", and who did it. */
-json_t *audit_entry_new(struct fs *fs, const char *kind, const struct fs_cred *who);
+json_t *audit_entry_new(const struct clock *clock, const char *kind, const struct fs_cred *who);
 /* "what", and of an inode (0: none) number and path. */
 void audit_entry_what(struct fs *fs, json_t *object, const char *what, uint64_t ino);
 

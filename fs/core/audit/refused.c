@@ -72,7 +72,7 @@ void fs_audit_refused(struct fs *fs, const struct fs_cred *who, const char *what
 
 	if (!a || (!always && audit_level_of(fs, ino) == FS_AUDIT_OFF) || !may_enter(a, who->uid))
 		return;
-	json_t *o = audit_entry_new(fs, "refused", who);
+	json_t *o = audit_entry_new(fs->clock, "refused", who);
 	audit_entry_what(fs, o, what, ino);
 	json_object_set_new(o, "result", json_string(strerror(-error)));
 	if (audit_write_object(a, o, NULL) < 0) { /* counted, and said in log and status */
