@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/cli/audit_follow.h"
 #include "fs/cli/event_path.h"
 #include "fs/core/audit/verify.h"
 #include "fs/core/feed/feed.h"
@@ -25,6 +26,8 @@
 #define TRIES          3
 #define TRY_AGAIN_US   200000u
 #define RESULTS_MAX    64u /* acts whose results are awaited */
+#define FOLLOW_US      300000u
+#define FOLLOW_TRIES   20u
 
 /* ---- the files ---- */
 
@@ -285,8 +288,8 @@ static void print_other(const json_t *body, const char *kind)
 		       : json_object_get(body, "cut") ? ", because the one before was cut off"
 						      : "");
 	else if (strcmp(kind, "drop") == 0)
-		printf("entries up to %" PRId64 " go, for their age\n",
-		       (int64_t)json_integer_value(json_object_get(body, "last")));
+		printf("entries up to %" PRId64 " go, for %s\n", (int64_t)json_integer_value(json_object_get(body, "last")),
+		       strcmp(text_of(body, "why"), "age") == 0 ? "their age" : "there is no room for more");
 	else if (strcmp(kind, "level") == 0)
 		print_level(body);
 	else if (strcmp(kind, "place") == 0)
@@ -341,7 +344,7 @@ static int show(void *ctx, const struct audit_line *line, const json_t *body)
 
 /* ---- the verb ---- */
 
-static int look_through(const struct place *place, const uint8_t *expected, audit_entry_fn *fn, void *ctx,
+static int look_through(const struct place *place, const struct audit_chain *expected, audit_entry_fn *fn, void *ctx,
 			struct audit_report *ret)
 {
 	struct audit_source s = {.read = read_file, .ctx = (void *)(uintptr_t)place};
@@ -350,7 +353,7 @@ static int look_through(const struct place *place, const uint8_t *expected, audi
 	return r < 0 ? r : audit_verify(&s, expected, fn, ctx, ret);
 }
 
-static int verify(const struct place *place, const uint8_t *expected, struct audit_report *ret)
+static int verify(const struct place *place, const struct audit_chain *expected, struct audit_report *ret)
 {
 	int r = look_through(place, expected, NULL, NULL, ret);
 
@@ -376,9 +379,10 @@ static int print_verdict(const struct args *a, const struct audit_report *rep)
 
 	audit_hash_text(rep->head, head);
 	if (a->json) {
-		json_t *o = json_pack("{s:b, s:s, s:b, s:I, s:I, s:I, s:i, s:s}", "damaged", rep->damaged, "what", rep->what,
-				      "torn", rep->torn, "entries", (json_int_t)rep->entries, "first", (json_int_t)rep->first,
-				      "last", (json_int_t)rep->last, "segments", (int)rep->segments, "head", head);
+		json_t *o = json_pack("{s:b, s:s, s:b, s:b, s:I, s:I, s:I, s:i, s:s}", "damaged", rep->damaged, "what", rep->what,
+				      "torn", rep->torn, "expected_gone", rep->kept_gone, "entries", (json_int_t)rep->entries,
+				      "first", (json_int_t)rep->first, "last", (json_int_t)rep->last, "segments",
+				      (int)rep->segments, "head", head);
 		json_print(o);
 		json_decref(o);
 	} else if (rep->damaged) {
@@ -387,23 +391,58 @@ static int print_verdict(const struct args *a, const struct audit_report *rep)
 		printf("whole: entries %" PRIu64 " to %" PRIu64 " in %" PRIu32 " segments, head %s%s\n", rep->first, rep->last,
 		       rep->segments, head, rep->torn ? "; a crash left an entry behind it that was never acknowledged" : "");
 	}
-	return rep->damaged ? EXIT_DAMAGED : EXIT_OK;
+	if (rep->kept_gone)
+		complain("the entry whose head was kept went for its age: nothing can be said of what was before entry %" PRIu64
+			 "; keep a newer head",
+			 rep->first);
+	return rep->damaged ? EXIT_DAMAGED : rep->kept_gone ? EXIT_FSCK_ERROR : EXIT_OK;
+}
+
+static void take_told(const struct audit_report *rep, struct audit_follow *f)
+{
+	f->told.n = rep->last;
+	memcpy(f->told.hash, rep->head, sizeof(f->told.hash));
+}
+
+/* Until what prints it is gone, or the log; what cannot be read is tried again for a while. */
+static int follow(const struct args *a, const char *name, struct audit_follow *f)
+{
+	unsigned tries = 0;
+
+	while (tries < FOLLOW_TRIES) {
+		int r = audit_follow_step(f);
+
+		if (fflush(stdout) != 0)
+			r = -errno;
+		if (r == -EBADMSG)
+			break;
+		if (r < 0 && r != -EAGAIN)
+			return cannot_read(name, r, EXIT_FAILED);
+		tries = r < 0 ? tries + 1 : 0;
+		usleep(FOLLOW_US);
+	}
+	complain("the log is damaged, or another one now; `clawfs audit --verify %s`", a->operand[0]);
+	return EXIT_DAMAGED;
 }
 
 static int list(const struct args *a, const struct place *place, const char *name, struct showing *s)
 {
+	struct audit_follow f = {.source = {.read = read_file, .ctx = (void *)(uintptr_t)place}, .fn = show, .ctx = s};
 	struct audit_report rep;
-	int r = look_through(place, NULL, show, s, &rep);
+	int r = a->follow ? audit_follow_begin(&f) : 0;
+
+	if (r == 0)
+		r = look_through(place, NULL, show, s, &rep);
 
 	if (r == 0 && fflush(stdout) != 0)
 		r = -errno;
 	if (r < 0)
 		return cannot_read(name, r, EXIT_FAILED);
-	if (!rep.damaged)
-		return EXIT_OK;
-	r = verify(place, NULL, &rep);
+	take_told(&rep, &f);
+	if (rep.damaged)
+		r = verify(place, NULL, &rep);
 	if (r == 0 && !rep.damaged)
-		return EXIT_OK;
+		return a->follow ? follow(a, name, &f) : EXIT_OK;
 	complain("the log is damaged: %s; `clawfs audit --verify %s`", r < 0 ? strerror(-r) : rep.what, a->operand[0]);
 	return EXIT_DAMAGED;
 }
@@ -414,23 +453,38 @@ static int refuse(const char *option, const char *value, const char *why)
 	return EXIT_USAGE;
 }
 
+/* "NUMBER:HASH", or the hash alone. */
+static int head_parse(const char *text, struct audit_chain *ret)
+{
+	const char *colon = strchr(text, ':'), *hash = colon ? colon + 1 : text;
+	char *end = NULL;
+
+	*ret = (struct audit_chain){0};
+	errno = 0;
+	if (colon)
+		ret->n = strtoull(text, &end, 10);
+	if (colon && (end != colon || *text < '0' || *text > '9' || errno || !ret->n))
+		return -EINVAL;
+	return audit_hash_parse(hash, strlen(hash), ret->hash);
+}
+
 static int look(const struct args *a, const struct place *place, const char *name, struct showing *s)
 {
-	uint8_t expected[AUDIT_HASH_BYTES];
+	struct audit_chain expected;
 	struct audit_report rep;
 
-	if (a->expect && audit_hash_parse(a->expect, strlen(a->expect), expected) < 0)
-		return refuse("expect", a->expect, "must be a head, 64 hex digits, as --head prints it");
+	if (a->expect && head_parse(a->expect, &expected) < 0)
+		return refuse("expect", a->expect, "must be a head as --head prints it: a number, a colon and 64 hex digits");
 	if (!a->verify_log && !a->head && !a->expect)
 		return list(a, place, name, s);
-	int r = verify(place, a->expect ? expected : NULL, &rep);
+	int r = verify(place, a->expect ? &expected : NULL, &rep);
 	if (r < 0)
 		return cannot_read(name, r, EXIT_FSCK_ERROR);
 	if (a->head && !rep.damaged) {
 		char head[AUDIT_HASH_TEXT];
 
 		audit_hash_text(rep.head, head);
-		printf("%s\n", head);
+		printf("%" PRIu64 ":%s\n", rep.last, head);
 		return EXIT_OK;
 	}
 	return print_verdict(a, &rep);
@@ -444,6 +498,10 @@ int verb_audit(const struct args *a)
 		return refuse("since", a->since, "must be a time as 2026-01-31T12:00 (UTC), 2h or 30d ago, or a batch");
 	if (a->until && moment_parse(a->until, &s.until) < 0)
 		return refuse("until", a->until, "must be a time as 2026-01-31T12:00 (UTC), 2h or 30d ago, or a batch");
+	if (a->follow && (a->verify_log || a->head || a->expect)) {
+		complain("--follow prints entries; it does not go with --verify, --head or --expect");
+		return EXIT_USAGE;
+	}
 	if (a->path && a->path[0] != '/')
 		return refuse("path", a->path, "must begin with /, which is the root of the volume");
 	CLEANUP_FREE char *name = directory_of(a->operand[0]);

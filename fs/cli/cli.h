@@ -135,12 +135,12 @@ struct args {
 	bool once;
 
 	const char *since, *until, *expect; /* of `audit` */
-	bool verify_log, head, uid_given;
+	bool verify_log, head, follow, uid_given;
 	uint64_t uid;
 
 	const char *audit; /* of mount */
 	bool audit_strict;
-	uint64_t audit_keep;
+	uint64_t audit_keep, audit_keep_ns;
 };
 
 struct verb {

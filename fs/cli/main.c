@@ -216,9 +216,11 @@ const struct verb verbs[] = {
     {"quota list", VERB_QUOTA_SHOW, "MOUNTPOINT", 1, "all quotas of a volume",
      "For root and the owner of the root directory.  Exit codes: 0 printed; 1 not; 16 wrong usage.", verb_quota_list},
     {"audit", VERB_AUDIT, "DIR|MOUNTPOINT", 1, "who did what: the audit log of this node",
-     "What admins did here, and every change of a file if the volume is mounted with audit=changes.  With --verify: whether\n"
+     "What admins did here, and every change of a file where clawfs.audit or the mount say so.  With --verify: whether\n"
      "the log is as it was written; --expect also finds a log that was written anew.  Reads the volume's directory.\n"
-     "Exit codes: 0 printed, or whole; 1 no log, or not readable; 4 the log is damaged; 8 could not check; 16 wrong usage.",
+     "Exit codes: 0 printed, or whole; 1 no log, or not readable; 4 the log is damaged; 8 could not check, or the entry of a "
+     "kept head\n"
+     "went for its age; 16 wrong usage.",
      verb_audit},
     {"watch", VERB_WATCH, "MOUNTPOINT", 1, "what changes on a volume, as lines of JSON, from now on or from a place on",
      "The first line says where it starts.  Each line has seq and n, the place to go on from: --from SEQ.N, or --from SEQ behind "

@@ -344,6 +344,7 @@ static void config_set(const struct args *a, struct fs_config *c)
 							       : FS_AUDIT_OFF;
 	c->audit_strict = a->audit_strict;
 	c->audit_keep = a->audit_keep;
+	c->audit_keep_ns = (int64_t)a->audit_keep_ns;
 	c->lead_later = true; /* another node may lead by now */
 	c->n_workers = (a->n_workers ? (uint32_t)a->n_workers : face_default_workers()) + FACE_LANES;
 	c->n_receivers = a->n_workers ? (uint32_t)a->n_workers : face_default_workers();

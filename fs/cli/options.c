@@ -19,12 +19,13 @@
 #include "fs/cli/options.h"
 #include "replicate/peers.h"
 
-#define AT(member) offsetof(struct args, member)
-#define MOUNTING   (VERB_MOUNT | IN_LIST)
-#define FORMATTING (VERB_FORMAT | VERB_PEER_JOIN | VERB_RESTORE)
-#define STORES     (VERB_TIER_ADD | VERB_RESTORE)
-#define KEYS       (VERB_KEY_ADD | VERB_KEY_REMOVE | VERB_KEY_CHANGE)
-#define SECONDS(n) ((uint64_t)(n) * (uint64_t)NSEC_PER_SEC)
+#define AT(member)    offsetof(struct args, member)
+#define MOUNTING      (VERB_MOUNT | IN_LIST)
+#define FORMATTING    (VERB_FORMAT | VERB_PEER_JOIN | VERB_RESTORE)
+#define STORES        (VERB_TIER_ADD | VERB_RESTORE)
+#define KEYS          (VERB_KEY_ADD | VERB_KEY_REMOVE | VERB_KEY_CHANGE)
+#define KEEP_DAYS_MAX 36500u
+#define SECONDS(n)    ((uint64_t)(n) * (uint64_t)NSEC_PER_SEC)
 
 const struct option_row option_rows[] = {
     {FORMATTING, "journal-size", 0, KIND_SIZE, AT(journal_bytes), "SIZE", 12 * MIB, 256 * GIB,
@@ -89,8 +90,8 @@ const struct option_row option_rows[] = {
     {MOUNTING, "audit", 0, KIND_CHOICE, AT(audit), "admin|changes|off", 0, 16,
      "what goes into the audit log, where clawfs.audit says nothing: what admins do (default), also every change, nothing"},
     {MOUNTING, "audit-strict", 0, KIND_FLAG, AT(audit_strict), NULL, 0, 0, "refuse what admins do while it cannot be logged"},
-    {MOUNTING, "audit-keep", 0, KIND_SIZE, AT(audit_keep), "SIZE", 2 * MIB, UINT64_C(1) << 40,
-     "size of the audit log beyond which its oldest part goes (default 64M)"},
+    {MOUNTING, "audit-keep", 0, KIND_KEEP, AT(audit_keep), "SIZE|DAYS", 2 * MIB, UINT64_C(1) << 40,
+     "size of the audit log beyond which its oldest part goes (default 64M), or its age, as 90d; both may be given"},
     {MOUNTING, "metrics", 0, KIND_TEXT, AT(metrics), "WHERE", 0, 255,
      "serve metrics and a status page there: the path of a unix socket, 127.0.0.1:PORT or [::1]:PORT (default: nowhere)"},
     {MOUNTING, "metrics-anywhere", 0, KIND_FLAG, AT(metrics_anywhere), NULL, 0, 0,
@@ -175,9 +176,10 @@ const struct option_row option_rows[] = {
      "from then on: a time in UTC as 2026-01-31T12:00 or 2026-01-31, 2h or 30d ago, or a batch"},
     {VERB_AUDIT, "until", 0, KIND_TEXT, AT(until), "WHEN", 0, 32, "up to then, the same"},
     {VERB_AUDIT, "uid", 0, KIND_COUNT, AT(uid), "N", 0, UINT32_MAX, "only what this user did"},
+    {VERB_AUDIT, "follow", 'f', KIND_FLAG, AT(follow), NULL, 0, 0, "go on with entries as they come"},
     {VERB_AUDIT, "verify", 0, KIND_FLAG, AT(verify_log), NULL, 0, 0, "say whether the log is as it was written"},
-    {VERB_AUDIT, "head", 0, KIND_FLAG, AT(head), NULL, 0, 0, "print the hash of the newest entry, to be kept elsewhere"},
-    {VERB_AUDIT, "expect", 0, KIND_TEXT, AT(expect), "HASH", 0, 64, "with --verify: a head that was kept must be in the log"},
+    {VERB_AUDIT, "head", 0, KIND_FLAG, AT(head), NULL, 0, 0, "print number and hash of the newest entry, to be kept elsewhere"},
+    {VERB_AUDIT, "expect", 0, KIND_TEXT, AT(expect), "HEAD", 0, 96, "with --verify: a head that was kept must be in the log"},
     {VERB_WATCH, "ops", 0, KIND_TEXT, AT(ops), "LIST", 0, 256, "only these: create,write,rename and so on"},
     {VERB_WATCH, "once", 0, KIND_FLAG, AT(once), NULL, 0, 0, "end when nothing is left to tell, do not wait for more"},
     {VERB_FSCK, "no-data", 0, KIND_FLAG, AT(no_data), NULL, 0, 0, "do not read file data; check structure only"},
@@ -224,6 +226,12 @@ static int refuse_bounds(const struct option_row *row, bool in_list, const char 
 		snprintf(why, sizeof(why), "must be %" PRIu64 " to %" PRIu64 " seconds, as 5, 0.5 or 500ms",
 			 row->min / (uint64_t)NSEC_PER_SEC, row->max / (uint64_t)NSEC_PER_SEC);
 		break;
+	case KIND_KEEP:
+		size_text(row->min, low, sizeof(low));
+		size_text(row->max, high, sizeof(high));
+		snprintf(why, sizeof(why), "must be a size from %s to %s, as 64M, or an age from 1d to %ud", low, high,
+			 KEEP_DAYS_MAX);
+		break;
 	case KIND_NAME:
 		snprintf(why, sizeof(why), "must be letters, digits, '-', '_' and '.', up to 64, the first a letter or digit");
 		break;
@@ -240,6 +248,23 @@ static int refuse_bounds(const struct option_row *row, bool in_list, const char 
 		snprintf(why, sizeof(why), "must be a number from %" PRIu64 " to %" PRIu64, row->min, row->max);
 	}
 	return refuse(row, in_list, value, why);
+}
+
+/* "90d"; no size ends so. */
+static bool is_days(const char *text)
+{
+	size_t n = strspn(text, "0123456789");
+
+	return n > 0 && strcmp(text + n, "d") == 0;
+}
+
+static int days_parse(const struct option_row *row, bool in_list, const char *value, uint64_t *ret_ns)
+{
+	const uint64_t day = UINT64_C(86400) * (uint64_t)NSEC_PER_SEC;
+
+	if (seconds_parse(value, ret_ns) == 0 && *ret_ns >= day && *ret_ns <= KEEP_DAYS_MAX * day)
+		return 0;
+	return refuse_bounds(row, in_list, value);
 }
 
 static int number_parse(const struct option_row *row, const char *value, uint64_t *ret)
@@ -306,6 +331,10 @@ static int row_apply(const struct option_row *row, bool in_list, char *value, st
 			return refuse_bounds(row, in_list, value);
 		*(const char **)at = value;
 		return 0;
+	case KIND_KEEP:
+		if (value && is_days(value))
+			return days_parse(row, in_list, value, &a->audit_keep_ns);
+		/* fall through */
 	default:
 		if (!value || number_parse(row, value, &n) < 0 || n < row->min || n > row->max)
 			return refuse_bounds(row, in_list, value);

@@ -16,6 +16,7 @@ enum kind {
 	KIND_SIZE,
 	KIND_SECONDS,
 	KIND_COUNT,
+	KIND_KEEP, /* a size or, in days, an age, for which there is a member of its own */
 	KIND_LIST,
 	KIND_IGNORED,
 	KIND_IGNORED_VALUE

@@ -65,6 +65,7 @@ struct fs_config {
 	bool audit_as_before;       /* what the log says is logged goes on: of who opens a volume and is no mount */
 	bool audit_strict;          /* an act that cannot be logged is refused */
 	uint64_t audit_keep;        /* bytes of the audit log beyond which its oldest part goes; 0: default */
+	int64_t audit_keep_ns;      /* and the age; 0: whatever it is */
 	const struct clock *clock;  /* NULL: the system's */
 	bool read_only;
 	bool noatime;

@@ -425,8 +425,61 @@ class Audit(VolumeTest):
         v.umount()
         self.assertEqual(cli("mount", "-o", "audit=everything", v.store, v.mnt).returncode, EXIT_USAGE)
 
+    def test_follow_tells_what_comes(self):
+        v = self.volume("audit=changes", "audit_keep=2M")
+        w = subprocess.Popen([CLAWFS, "audit", "--json", "--follow", "--path", "/d", v.mnt], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(w.stdout.close)
+        self.addCleanup(w.wait)
+        self.addCleanup(w.kill)
+        os.mkdir(v.path("d"))
+        names = []
+
+        def next_created():
+            for line in w.stdout:
+                e = json.loads(line)
+                if e["kind"] == "change" and e["event"]["op"] == "create":
+                    return e["event"]["path"]
+            return None
+        for turn in range(3):
+            for i in range(20):
+                names.append("/d/t%d-%d" % (turn, i))
+                v.write(names[-1][1:], b"x")
+                v.write("other-%d-%d" % (turn, i), b"x")
+            if turn == 1:
+                for k in range(3000):  # into another segment
+                    os.utime(v.path("."), (k, k))
+            cli("sync", v.mnt, check=EXIT_OK)
+            for name in names[-20:]:
+                self.assertEqual(next_created(), name)
+            if turn == 0:
+                v.kill9()
+                v.remount("audit=changes", "audit_keep=2M")
+        v.umount()
+        head = os.path.join(v.store, "audit")
+        os.rename(head, head + ".gone")
+        os.unlink(os.path.join(v.store, "audit.head"))
+        self.assertEqual(w.wait(60), EXIT_DAMAGED)
+        self.assertEqual(cli("audit", "--follow", "--verify", v.store).returncode, EXIT_USAGE)
+
+    def test_how_long_entries_are_kept(self):
+        v = self.volume("audit_keep=90d", "audit_keep=4M")
+        self.assertEqual(len(acts(entries(v.mnt))), 1)
+        v.umount()
+        for wrong in ("0d", "40000d", "90", "1d2", "d", "-1d", "1.5d", "90h"):
+            self.assertEqual(cli("mount", "-o", "audit_keep=" + wrong, v.store, v.mnt).returncode, EXIT_USAGE, wrong)
+        head = cli("audit", "--head", v.store, check=EXIT_OK).stdout.strip()
+        self.assertRegex(head, r"^\d+:[0-9a-f]{64}$")
+        for kept in (head, head.split(":")[1]):
+            cli("audit", "--verify", "--expect", kept, v.store, check=EXIT_OK)
+        n, bits = head.split(":")
+        for kept in ("%d:%s" % (int(n) - 1, bits), "%s:%s" % (n, "0" * 64)):
+            cli("audit", "--verify", "--expect", kept, v.store, check=EXIT_DAMAGED)
+        for kept in ("0:" + bits, ":" + bits, "x:" + bits, "-1:" + bits, n + ":" + bits[1:], "99999999999999999999:" + bits):
+            cli("audit", "--verify", "--expect", kept, v.store, check=EXIT_USAGE)
+
     def test_old_entries_go_and_the_rest_stays_whole(self):
         v = self.volume("audit=changes", "audit_keep=2M")
+        first = cli("audit", "--head", v.mnt, check=EXIT_OK).stdout.strip()
         for i in range(6):
             for k in range(1200):
                 os.utime(v.path("."), (k, i))
@@ -436,6 +489,8 @@ class Audit(VolumeTest):
         self.assertEqual(len(segments), 2)
         self.assertNotEqual(segments[0], "seg.00000000")
         cli("audit", "--verify", v.store, check=EXIT_OK)
+        r = cli("audit", "--verify", "--expect", first, v.store, check=EXIT_FSCK_ERROR)
+        self.assertIn("went for its age", r.stderr)
         os.unlink(os.path.join(v.store, "audit", segments[0]))  # not for its age
         cli("audit", "--verify", v.store, check=EXIT_DAMAGED)
 

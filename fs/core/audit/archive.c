@@ -137,7 +137,7 @@ static int archive_some(struct audit *a, uint64_t newest, bool *ret_more) REQUIR
 		r = archive_piece(a, newest, ret_more);
 	if (r == 0 && !*ret_more)
 		r = audit_follow_scope_locked(a);
-	return r;
+	return r < 0 || *ret_more ? r : audit_log_expire(a->log);
 }
 
 int audit_archive(struct fs *fs)

@@ -74,8 +74,11 @@ int audit_recall_entry(void *ctx, const struct audit_line *line, const json_t *b
 static int open_log(struct audit *a) REQUIRES(a->lock)
 {
 	struct fs *fs = a->fs;
-	struct audit_log_config c = {
-	    .store = fs->store, .clock = fs->clock, .segment_bytes = AUDIT_SEGMENT_BYTES, .keep = keep_segments(fs)};
+	struct audit_log_config c = {.store = fs->store,
+				     .clock = fs->clock,
+				     .segment_bytes = AUDIT_SEGMENT_BYTES,
+				     .keep = keep_segments(fs),
+				     .keep_ns = fs->config.audit_keep_ns};
 	struct audit_log_found found;
 	struct super s;
 

@@ -20,6 +20,7 @@ struct audit_log_config {
 	uint8_t volume[16], node[16];
 	uint64_t segment_bytes;    /* multiple of DISK_BLOCK, at least two of them */
 	uint32_t keep;             /* segments, at least 2; older ones go */
+	int64_t keep_ns;           /* entries that are older go, a while later; 0: whatever their age */
 };
 /* What was there. */
 struct audit_log_found {
@@ -44,4 +45,6 @@ void audit_log_set_carried(struct audit_log *log, const char *members);
  * other but where a segment begins.  -E2BIG, and nothing was added: one does not fit into a segment.
  */
 MUST_CHECK int audit_log_append(struct audit_log *log, const struct slice *members, size_t n, uint64_t *ret_n);
+/* What is too old goes; to be called now and then, it looks once an hour.  Errors as of an append. */
+MUST_CHECK int audit_log_expire(struct audit_log *log);
 void audit_log_head(const struct audit_log *log, struct audit_chain *ret);

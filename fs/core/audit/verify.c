@@ -97,7 +97,7 @@ int audit_head_parse(struct slice sector, struct audit_head *ret)
 
 static int anchor_parse(const json_t *body, uint64_t n, struct audit_anchor *ret)
 {
-	uint64_t segment;
+	uint64_t segment, time_ns;
 	const json_t *lost = json_object_get(body, "lost");
 
 	*ret = (struct audit_anchor){.n = n, .cut = json_is_true(json_object_get(body, "cut"))};
@@ -107,6 +107,8 @@ static int anchor_parse(const json_t *body, uint64_t n, struct audit_anchor *ret
 	if (lost && (!parse_number(lost, "from", n, &ret->lost_from) || !parse_number(lost, "to", n, &ret->lost_to)))
 		return -EBADMSG;
 	ret->segment = (uint32_t)segment;
+	if (parse_number(body, "time_ns", INT64_MAX, &time_ns))
+		ret->time_ns = (int64_t)time_ns;
 	return 0;
 }
 
@@ -167,7 +169,7 @@ int audit_scan(struct slice text, uint64_t until, audit_entry_fn *fn, void *ctx,
 
 struct walk {
 	const struct audit_source *source;
-	const uint8_t *expected;
+	const struct audit_chain *expected;
 	audit_entry_fn *fn;
 	void *ctx;
 	struct audit_report *report;
@@ -227,6 +229,17 @@ static bool is_dropped(const struct walk *w, const json_t *body)
 	       parse_hash(body, "hash", hash) == 0 && memcmp(hash, w->dropped.hash, sizeof(hash)) == 0;
 }
 
+/* The hash that was kept is this entry's or, of a drop, that of the last entry that went. */
+static bool is_expected(const struct walk *w, const struct audit_line *line, const json_t *body)
+{
+	uint8_t hash[AUDIT_HASH_BYTES];
+
+	if (memcmp(w->expected->hash, line->hash, AUDIT_HASH_BYTES) == 0)
+		return !w->expected->n || w->expected->n == line->n;
+	return is_kind(body, "drop") && parse_hash(body, "hash", hash) == 0 &&
+	       memcmp(w->expected->hash, hash, AUDIT_HASH_BYTES) == 0;
+}
+
 static int walk_entry(void *ctx, const struct audit_line *line, const json_t *body)
 {
 	struct walk *w = ctx;
@@ -236,7 +249,7 @@ static int walk_entry(void *ctx, const struct audit_line *line, const json_t *bo
 		rep->first = line->n;
 	rep->last = line->n;
 	memcpy(rep->head, line->hash, sizeof(rep->head));
-	if (w->expected && memcmp(w->expected, line->hash, AUDIT_HASH_BYTES) == 0)
+	if (w->expected && is_expected(w, line, body))
 		rep->kept_found = true;
 	if (w->dropped.n && is_dropped(w, body))
 		w->drop_found = true;
@@ -335,6 +348,8 @@ static int walk_segment(struct walk *w)
 		w->report->torn |= may_be_torn(w, p);
 		return 0;
 	}
+	if (!w->begun) /* the drop that says so may be in this very segment */
+		w->dropped = p->anchor.after;
 	audit_segment_name(w->segment, name);
 	int r = w->source->read(w->source->ctx, name, &text);
 	if (r == 0)
@@ -378,7 +393,8 @@ static void check_heads(struct walk *w)
 	}
 }
 
-int audit_verify(const struct audit_source *s, const uint8_t *expected, audit_entry_fn *fn, void *ctx, struct audit_report *ret)
+int audit_verify(const struct audit_source *s, const struct audit_chain *expected, audit_entry_fn *fn, void *ctx,
+		 struct audit_report *ret)
 {
 	struct walk w = {.source = s, .expected = expected, .fn = fn, .ctx = ctx, .report = ret};
 
@@ -402,7 +418,9 @@ int audit_verify(const struct audit_source *s, const uint8_t *expected, audit_en
 	check_heads(&w);
 	if (w.dropped.n && !w.drop_found)
 		damage(&w, "entries up to %" PRIu64 " are missing, and were not dropped for their age", w.dropped.n);
-	if (expected && !ret->kept_found)
+	if (expected && !ret->kept_found && !ret->damaged && expected->n && expected->n < w.dropped.n)
+		ret->kept_gone = true;
+	else if (expected && !ret->kept_found)
 		damage(
 		    &w,
 		    "no entry has the hash that was kept: the log was rewritten or cut, or that entry was dropped for its age");

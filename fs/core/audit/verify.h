@@ -34,6 +34,7 @@ MUST_CHECK int audit_head_parse(struct slice sector, struct audit_head *ret); /*
 struct audit_anchor {
 	uint64_t n;
 	uint32_t segment;
+	int64_t time_ns;             /* real: when it was begun; 0: it does not say */
 	struct audit_chain after;    /* the entry before */
 	bool cut;                    /* what the segment before has behind that entry was never acknowledged */
 	uint64_t lost_from, lost_to; /* entries that were acknowledged and are gone; 0: none */
@@ -67,11 +68,12 @@ struct audit_report {
 	bool damaged;
 	char what[256];   /* the first damage, by entry and segment */
 	bool torn;        /* an unacknowledged write at the end: a crash, no damage */
-	bool kept_found;  /* `expected` is the hash of an entry */
+	bool kept_found;  /* `expected` is the hash of an entry, or of one that the log says was the last of those dropped */
+	bool kept_gone;   /* it is of an entry that went for its age: nothing can be said of it */
 };
 /*
- * Walks the whole log; `fn` (may be NULL) gets every good entry, also behind damage.  `expected`: the hash of an entry, as it was once
- * told, or NULL.  -ENOENT: there is no log.
+ * Walks the whole log; `fn` (may be NULL) gets every good entry, also behind damage.  `expected`: number (0: not known) and hash of an
+ * entry, as they were once told, or NULL.  -ENOENT: there is no log.
  */
-MUST_CHECK int audit_verify(const struct audit_source *s, const uint8_t *expected, audit_entry_fn *fn, void *ctx,
+MUST_CHECK int audit_verify(const struct audit_source *s, const struct audit_chain *expected, audit_entry_fn *fn, void *ctx,
 			    struct audit_report *ret);
