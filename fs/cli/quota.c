@@ -162,7 +162,12 @@ static void print_quotas(const json_t *all)
 
 	json_array_foreach(all, i, q)
 	{
-		text_print(path_text(json_object_get(q, "path")));
+		const json_t *path = json_object_get(q, "path");
+
+		if (json_is_null(path)) /* it is for root and the owner of the volume */
+			printf("directory %" PRId64, (int64_t)json_integer_value(json_object_get(q, "inode")));
+		else
+			text_print(path_text(path));
 		printf(": ");
 		print_limit(json_object_get(q, "bytes"), json_object_get(q, "max_bytes"), true);
 		printf(", ");

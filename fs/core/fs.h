@@ -270,6 +270,7 @@ MUST_CHECK int fs_quotas_above(struct fs *fs, uint64_t ino, fs_quota_fn *fn, voi
 MUST_CHECK int fs_quotas_each(struct fs *fs, fs_quota_fn *fn, void *ctx);
 /* The same as a JSON array. */
 MUST_CHECK int fs_quotas_text(struct fs *fs, uint64_t ino, struct buf *out);
+MUST_CHECK int fs_quotas_text_unnamed(struct fs *fs, uint64_t ino, struct buf *out); /* "path" is null: for who may not know it */
 MUST_CHECK int fs_quotas_list(struct fs *fs, struct buf *out);
 
 /* Background work as steps; with threads these are called by them. *ret_more: call again. */

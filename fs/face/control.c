@@ -273,7 +273,9 @@ static int get(struct fs *fs, const struct control_provider *more, const struct 
 	int r;
 
 	if (c && c->get && is_here(c, ino)) {
-		r = c->reader == READER_ADMIN ? check_admin(fs, cred) : 0;
+		r = c->reader == READER_ADMIN || c->get_for_others ? check_admin(fs, cred) : 0;
+		if (r == -EPERM && c->get_for_others)
+			return c->get_for_others(fs, ino, rest, out);
 		if (r == 0)
 			return c->get(fs, ino, rest, out);
 	} else if (c) {

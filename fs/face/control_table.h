@@ -26,6 +26,8 @@ struct control {
 	int (*get)(struct fs *fs, uint64_t ino, const char *rest, struct buf *out); /* NULL: reads as unset */
 	void (*set)(const struct setting *s, struct journal_waiter *w);             /* NULL: read-only */
 	int (*remove)(struct fs *fs, const struct fs_cred *c, uint64_t ino);        /* NULL: cannot be unset */
+	/* What others get who may read it: without names; NULL: the same. */
+	int (*get_for_others)(struct fs *fs, uint64_t ino, const char *rest, struct buf *out);
 	enum control_setter setter;
 	enum control_reader reader;
 	bool unlogged;              /* setting it changes nothing: it is no act for the audit log */

@@ -3,7 +3,8 @@
  *
  *     clawfs.dir.rbytes, .rfiles, .rsubdirs, .rctime   of a directory: sums of everything below it, at once
  *     clawfs.quota.max_bytes, clawfs.quota.max_files   policies: of the directory itself, "none" or removal ends them
- *     clawfs.quota                                     of anything: the quotas it is under, nearest first, as JSON
+ *     clawfs.quota                                     of anything: the quotas it is under, nearest first, as JSON; the names
+ *                                                      of their directories are for admins
  *     clawfs.quota.list                                of the root, for admins: all quotas, as JSON
  */
 #include <errno.h>
@@ -116,6 +117,13 @@ static int get_quotas(struct fs *fs, uint64_t ino, const char *rest, struct buf 
 	return fs_quotas_text(fs, ino, out);
 }
 
+/* Directories above may be such that the caller cannot list. */
+static int get_quotas_unnamed(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
+{
+	(void)rest;
+	return fs_quotas_text_unnamed(fs, ino, out);
+}
+
 static int get_list(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
 	(void)rest;
@@ -128,7 +136,7 @@ const struct control usage_controls[] = {
     {"dir.rctime", SCOPE_ANY, get_rctime},
     {"dir.rfiles", SCOPE_ANY, get_rfiles},
     {"dir.rsubdirs", SCOPE_ANY, get_rsubdirs},
-    {"quota", SCOPE_ANY, get_quotas},
+    {"quota", SCOPE_ANY, get_quotas, .get_for_others = get_quotas_unnamed},
     {"quota.list", SCOPE_ROOT, get_list, .reader = READER_ADMIN},
     {"quota.max_bytes", SCOPE_ANY, get_max_bytes, set_max_bytes, remove_max_bytes},
     {"quota.max_files", SCOPE_ANY, get_max_files, set_max_files, remove_max_files},

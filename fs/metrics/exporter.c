@@ -197,13 +197,14 @@ static void make_script(struct metrics *m, struct buf *out)
 static const struct route {
 	const char *path, *type;
 	void (*make)(struct metrics *m, struct buf *out);
+	void (*make_at_port)(struct metrics *m, struct buf *out); /* for whoever is on the host; NULL: the same */
 } routes[] = {
     {"/", "text/html; charset=utf-8", make_page},
     {"/page.css", "text/css; charset=utf-8", make_style},
     {"/page.js", "text/javascript; charset=utf-8", make_script},
     {"/metrics", "text/plain; version=0.0.4; charset=utf-8", metrics_text},
     {"/stats", "application/json", metrics_stats},
-    {"/status", "application/json", metrics_status},
+    {"/status", "application/json", metrics_status, metrics_status_discreet},
 };
 
 static const struct {
@@ -272,7 +273,9 @@ static enum MHD_Result handle(void *ctx, struct MHD_Connection *c, const char *u
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(routes); i++)
 		if (strcmp(url, routes[i].path) == 0) {
-			routes[i].make(e->metrics, &body);
+			bool discreet = !*e->path && routes[i].make_at_port;
+
+			(discreet ? routes[i].make_at_port : routes[i].make)(e->metrics, &body);
 			return answer(c, MHD_HTTP_OK, routes[i].type, &body);
 		}
 	return refuse(c, MHD_HTTP_NOT_FOUND, "there are /, /metrics, /stats and /status");

@@ -6,7 +6,7 @@
  *     GET /stats     histograms, JSON
  *     GET /          a page for people, which shows these
  *
- * It has no passwords and no TLS: whoever may connect may read.  A unix socket has mode 0660 and the group that its directory gives to new
+ * It has no passwords and no TLS: whoever may connect may read.  So what may name files is told on a unix socket only.  A unix socket has mode 0660 and the group that its directory gives to new
  * files (a set-group-ID directory gives its own).  A port is bound to a loopback address unless it is said in so many words
  * that any will do, and answers only requests that name a loopback host, so that no page from elsewhere reads it through a
  * visitor's browser by a name that resolves to this host.

@@ -282,6 +282,11 @@ void metrics_text(struct metrics *m, struct buf *out)
 	json_decref(status);
 }
 
+json_t *metrics_status_object(struct metrics *m)
+{
+	return fs_status_object(m->fs, false);
+}
+
 void metrics_status(struct metrics *m, struct buf *out)
 {
 	fs_status_json(m->fs, out);

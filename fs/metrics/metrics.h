@@ -23,6 +23,9 @@ struct requests *metrics_requests(struct metrics *m);
 void metrics_text(struct metrics *m, struct buf *out);
 /* The status, as clawfs.status. */
 void metrics_status(struct metrics *m, struct buf *out);
+json_t *metrics_status_object(struct metrics *m); /* a new one; NULL: no memory */
+/* discreet.c: the same without texts that may name files. */
+void metrics_status_discreet(struct metrics *m, struct buf *out);
 /*
  * For `clawfs stats` and `clawfs profile`, as JSON: "uptime_seconds", "read_bytes", "written_bytes" and histograms as
  * {"n", "sum", "buckets": [[bound, count], ...]} without buckets that are empty, times in nanoseconds: "ops" by operation (with "errors"

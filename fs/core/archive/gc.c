@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "fs/core/archive/impl.h"
-#include "fs/core/tier/ageing_impl.h"
+#include "fs/core/tier/ageing/impl.h"
 
 #define PORTION 512u
 #define PREFIX  "archive/"

@@ -113,13 +113,14 @@ static json_t *path_json(const char *path)
 	return json_pack("{s:s}", "hex", hex);
 }
 
-static json_t *quota_json(struct fs *fs, const struct fs_quota *q)
+static json_t *quota_json(struct fs *fs, const struct fs_quota *q, bool named)
 {
 	char path[PATH_MAX];
 	json_t *o = json_object();
 
-	fs_path(fs, q->ino, path, sizeof(path));
-	json_object_set_new(o, "path", path_json(path));
+	if (named)
+		fs_path(fs, q->ino, path, sizeof(path));
+	json_object_set_new(o, "path", named ? path_json(path) : json_null());
 	json_object_set_new(o, "inode", json_integer((json_int_t)q->ino));
 	json_object_set_new(o, "max_bytes", limit_json(q->max_bytes));
 	json_object_set_new(o, "max_files", limit_json(q->max_files));
@@ -128,12 +129,12 @@ static json_t *quota_json(struct fs *fs, const struct fs_quota *q)
 	return o;
 }
 
-static int list_text(struct fs *fs, struct list *l, int r, struct buf *out)
+static int list_text(struct fs *fs, struct list *l, int r, bool named, struct buf *out)
 {
 	json_t *all = r == 0 ? json_array() : NULL;
 
 	for (size_t i = 0; i < l->n && all; i++)
-		json_array_append_new(all, quota_json(fs, &l->q[i]));
+		json_array_append_new(all, quota_json(fs, &l->q[i], named));
 	char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
 	if (text)
 		buf_put(out, text, strlen(text));
@@ -145,14 +146,24 @@ static int list_text(struct fs *fs, struct list *l, int r, struct buf *out)
 	return r;
 }
 
-int fs_quotas_text(struct fs *fs, uint64_t ino, struct buf *out)
+static int above_text(struct fs *fs, uint64_t ino, bool named, struct buf *out)
 {
 	struct list l = {0};
 	int r = fs_readable(fs);
 
 	if (r == 0)
 		r = fs_quotas_above(fs, ino, list_add, &l);
-	return list_text(fs, &l, r, out);
+	return list_text(fs, &l, r, named, out);
+}
+
+int fs_quotas_text(struct fs *fs, uint64_t ino, struct buf *out)
+{
+	return above_text(fs, ino, true, out);
+}
+
+int fs_quotas_text_unnamed(struct fs *fs, uint64_t ino, struct buf *out)
+{
+	return above_text(fs, ino, false, out);
 }
 
 int fs_quotas_list(struct fs *fs, struct buf *out)
@@ -162,7 +173,7 @@ int fs_quotas_list(struct fs *fs, struct buf *out)
 
 	if (r == 0)
 		r = fs_quotas_each(fs, list_add, &l);
-	return list_text(fs, &l, r, out);
+	return list_text(fs, &l, r, true, out);
 }
 
 struct count {
