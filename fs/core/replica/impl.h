@@ -4,7 +4,7 @@
  *     replica.c  where the volume stands, the superblock, the table of journal/replica.h
  *     roles.c    who leads, and how that changes
  *     source.c   a leader's batches, and the data they name
- *     check.c    whether a batch of another node fits this volume, before anything of it counts
+ *     check.c    whether a batch of another node fits this volume, before anything of it counts, with trial.c and check_names.c
  *     take.c     a follower takes a batch in pieces
  *     apply.c    and appends, applies and commits it
  *     window.c   or, behind a fence, only appends it, and applies it with all others when the fence is there
