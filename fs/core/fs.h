@@ -89,6 +89,7 @@ enum {
 	FS_SABOTAGE_SNAP_FREE = 1 << 8,       /* and freed when they go from the live tree */
 	FS_SABOTAGE_SHARE_IN_PLACE = 1 << 9,  /* blocks that clones share are written in place */
 	FS_SABOTAGE_SHARE_FREE = 1 << 10,     /* and freed when the first of them lets go */
+	FS_SABOTAGE_SHARE_TRIM = 1 << 11,     /* the ring does not keep what a clone shares there */
 	FS_SABOTAGE_TIER_DROP_EARLY = 1 << 6, /* homes of tiered data go, and are used again, before the TIER record is durable */
 };
 

@@ -444,7 +444,7 @@ static const char usage[] = "clawfs-sim: crashes the filesystem code over a simu
 			    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
 			    "  --trace           the history of a failure; log lines\n"
 			    "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, snap-in-place, snap-free,\n"
-			    "                    share-in-place or share-free; exit 0 when that is noticed\n"
+			    "                    share-in-place, share-free or share-trim; exit 0 when that is noticed\n"
 			    "  --encrypted[=aead] the volumes are encrypted\n"
 			    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
 			    "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
@@ -479,9 +479,11 @@ static unsigned sabotage_of(const char *rule)
 		return FS_SABOTAGE_SHARE_IN_PLACE;
 	if (strcmp(rule, "share-free") == 0)
 		return FS_SABOTAGE_SHARE_FREE;
+	if (strcmp(rule, "share-trim") == 0)
+		return FS_SABOTAGE_SHARE_TRIM;
 	if (strlen(rule) != 2 || rule[0] != 'R' || rule[1] < '1' || rule[1] > '5') {
-		fprintf(stderr,
-			"clawfs-sim: the rules are R1 to R5, tier, snap-in-place, snap-free, share-in-place and share-free\n");
+		fprintf(stderr, "clawfs-sim: the rules are R1 to R5, tier, snap-in-place, snap-free, share-in-place, share-free "
+				"and share-trim\n");
 		exit(2);
 	}
 	return 1u << (rule[1] - '1');

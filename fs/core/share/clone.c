@@ -64,7 +64,9 @@ static int staged_add(struct clone_staged *q, uint64_t block, pointer_t staged)
 
 static struct clone_staged staged_begin(struct fs *fs, uint64_t ino, uint64_t seq)
 {
-	return (struct clone_staged){.fs = fs, .w = {.ino = ino, .seq = homer_oldest(fs, seq), .ready = seq}};
+	uint64_t oldest = fs->config.sabotage & FS_SABOTAGE_SHARE_TRIM ? seq : homer_oldest(fs, seq);
+
+	return (struct clone_staged){.fs = fs, .w = {.ino = ino, .seq = oldest, .ready = seq}};
 }
 
 /* Slots of one leaf that become slots of one leaf. */
