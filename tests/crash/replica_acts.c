@@ -552,6 +552,23 @@ static void repeat_peers(struct cluster *c)
 	}
 }
 
+/*
+ * A leader waits for the word of a node that it offered the lead, and that is gone with its disk, perhaps when it led already:
+ * only an admin can end that, by making the highest lead, who may be that leader.
+ */
+static void end_offer_to_nobody(struct cluster *c)
+{
+	struct slot *s = the_leader(c), *order[SLOTS];
+	unsigned asked;
+
+	if (!s || !s->writers_held || peers_by_id(&c->peers, epoch_node(s->offer.epoch)))
+		return;
+	if (rank(c, order, &asked) == 0)
+		return;
+	struct replica_point highest = slot_point(order[0]), own = slot_point(s);
+	promote(stands_above(&highest, &own) ? order[0] : s, asked, true);
+}
+
 static bool make_equal(struct cluster *c)
 {
 	for (int64_t waited = 0; waited < SETTLE_WAIT_NS && cluster_ok(c); waited += NSEC_PER_SEC) {
@@ -562,6 +579,7 @@ static bool make_equal(struct cluster *c)
 		if (waited % (10 * NSEC_PER_SEC) == 0) {
 			resolve_conflicts(c);
 			repeat_peers(c);
+			end_offer_to_nobody(c);
 		}
 		if (is_lost(c))
 			return true;
