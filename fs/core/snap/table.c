@@ -433,14 +433,23 @@ int snap_check(struct fs *fs, const struct record *r)
 
 /* ---- rows ---- */
 
+/* What the index says, not the table in memory: that is of before a resync, which may have begun more than once since. */
+static bool row_is(struct fs *fs, uint64_t gen, struct slice value)
+{
+	uint8_t here[sizeof(struct snap_value) + RECORD_NAME_MAX];
+	struct index_key k = key_ino(TABLE_SNAP, gen);
+	size_t len;
+
+	return kv_get(fs->kv, key_slice(&k), here, sizeof(here), &len) == 0 && len == value.len &&
+	       memcmp(here, value.p, len) == 0;
+}
+
 /* In a resync, which has the table to itself: snaps_load() brings it to what the index says at the end. */
 int snap_put_row(struct fs *fs, uint64_t gen, struct slice value)
 {
 	struct snaps *s = fs->snaps;
 	struct held *h = snaps_find_held(s, gen);
-	const struct snap *was = snaps_find_gen(s, gen);
-	uint8_t here[sizeof(struct snap_value) + RECORD_NAME_MAX];
-	bool same = was && value.p && encode_row(was, here) == value.len && memcmp(here, value.p, value.len) == 0;
+	bool same = value.p && row_is(fs, gen, value);
 	int e = value.p ? snap_feature(fs) : 0;
 
 	if (e < 0 || same)
