@@ -233,6 +233,28 @@ class Quotas(VolumeTest):
         self.assertIn(e.exception.errno, (errno.EDQUOT, errno.EIO))
         self.assertLessEqual(said(q)[0], MIB)
 
+    def test_what_one_writer_was_refused_stops_nobody_else(self):
+        """The kernel tells of it once more to whoever syncs the whole mount next."""
+        q, objects = self.quota(bytes="1M"), os.path.join(self.tmp, "objects")
+        os.mkdir(objects)
+        os.mkdir(self.v.path("cold"))
+        cli("tier", "add", "cold", "file://" + objects, self.v.mnt, check=EXIT_OK)
+        os.setxattr(self.v.path("cold"), "clawfs.tier", b"after=1000d min=4K store=cold")
+        self.v.write("cold/f", b"x" * 50000)
+        for verb in (("tier", "evict", self.v.path("cold")), ("archive", "set", "cold", self.v.mnt), ("archive", "now", self.v.mnt)):
+            fd = os.open(q + "/f", os.O_CREAT | os.O_WRONLY)
+            os.write(fd, b"x" * 2 * MIB)
+            with self.assertRaises(OSError):
+                os.fsync(fd)
+            error_of_close = None
+            try:
+                os.close(fd)
+            except OSError as e:
+                error_of_close = e.errno
+            self.assertIn(error_of_close, (None, errno.EDQUOT, errno.EIO))
+            cli(*verb, check=EXIT_OK)
+        self.assertEqual(self.v.read("cold/f"), b"x" * 50000)
+
     def test_what_makes_a_file_longer_is_refused_and_what_does_not_is_not(self):
         q = self.quota(bytes=10000, files=3)
         fd = os.open(q + "/f", os.O_CREAT | os.O_RDWR)
