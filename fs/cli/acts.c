@@ -66,7 +66,9 @@ static const struct {
     {"snap delete", ACT_DAEMON},
     {"snap diff", ACT_NONE},
     {"snap list", ACT_NONE},
+    {"snap rotate", ACT_DAEMON},
     {"snap schedule", ACT_DAEMON},
+    {"clone", ACT_NONE}, /* anybody's, of files that he may read and write */
     {"du", ACT_NONE},
     {"quota set", ACT_DAEMON},
     {"quota show", ACT_NONE},
