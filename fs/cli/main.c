@@ -8,6 +8,7 @@
 #include "fs/cli/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -398,8 +399,26 @@ static int print_help(int argc, char **argv)
 	return EXIT_OK;
 }
 
+/*
+ * Whoever starts a program may leave out its standard descriptors.  A file of the volume that got the number of one would take
+ * what is printed into its bytes, and a daemon that gives its own away would close it.
+ */
+static bool open_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
 int main(int argc, char **argv)
 {
+	if (!open_standard_descriptors())
+		return EXIT_FAILED;
 	user_umask = umask(0077); /* whatever makes files of a volume, RocksDB too: nobody else may read them */
 	if (argc > 0 && is_mount_helper(argv[0]))
 		return run_helper(argc, argv, true);

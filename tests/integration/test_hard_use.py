@@ -240,6 +240,29 @@ class Handles(clawfs_env.VolumeTest):
         v.fsck()
 
 
+class Descriptors(clawfs_env.VolumeTest):
+    def closed(self, which, *args):
+        """The exit code of a program that is started without these of its standard descriptors."""
+        words = " ".join("%d%s-" % (fd, "<&" if fd == 0 else ">&") for fd in which)
+        return subprocess.run(["sh", "-c", 'exec "$@" ' + words, "sh", clawfs_env.CLAWFS, *args],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30).returncode
+
+    def test_a_program_without_standard_descriptors_spoils_nothing(self):
+        for which in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+            with self.subTest(closed=which):
+                top = os.path.join(self.tmp, "".join(map(str, which)))
+                store, mnt = top + "/store", top + "/mnt"
+                os.makedirs(mnt)
+                self.addCleanup(subprocess.run, ["umount", "-l", mnt], stderr=subprocess.DEVNULL, check=False)
+                small = ("--journal-size=12M", "--segment-size=6M", "--chunk-size=16M")
+                self.assertEqual(self.closed(which, "format", *small, store), clawfs_env.EXIT_OK)
+                self.assertEqual(self.closed(which, "mount", "-v", store, mnt), clawfs_env.EXIT_OK)
+                with open(mnt + "/f", "wb") as f:
+                    f.write(b"bytes" * 100000)
+                for args in (("status", mnt), ("sync", mnt), ("audit", mnt), ("umount", mnt), ("fsck", store), ("dump", store)):
+                    self.assertEqual(self.closed(which, *args), clawfs_env.EXIT_OK, args)
+
+
 class Words(clawfs_env.VolumeTest):
     def test_a_path_that_is_not_there_is_said_by_every_verb(self):
         table = [line.split("\t") for line in clawfs_env.cli("help", "--table").stdout.splitlines()]
