@@ -77,7 +77,7 @@ struct body_clone { le64 from, from_block, block, size, mtime_ns; le32 n_blocks;
 struct body_reap { le64 from_leaf; };
 struct body_tier { le64 object, object_bytes; le32 store, n_blocks; le16 n_places; uint8_t change; uint8_t zero; uint8_t sealed[60]; };
 struct tier_place { le64 leaf; le32 offset, len; le16 mask; }; /* n_places of them follow */
-struct body_snap { le64 gen; le16 name_len; le16 zero[3]; }; /* SNAP, SNAPDROP */
+struct body_snap { le64 gen; le16 name_len; le16 zero[3]; }; /* SNAP, SNAPDROP, SNAPROLL */
 struct body_config { le16 key_len, value_len; le32 zero; };
 struct body_epoch { le64 epoch, incarnation; };
 _Static_assert(sizeof(struct body_clone) == 48, "");

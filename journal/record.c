@@ -160,6 +160,7 @@ static bool record_check(const struct record *r)
 		return tier_ok(r);
 	case RECORD_SNAP:
 	case RECORD_SNAPDROP:
+	case RECORD_SNAPROLL:
 		return r->ino == ROOT_INO && r->flags == 0 && record_snap_name_ok(r->snap.name);
 	case RECORD_CONFIG:
 		return text_ok(r->config.key, 1, RECORD_NAME_MAX) && r->config.value.len <= UINT16_MAX;
@@ -297,7 +298,8 @@ static void encode_small(const struct record *r, struct buf *out)
 		break;
 	}
 	case RECORD_SNAP:
-	case RECORD_SNAPDROP: {
+	case RECORD_SNAPDROP:
+	case RECORD_SNAPROLL: {
 		const struct body_snap b = {.gen = le64_make(r->snap.gen), .name_len = le16_make((uint16_t)r->snap.name.len)};
 		put_body(out, &b, sizeof(b), r->snap.name, none);
 		break;
@@ -643,6 +645,7 @@ static void decode_body(struct reader *in, struct record *r)
 		break;
 	case RECORD_SNAP:
 	case RECORD_SNAPDROP:
+	case RECORD_SNAPROLL:
 		decode_snap(in, r);
 		break;
 	case RECORD_CONFIG:
@@ -695,7 +698,7 @@ const char *record_type_name(unsigned type)
 	    [RECORD_RMXATTR] = "RMXATTR",   [RECORD_WRITE] = "WRITE",     [RECORD_ZERO] = "ZERO",
 	    [RECORD_REAP] = "REAP",         [RECORD_TIER] = "TIER",       [RECORD_SNAP] = "SNAP",
 	    [RECORD_SNAPDROP] = "SNAPDROP", [RECORD_CONFIG] = "CONFIG",   [RECORD_EPOCH] = "EPOCH",
-	    [RECORD_CLONE] = "CLONE",
+	    [RECORD_SNAPROLL] = "SNAPROLL", [RECORD_CLONE] = "CLONE",
 	};
 	return type < ARRAY_SIZE(names) && names[type] ? names[type] : "?";
 }

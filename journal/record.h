@@ -32,7 +32,8 @@ enum record_type {
 	RECORD_SNAPDROP,   /* a snapshot goes; alone in its batch */
 	RECORD_CONFIG,     /* a volume-wide setting, key = value */
 	RECORD_EPOCH,      /* a node starts writing: first record after each mount */
-	RECORD_CLONE = 17, /* blocks of a file become blocks of another one, or of itself elsewhere; 16 is none */
+	RECORD_SNAPROLL,   /* the tree is again what a snapshot has; alone in its batch */
+	RECORD_CLONE,      /* blocks of a file become blocks of another one, or of itself elsewhere */
 	RECORD_TYPE_MAX = RECORD_CLONE,
 };
 
@@ -168,7 +169,7 @@ struct record {
 		struct {
 			uint64_t gen; /* number of the snapshot, never used twice */
 			struct slice name;
-		} snap; /* SNAP, SNAPDROP; ino is the root directory */
+		} snap; /* SNAP, SNAPDROP, SNAPROLL; ino is the root directory */
 		struct {
 			struct slice key, value;
 		} config;

@@ -320,6 +320,7 @@ static void put_body(json_t *o, const struct record *r)
 		break;
 	case RECORD_SNAP:
 	case RECORD_SNAPDROP:
+	case RECORD_SNAPROLL:
 		put_int(o, "gen", r->snap.gen);
 		json_object_set_new(o, "name", bytes_json(r->snap.name));
 		break;

@@ -606,6 +606,7 @@ static int dispatch(struct fs *fs, const struct record *r, uint64_t seq, struct 
 		return tier_apply(fs, r, applied);
 	case RECORD_SNAP:
 	case RECORD_SNAPDROP:
+	case RECORD_SNAPROLL:
 		return snap_apply(fs, r, seq);
 	case RECORD_EPOCH:
 		return apply_epoch(fs, r, seq);
@@ -619,6 +620,11 @@ int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct app
 {
 	struct usage_step step;
 
+	if (snap_rolling(fs)) {
+		log_error("journal: batch %llu follows one that goes back to a snapshot, which was not done",
+			  (unsigned long long)seq);
+		return -EUCLEAN;
+	}
 	applied->time_ns = r->time_ns;
 	applied->seq = seq;
 	usage_before(fs, r, &step);
@@ -629,7 +635,8 @@ int apply_record(struct fs *fs, const struct record *r, uint64_t seq, struct app
 		return e;
 	audit_after(fs, seq);
 	usage_after(fs, &step, applied->claim);
-	sums_add(fs, seq, r);
+	if (r->type != RECORD_SNAPROLL) /* that is not carried out yet */
+		sums_add(fs, seq, r);
 	return 0;
 }
 

@@ -119,6 +119,7 @@ static int draw_line(struct fs *fs, struct line *ret)
 	int r = journal_commit_all(fs->journal, &applied);
 
 	applied = min_u64(applied, atomic_load(&fs->applied_seq)); /* a fence window is in the journal and nowhere else */
+	applied = snap_roll_bound(fs, applied);
 	ret->applied_seq = applied;
 	if (r == 0 && !(fs->config.sabotage & FS_SABOTAGE_R4_CKPT_NO_FLUSH))
 		r = arena_flush(fs->arena);
@@ -233,6 +234,27 @@ static int closed_locked(struct fs *fs) REQUIRES(fs->maint, fs->gate)
 	return 0;
 }
 
+int checkpoint_again(struct fs *fs) NO_THREAD_SAFETY
+{
+	int r = closed_locked(fs);
+
+	if (r == -ENOSPC && ballast_drop(fs, false))
+		r = closed_locked(fs);
+	return r;
+}
+
+bool checkpoint_is_due(struct fs *fs)
+{
+	return !fs->config.read_only && fs->kv->ops->memory_bytes(fs->kv) > fs->config.memory_bytes / 4;
+}
+
+int checkpoint_if_full(struct fs *fs)
+{
+	if (!checkpoint_is_due(fs))
+		return 0;
+	return fs->closed ? checkpoint_again(fs) : fs_checkpoint(fs);
+}
+
 static void judge(struct fs *fs, int r)
 {
 	atomic_store(&fs->index_full, r == -ENOSPC);
@@ -251,8 +273,10 @@ int checkpoint_closed(struct fs *fs, int (*then)(void *ctx), void *ctx)
 	const int64_t shut_ns = metric_now_ns();
 	if (r == 0)
 		r = closed_locked(fs);
+	fs->closed = true;
 	if (r == 0)
 		done = then(ctx);
+	fs->closed = false;
 	metric_record(HISTOGRAM_GATE, metric_now_ns() - shut_ns);
 	rwlock_wrunlock(&fs->gate);
 	mutex_unlock(&fs->maint);

@@ -95,6 +95,7 @@ struct fs {
 	_Atomic bool closing;
 	_Atomic bool index_full; /* the last checkpoint found no room on the host */
 	bool ballast_laid;       /* guarded by ckpt_lock */
+	bool closed;             /* in checkpoint_closed(); changes under the gate, exclusive */
 
 	_Atomic int failed; /* sticky errno: the volume is read-only */
 	struct mutex failure_lock; /* guards the next two */
@@ -250,6 +251,13 @@ void homer_destroy(struct homer *h);
  * the live one, no slot points into the journal, and nobody changes anything.
  */
 MUST_CHECK int checkpoint_closed(struct fs *fs, int (*then)(void *ctx), void *ctx);
+
+/* Of `then`: one more checkpoint of that kind. */
+MUST_CHECK int checkpoint_again(struct fs *fs);
+/* Memtables have grown much. */
+bool checkpoint_is_due(struct fs *fs);
+/* Then: one of either kind.  The caller has no iterator of the index, which would hold them. */
+MUST_CHECK int checkpoint_if_full(struct fs *fs);
 
 /* ballast.c; ckpt_lock is held, or nobody else uses the volume yet */
 void ballast_lay(struct fs *fs);

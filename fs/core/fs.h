@@ -90,6 +90,7 @@ enum {
 	FS_SABOTAGE_SHARE_IN_PLACE = 1 << 9,  /* blocks that clones share are written in place */
 	FS_SABOTAGE_SHARE_FREE = 1 << 10,     /* and freed when the first of them lets go */
 	FS_SABOTAGE_SHARE_TRIM = 1 << 11,     /* the ring does not keep what a clone shares there */
+	FS_SABOTAGE_ROLL_APPLIED = 1 << 12,   /* checkpoints on the way back to a snapshot say that it is over */
 	FS_SABOTAGE_TIER_DROP_EARLY = 1 << 6, /* homes of tiered data go, and are used again, before the TIER record is durable */
 };
 
@@ -135,6 +136,8 @@ void fs_forget(struct fs *fs, uint64_t ino, uint64_t nlookup);
 /* A mount ended, and the kernel's references with it: forgets all of them. */
 MUST_CHECK int fs_forget_all(struct fs *fs);
 /* Whether the kernel refers to `ino`, and so may have cached something of it; of the root it always may. */
+/* Of an inode that the kernel knows: another one from then on that it became another file (fs_snap_rollback()). */
+uint64_t fs_generation(struct fs *fs, uint64_t ino);
 bool fs_is_known(struct fs *fs, uint64_t ino);
 /* Calls fn for each such inode, with no lock held. */
 MUST_CHECK int fs_known_each(struct fs *fs, void (*fn)(void *ctx, uint64_t ino), void *ctx);
@@ -299,6 +302,15 @@ MUST_CHECK int fs_snap_delete(struct fs *fs, const struct fs_cred *cred, const c
 /* The same, durable on this node only: the caller goes on with fs_sync_async(). */
 MUST_CHECK int fs_snap_create_here(struct fs *fs, const struct fs_cred *cred, const char *name);
 MUST_CHECK int fs_snap_delete_here(struct fs *fs, const struct fs_cred *cred, const char *name);
+/*
+ * The tree becomes again what the snapshot has, in place; other snapshots stay, and with `keep` one is made of what it was,
+ * before-rollback-YYYYMMDD-HHMMSS (UTC).  Nobody reads or writes meanwhile.  What is open and is not in the snapshot is gone.  The
+ * caller tells the kernel that everything changed.  -ENOENT; -ENODATA: this node does not have it; -EIO, -EUCLEAN, -EBADMSG: its
+ * index is damaged, and nothing was changed; -EMLINK: there is no room for the snapshot to keep; -ENOSPC.  _here: not yet where the
+ * durability level wants it.
+ */
+MUST_CHECK int fs_snap_rollback(struct fs *fs, const struct fs_cred *cred, const char *name, bool keep);
+MUST_CHECK int fs_snap_rollback_here(struct fs *fs, const struct fs_cred *cred, const char *name, bool keep);
 /* A time that moves whenever a snapshot comes or goes. */
 int64_t fs_snap_changed_ns(struct fs *fs);
 /* In the order they were made, no lock held; `count`: only_bytes, which may take a walk of the deadlists. */
@@ -331,7 +343,8 @@ enum fs_change_kind {
 	CHANGE_ATTR,  /* attributes of ino */
 	CHANGE_DATA,  /* and bytes [off, off + len); len 0: to the end */
 	CHANGE_ENTRY, /* `name` in directory ino, and its attributes */
-	CHANGE_ALL,   /* anything: a resync */
+	CHANGE_ALL,   /* anything: a resync, or the way back to a snapshot */
+	CHANGE_SOON,  /* nothing yet; what the kernel has not written is wanted now */
 };
 struct fs_change {
 	enum fs_change_kind kind;
@@ -351,13 +364,17 @@ struct fs_hooks {
 	void (*status)(void *ctx, void *json_object);
 };
 void fs_set_hooks(struct fs *fs, const struct fs_hooks *h);
-/* A follower applied a change: for the kernel's caches.  No locks held; may wait for room in a queue but not for a request.
+/* A follower applied a change, or the tree went back: for the kernel's caches.  No locks held; may wait for room in a queue but not
+ * for a request of who caused it.
  * NULL takes it away; returns once no call is under way. */
 void fs_set_watcher(struct fs *fs, void (*changed)(void *ctx, const struct fs_change *c), void *ctx);
 enum replica_role fs_role(struct fs *fs);
 /* Whether it leads, and knows that it does: no other node was offered the lead without a word about it since (replica_ops.offer). */
 bool fs_takes_changes(struct fs *fs);
-/* 0, or why a follower cannot be read now: -EBUSY (between two states, behind its fence, different from its leader). */
+/*
+ * 0, or why the volume cannot be read now: -EIO: it stopped on the way back to a snapshot; of a follower -EBUSY (between two states,
+ * behind its fence, different from its leader).
+ */
 int fs_readable(struct fs *fs);
 /* The oldest batch any known peer still needs: a little of the ring is kept for it, also over a restart.  0: none. */
 void fs_set_ship_floor(struct fs *fs, uint64_t seq);

@@ -23,6 +23,7 @@ struct stripe {
 struct icache {
 	struct kv *kv;
 	uint32_t n_stripes;
+	bool all_locked; /* changes under all of them */
 	struct stripe *stripe;
 };
 
@@ -250,6 +251,20 @@ int icache_remove(struct icache *ic, uint64_t ino)
 	return index_delete_inode(ic->kv, ino);
 }
 
+void icache_lock_all(struct icache *ic) NO_THREAD_SAFETY
+{
+	for (uint32_t i = 0; i < ic->n_stripes; i++)
+		rwlock_wrlock(&ic->stripe[i].lock);
+	ic->all_locked = true;
+}
+
+void icache_unlock_all(struct icache *ic) NO_THREAD_SAFETY
+{
+	ic->all_locked = false;
+	for (uint32_t i = ic->n_stripes; i-- > 0;)
+		rwlock_wrunlock(&ic->stripe[i].lock);
+}
+
 void icache_clear(struct icache *ic)
 {
 	for (uint32_t i = 0; i < ic->n_stripes; i++)
@@ -262,11 +277,13 @@ int icache_save(struct icache *ic) NO_THREAD_SAFETY
 		struct stripe *s = &ic->stripe[i];
 		int r = 0;
 
-		rwlock_wrlock(&s->lock);
+		if (!ic->all_locked)
+			rwlock_wrlock(&s->lock);
 		for (unsigned w = 0; w < ICACHE_WAYS && r == 0; w++)
 			if (s->way[w].dirty)
 				r = write_back(ic, &s->way[w]);
-		rwlock_wrunlock(&s->lock);
+		if (!ic->all_locked)
+			rwlock_wrunlock(&s->lock);
 		if (r < 0)
 			return r;
 	}

@@ -59,6 +59,10 @@ void icache_forget(struct icache *ic, uint64_t ino);
 /* Stripe locked exclusive: forgets it and takes it from the index. */
 MUST_CHECK int icache_remove(struct icache *ic, uint64_t ino);
 
+/* Every lock there is, exclusive; none is held by the caller.  icache_save() is the caller's alone until they are given back. */
+void icache_lock_all(struct icache *ic);
+void icache_unlock_all(struct icache *ic);
+
 /* Forgets all inodes, none of which is dirty: the index was changed below; nobody else is there. */
 void icache_clear(struct icache *ic);
 /* Writes every dirty inode to the index: at the gate, no operation in progress. */

@@ -175,6 +175,18 @@ void lcache_forget(struct lcache *lc, uint64_t ino, uint64_t leaf)
 	mutex_unlock(&s->lock);
 }
 
+void lcache_clear(struct lcache *lc)
+{
+	for (unsigned i = 0; i < N_SHARDS; i++) {
+		struct shard *s = &lc->shard[i];
+
+		mutex_lock(&s->lock);
+		memset(s->way, 0, (size_t)lc->n_sets * WAYS * sizeof(*s->way));
+		s->n_dirty = 0;
+		mutex_unlock(&s->lock);
+	}
+}
+
 static int save(struct lcache *lc, uint64_t ino)
 {
 	int r = 0;

@@ -23,6 +23,9 @@ MUST_CHECK int lcache_put(struct lcache *lc, uint64_t ino, uint64_t leaf, const 
 /* Forgets it; what the index has in its place counts from now on. */
 void lcache_forget(struct lcache *lc, uint64_t ino, uint64_t leaf);
 
+/* Forgets all of them, none of which is dirty: the index was changed below; every stripe is held, or nobody else is there. */
+void lcache_clear(struct lcache *lc);
+
 /* Writes every dirty leaf (of one inode: before table E is walked) to the index. */
 MUST_CHECK int lcache_save(struct lcache *lc);
 MUST_CHECK int lcache_save_inode(struct lcache *lc, uint64_t ino);

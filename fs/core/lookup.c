@@ -10,10 +10,10 @@
 #include "fs/core/namespace.h"
 #include "fs/core/snap/snap.h"
 
-/* A follower's leader removes what it likes, also between two looks at it here. */
+/* A follower's leader removes what it likes, also between two looks at it here, and so does the way back to a snapshot. */
 static bool is_gone(struct fs *fs, int r)
 {
-	return r == -ENOENT && fs_role(fs) == ROLE_FOLLOWER;
+	return r == -ENOENT && (fs_role(fs) == ROLE_FOLLOWER || snap_was_rolled(fs));
 }
 
 int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_attr *ret)
@@ -73,6 +73,11 @@ static void forget(void *fs, uint64_t ino)
 int fs_forget_all(struct fs *fs)
 {
 	return refs_each(fs->refs, forget, fs);
+}
+
+uint64_t fs_generation(struct fs *fs, uint64_t ino)
+{
+	return refs_generation(fs->refs, ino);
 }
 
 bool fs_is_known(struct fs *fs, uint64_t ino)

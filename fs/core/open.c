@@ -547,6 +547,8 @@ static int begin_writing(struct fs *fs, const struct anchor *a)
 	fs->super = s;
 	snap_sweep_dirs(fs);
 	r = s.resyncing ? begin_anew(fs, a) : journal_start(fs->journal);
+	if (r == 0)
+		r = snap_roll_resume(fs);
 	atomic_store(&fs->held, fs->config.lead_later);
 	if (r < 0)
 		return r;
@@ -588,6 +590,8 @@ static int open_all(struct fs *fs)
 		r = open_journal(fs);
 	if (r == 0)
 		r = recover(fs, &a);
+	if (r == 0 && fs->config.read_only)
+		r = snap_roll_resume(fs);
 	if (r == 0 && !fs->super.resyncing)
 		r = check_root(fs);
 	if (r == 0 && !fs->config.read_only)

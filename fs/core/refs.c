@@ -8,10 +8,14 @@
 
 #define N_SHARDS 64u
 #define ORPHAN   (UINT64_C(1) << 63)
+/* Bits 62 to 48: its generation. */
+#define GENERATION_SHIFT 48u
+#define GENERATION_MAX   UINT64_C(0x7fff)
+#define COUNT            ((UINT64_C(1) << GENERATION_SHIFT) - 1)
 
 struct entry {
 	uint64_t ino;   /* 0: empty */
-	uint64_t count; /* ORPHAN or'ed in */
+	uint64_t count; /* ORPHAN and a generation or'ed in */
 };
 struct shard {
 	struct mutex lock;
@@ -134,10 +138,10 @@ bool refs_drop(struct refs *r, uint64_t ino, uint64_t n)
 	mutex_lock(&s->lock);
 	struct entry *e = probe(s, ino);
 	if (e && e->ino) {
-		uint64_t count = e->count & ~ORPHAN;
+		uint64_t count = e->count & COUNT;
 
 		e->count -= n < count ? n : count;
-		if ((e->count & ~ORPHAN) == 0) {
+		if ((e->count & COUNT) == 0) {
 			reap = e->count & ORPHAN;
 			erase(s, e);
 			atomic_fetch_sub_explicit(&r->n, 1, memory_order_relaxed);
@@ -160,13 +164,50 @@ bool refs_orphan(struct refs *r, uint64_t ino)
 	return !known;
 }
 
+void refs_changed(struct refs *r, uint64_t ino)
+{
+	struct shard *s = shard_of(r, ino);
+
+	mutex_lock(&s->lock);
+	struct entry *e = probe(s, ino);
+	if (e && e->ino) {
+		uint64_t generation = (e->count >> GENERATION_SHIFT & GENERATION_MAX) % GENERATION_MAX + 1;
+
+		e->count = (e->count & (ORPHAN | COUNT)) | generation << GENERATION_SHIFT;
+	}
+	mutex_unlock(&s->lock);
+}
+
+uint64_t refs_generation(struct refs *r, uint64_t ino)
+{
+	struct shard *s = shard_of(r, ino);
+
+	mutex_lock(&s->lock);
+	struct entry *e = probe(s, ino);
+	uint64_t generation = e && e->ino ? e->count >> GENERATION_SHIFT & GENERATION_MAX : 0;
+	mutex_unlock(&s->lock);
+	return generation;
+}
+
+void refs_not_orphans(struct refs *r)
+{
+	for (unsigned i = 0; i < N_SHARDS; i++) {
+		struct shard *s = &r->shard[i];
+
+		mutex_lock(&s->lock);
+		for (size_t k = 0; k < s->cap; k++)
+			s->table[k].count &= ~ORPHAN;
+		mutex_unlock(&s->lock);
+	}
+}
+
 uint64_t refs_get(struct refs *r, uint64_t ino)
 {
 	struct shard *s = shard_of(r, ino);
 
 	mutex_lock(&s->lock);
 	struct entry *e = probe(s, ino);
-	uint64_t n = e && e->ino ? e->count & ~ORPHAN : 0;
+	uint64_t n = e && e->ino ? e->count & COUNT : 0;
 	mutex_unlock(&s->lock);
 	return n;
 }

@@ -444,7 +444,8 @@ static const char usage[] = "clawfs-sim: crashes the filesystem code over a simu
 			    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
 			    "  --trace           the history of a failure; log lines\n"
 			    "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, snap-in-place, snap-free,\n"
-			    "                    share-in-place, share-free or share-trim; exit 0 when that is noticed\n"
+			    "                    share-in-place, share-free, share-trim or roll; exit 0 when that is noticed
+"
 			    "  --encrypted[=aead] the volumes are encrypted\n"
 			    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
 			    "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
@@ -469,24 +470,26 @@ static const char *variant_at(int i)
 
 static unsigned sabotage_of(const char *rule)
 {
-	if (strcmp(rule, "tier") == 0)
-		return FS_SABOTAGE_TIER_DROP_EARLY;
-	if (strcmp(rule, "snap-in-place") == 0)
-		return FS_SABOTAGE_SNAP_IN_PLACE;
-	if (strcmp(rule, "snap-free") == 0)
-		return FS_SABOTAGE_SNAP_FREE;
-	if (strcmp(rule, "share-in-place") == 0)
-		return FS_SABOTAGE_SHARE_IN_PLACE;
-	if (strcmp(rule, "share-free") == 0)
-		return FS_SABOTAGE_SHARE_FREE;
-	if (strcmp(rule, "share-trim") == 0)
-		return FS_SABOTAGE_SHARE_TRIM;
-	if (strlen(rule) != 2 || rule[0] != 'R' || rule[1] < '1' || rule[1] > '5') {
-		fprintf(stderr, "clawfs-sim: the rules are R1 to R5, tier, snap-in-place, snap-free, share-in-place, share-free "
-				"and share-trim\n");
-		exit(2);
-	}
-	return 1u << (rule[1] - '1');
+	static const struct {
+		const char *name;
+		unsigned bit;
+	} rules[] = {
+	    {"tier", FS_SABOTAGE_TIER_DROP_EARLY},
+	    {"snap-in-place", FS_SABOTAGE_SNAP_IN_PLACE},
+	    {"snap-free", FS_SABOTAGE_SNAP_FREE},
+	    {"share-in-place", FS_SABOTAGE_SHARE_IN_PLACE},
+	    {"share-free", FS_SABOTAGE_SHARE_FREE},
+	    {"share-trim", FS_SABOTAGE_SHARE_TRIM},
+	    {"roll", FS_SABOTAGE_ROLL_APPLIED},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+		if (strcmp(rule, rules[i].name) == 0)
+			return rules[i].bit;
+	if (strlen(rule) == 2 && rule[0] == 'R' && rule[1] >= '1' && rule[1] <= '5')
+		return 1u << (rule[1] - '1');
+	fprintf(stderr, "clawfs-sim: there is no rule %s to break\n%s", rule, usage);
+	exit(2);
 }
 
 int main(int argc, char **argv)

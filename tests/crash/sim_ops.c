@@ -642,6 +642,54 @@ static bool do_snap(struct op *op)
 	return agree(op, r, model_snap(m, name));
 }
 
+/* Nobody has open any more what is not there, and what has no name goes unless somebody has. */
+static void reopen(struct op *op)
+{
+	struct sim_run *run = op->run;
+	uint64_t ino;
+
+	for (size_t i = run->n_held; i-- > 0;) {
+		if (model_get(run->model, run->held[i]))
+			continue;
+		fs_forget(run->fs, run->held[i], 1);
+		run->held[i] = run->held[--run->n_held];
+	}
+	for (size_t i = 0; (ino = model_orphan(run->model, i)) != 0;)
+		if (is_held(run, ino))
+			i++;
+		else
+			model_forget(run->model, ino);
+}
+
+/* As when it returns: done, and durable.  After an error the volume has stopped and a restart may find it done, or it never
+ * began. */
+static bool do_snap_back(struct op *op)
+{
+	struct sim_run *run = op->run;
+	struct model *m = run->model;
+	uint64_t pos = fs_pos(run->fs);
+	char name[32];
+
+	if (!model_snaps(m) && rng_percent(op->rng, 90))
+		return true;
+	random_snap(op, name, sizeof(name));
+	if (model_snaps(m))
+		snprintf(name, sizeof(name), "%s", model_snap_name(m, rng_below(op->rng, model_snaps(m))));
+	say(op, "go back to snapshot %s", name);
+	size_t n = run->history.n;
+	uint64_t memory = run->fs->config.memory_bytes;
+	if (rng_percent(op->rng, 50)) /* as if there were much to do: checkpoints on the way */
+		run->fs->config.memory_bytes = 0;
+	int r = fs_snap_rollback(run->fs, &op->cred, name, false);
+	run->fs->config.memory_bytes = memory;
+	op->covers = r == 0 ? n + 1 : 0;
+	if (may_fail(op, r) && fs_pos(run->fs) == pos)
+		return true;
+	int want = model_snap_back(m, name);
+	reopen(op);
+	return may_fail(op, r) || agree(op, r, want);
+}
+
 static bool do_snap_step(struct op *op)
 {
 	bool more = true;
@@ -721,15 +769,16 @@ enum action {
 	SNAP,
 	SNAP_DROP,
 	SNAP_STEP,
+	SNAP_BACK,
 	ACTIONS,
 };
 /* How often of 100 or so, per profile. */
 static const uint8_t weights[SIM_PROFILES][ACTIONS] = {
-    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2, 2, 1, 1, 1, 5, 2, 1, 1},
-    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1, 1, 1, 1, 0, 4, 1, 1, 1},
-    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3, 3, 2, 2, 1, 6, 1, 2, 2},
-    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2, 1, 1, 0, 0, 2, 2, 1, 1},
-    [SIM_COLD] = {5, 1, 0, 0, 2, 5, 3, 1, 8, 20, 8, 6, 1, 1, 1, 3, 6, 6, 1, 3, 2, 14, 6, 6, 3, 5, 2, 2, 1},
+    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2, 2, 1, 1, 1, 5, 2, 1, 1, 2},
+    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1, 1, 1, 1, 0, 4, 1, 1, 1, 1},
+    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3, 3, 2, 2, 1, 6, 1, 2, 2, 2},
+    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2, 1, 1, 0, 0, 2, 2, 1, 1, 2},
+    [SIM_COLD] = {5, 1, 0, 0, 2, 5, 3, 1, 8, 20, 8, 6, 1, 1, 1, 3, 6, 6, 1, 3, 2, 14, 6, 6, 3, 5, 2, 2, 1, 3},
 };
 
 static enum action choose(struct op *op)
@@ -814,6 +863,8 @@ static bool act(struct op *op, enum action a)
 		return do_snap_drop(op);
 	case SNAP_STEP:
 		return do_snap_step(op);
+	case SNAP_BACK:
+		return do_snap_back(op);
 	case ACTIONS:
 		break;
 	}
@@ -823,7 +874,7 @@ static bool act(struct op *op, enum action a)
 /* What can be done while a batch is being written, by one thread: nothing that waits for it. */
 static bool waits_for_commit(enum action a)
 {
-	return a == SYNC || a == CHECKPOINT || a == TIER || a == EVICT || a == SNAP || a == SNAP_DROP;
+	return a == SYNC || a == CHECKPOINT || a == TIER || a == EVICT || a == SNAP || a == SNAP_DROP || a == SNAP_BACK;
 }
 
 static bool step(struct sim_run *run, bool in_sync)

@@ -40,6 +40,7 @@ struct frozen {
 	uint32_t refs;
 	char *name;
 	struct tree tree;
+	struct model *state; /* without its snapshots */
 };
 struct model {
 	struct frozen **snaps;
@@ -193,12 +194,10 @@ void model_set_time(struct model *m, int64_t now_ns)
 	m->now_ns = now_ns;
 }
 
-struct model *model_clone(const struct model *m)
+static void clone_inodes(struct model *c, const struct model *m)
 {
-	struct model *c = test_alloc(sizeof(*c));
-
-	*c = (struct model){.n = m->n, .cap = m->n, .now_ns = m->now_ns, .hash = m->hash, .hashed = m->hashed};
-	c->inodes = test_alloc(m->n * sizeof(*c->inodes));
+	c->n = c->cap = m->n;
+	c->inodes = test_alloc((m->n + 1) * sizeof(*c->inodes));
 	for (size_t i = 0; i < m->n; i++) {
 		const struct inode *from = &m->inodes[i];
 
@@ -207,6 +206,14 @@ struct model *model_clone(const struct model *m)
 					      .entries = pairs_clone(&from->entries),
 					      .xattrs = pairs_clone(&from->xattrs)};
 	}
+}
+
+struct model *model_clone(const struct model *m)
+{
+	struct model *c = test_alloc(sizeof(*c));
+
+	*c = (struct model){.now_ns = m->now_ns, .hash = m->hash, .hashed = m->hashed};
+	clone_inodes(c, m);
 	c->snaps = test_alloc((m->n_snaps + 1) * sizeof(struct frozen *));
 	c->n_snaps = m->n_snaps;
 	for (size_t i = 0; i < m->n_snaps; i++) {
@@ -221,6 +228,7 @@ static void frozen_unref(struct frozen *z)
 	if (--z->refs > 0)
 		return;
 	tree_free(&z->tree);
+	model_free(z->state);
 	free(z->name);
 	free(z);
 }
@@ -293,6 +301,9 @@ int model_snap(struct model *m, const char *name)
 	*z = (struct frozen){.refs = 1, .name = strdup(name)};
 	snprintf(path, sizeof(path), "/.clawfs/snapshots/%s", name);
 	tree_of(m, find(m, FS_ROOT_INO), path, &z->tree);
+	z->state = test_alloc(sizeof(*z->state));
+	*z->state = (struct model){0};
+	clone_inodes(z->state, m);
 	m->snaps = realloc(m->snaps, (m->n_snaps + 1) * sizeof(struct frozen *));
 	if (!m->snaps || !z->name)
 		abort();
@@ -309,6 +320,20 @@ int model_snap_drop(struct model *m, const char *name)
 		return -ENOENT;
 	frozen_unref(m->snaps[i]);
 	m->snaps[i] = m->snaps[--m->n_snaps];
+	m->hashed = false;
+	return 0;
+}
+
+int model_snap_back(struct model *m, const char *name)
+{
+	size_t at = find_snap(m, name);
+
+	if (at == m->n_snaps)
+		return -ENOENT;
+	for (size_t i = 0; i < m->n; i++)
+		inode_free(&m->inodes[i]);
+	free(m->inodes);
+	clone_inodes(m, m->snaps[at]->state);
 	m->hashed = false;
 	return 0;
 }
@@ -604,6 +629,14 @@ int model_rename(struct model *m, uint64_t dir, const char *name, uint64_t new_d
 	dir_add(m, nd, new_name, i->i.ino);
 	reparent(i, d, nd);
 	m->hashed = false;
+	return 0;
+}
+
+uint64_t model_orphan(const struct model *m, size_t i)
+{
+	for (size_t at = 0; at < m->n; at++)
+		if (m->inodes[at].i.nlink == 0 && i-- == 0)
+			return m->inodes[at].i.ino;
 	return 0;
 }
 

@@ -47,6 +47,7 @@ bool model_pick_name(const struct model *m, struct rng *rng, uint64_t *ret_dir, 
 /* A random attribute name of an inode, or NULL. */
 const char *model_pick_xattr(const struct model *m, struct rng *rng, uint64_t ino);
 size_t model_count(const struct model *m);
+uint64_t model_orphan(const struct model *m, size_t i); /* the i-th without a name; 0: there is none */
 uint64_t model_total_bytes(const struct model *m);
 
 /* Operations.  `check` variants without effect: give ino 0 where a new inode would be made to learn the errno alone. */
@@ -65,6 +66,8 @@ int model_removexattr(struct model *m, uint64_t ino, const char *name);
 /* Snapshots: the tree as it is, under a name; part of model_tree() and model_hash() as "/.clawfs/snapshots/NAME". */
 int model_snap(struct model *m, const char *name);
 int model_snap_drop(struct model *m, const char *name);
+/* The tree is again what it was; files without a name that were open then are there, too. */
+int model_snap_back(struct model *m, const char *name);
 size_t model_snaps(const struct model *m);
 const char *model_snap_name(const struct model *m, size_t i);
 void model_forget(struct model *m, uint64_t ino); /* of an orphan: it is gone */

@@ -141,7 +141,7 @@ static inline void warm(struct archived *w)
 	}
 	tree_of(w->run.fs, &t);
 	for (size_t i = 0; i < t.n; i++)
-		if (S_ISREG(t.e[i].mode))
+		if (S_ISREG(t.e[i].mode) && strncmp(t.e[i].path, "/.clawfs", 8) != 0)
 			OK(cold_keep(w->run.cold, w->run.fs, t.e[i].ino));
 	tree_free(&t);
 }

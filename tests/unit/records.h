@@ -105,6 +105,7 @@ static inline size_t sample_records(struct record *out, size_t cap)
 	SAMPLE(RECORD_SNAP, r->ino = 1, r->flags = 0, r->snap.gen = 7, r->snap.name = sample_text("before the upgrade"));
 	SAMPLE(RECORD_SNAPDROP, r->ino = 1, r->flags = 0, r->snap.gen = UINT64_MAX,
 	       r->snap.name = (struct slice){longest, RECORD_NAME_MAX});
+	SAMPLE(RECORD_SNAPROLL, r->ino = 1, r->flags = 0, r->snap.gen = 8, r->snap.name = sample_text("before the upgrade"));
 	SAMPLE(RECORD_CONFIG, r->config.key = sample_text("compression"), r->config.value = sample_text("zstd"));
 	SAMPLE(RECORD_CLONE, r->clone.from = 7, r->clone.from_block = 3, r->clone.block = UINT64_C(1) << 40, r->clone.n_blocks = 1,
 	       r->clone.size = INT64_MAX, r->clone.mtime_ns = 1700000000000000002);

@@ -109,6 +109,26 @@ static int close_gap(struct archiver *a)
 	return archiver_begin_stream(a);
 }
 
+/* The next batch cannot be carried out by who restores: the stream ends before it, and a base of what came of it begins the next.
+ */
+static int follow_back(struct archiver *a)
+{
+	struct archive_stream *s = archiver_stream(a);
+	uint64_t from = a->taken + 1;
+	int r = segment_due(a, true) ? segment_store(a) : 0;
+
+	if (r < 0)
+		return r;
+	log_info("archive: with batch %llu the tree went back to a snapshot: states from there up to the next base, which is "
+		 "made now, "
+		 "cannot be restored",
+		 (unsigned long long)from);
+	s->end = STREAM_BACK;
+	s->lost_from = from;
+	a->back = false;
+	return archiver_begin_stream(a);
+}
+
 /* What is durable into the segment, and the segment into the store when it is time. */
 static int store_segment(struct archiver *a, bool now, bool *ret_more)
 {
@@ -117,6 +137,8 @@ static int store_segment(struct archiver *a, bool now, bool *ret_more)
 
 	if (r == 0 && gap)
 		return close_gap(a);
+	if (r == 0 && a->back && !a->sealed.len)
+		return follow_back(a);
 	*ret_more = r == 0 && segment_due(a, now);
 	return *ret_more ? segment_store(a) : r;
 }

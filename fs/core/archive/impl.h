@@ -100,6 +100,7 @@ struct archiver {
 	struct replica_cursor *cursor;
 	struct shipped_batch batch;
 	uint32_t n_data, data_next;
+	bool back;              /* the next one goes back to a snapshot: it is not taken */
 	struct base_job *job; /* NULL: none is made */
 	uint32_t base_failures; /* in a row */
 	int64_t base_retry_ns;  /* mono */
@@ -114,7 +115,7 @@ MUST_CHECK int archiver_begin_stream(struct archiver *a);
 struct archive_stream *archiver_stream(struct archiver *a); /* the one that is written; NULL: none */
 MUST_CHECK int archiver_save(struct archiver *a);           /* the manifest */
 
-/* segment.c.  *ret_gap: a batch is not in the journal any more. */
+/* segment.c.  *ret_gap: a batch is not in the journal any more.  Stops before one that goes back to a snapshot (a->back). */
 MUST_CHECK int segment_take(struct archiver *a, bool *ret_gap);
 bool segment_due(const struct archiver *a, bool now);
 MUST_CHECK int segment_store(struct archiver *a);

@@ -12,7 +12,7 @@
 
 #define BYTES_MAX (16 * MIB)
 
-static const char *const ends[STREAM_ENDS] = {"open", "gap", "other leader", "off"};
+static const char *const ends[STREAM_ENDS] = {"open", "gap", "other leader", "off", "rollback"};
 
 const char *stream_end_name(enum stream_end end)
 {

@@ -23,7 +23,7 @@ struct archive_at {
 	uint64_t seq;
 	uint32_t part;
 };
-enum stream_end { STREAM_OPEN, STREAM_GAP, STREAM_OTHER, STREAM_OFF, STREAM_ENDS };
+enum stream_end { STREAM_OPEN, STREAM_GAP, STREAM_OTHER, STREAM_OFF, STREAM_BACK, STREAM_ENDS };
 struct archive_stream {
 	uint64_t epoch;
 	struct archive_at first;    /* oldest segment that is not removed, or being removed */
@@ -34,7 +34,7 @@ struct archive_stream {
 	uint64_t known_hash;        /* of the history before it */
 	int64_t known_ns;           /* time of the newest batch before it */
 	enum stream_end end;
-	uint64_t lost_from;         /* STREAM_GAP: the first batch that is not in it */
+	uint64_t lost_from;         /* STREAM_GAP, STREAM_BACK: the first batch that is not in it */
 };
 enum base_state { BASE_BEGUN, BASE_DONE, BASE_GOING };
 struct archive_base {

@@ -52,7 +52,7 @@ static void walk(struct archive_place *p, const struct archive_base *b, const st
 	}
 	bool ended = r == -ENOENT && id.seq >= s->known.seq;
 	ret->damage = ended ? 0 : r;
-	ret->gap = ended && s->end == STREAM_GAP;
+	ret->gap = ended && (s->end == STREAM_GAP || s->end == STREAM_BACK);
 }
 
 int restore_list(struct archive_place *p, const struct archive_manifest *m, restore_range_fn *fn, void *ctx)

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "fs/core/archive/impl.h"
+#include "fs/core/replica/impl.h"
 
 static const struct replica_ops *ops_of(struct archiver *a)
 {
@@ -74,6 +75,19 @@ static void complete(struct archiver *a)
 	a->n_data = a->data_next = 0;
 }
 
+/* What it makes of the tree is in no batch, and whoever restores has no snapshots: a base has to say it. */
+static bool goes_back(const struct shipped_batch *b)
+{
+	const struct batch_view v = {
+	    .payload = b->payload,
+	    .logical = b->logical,
+	    .n = {.n_records = b->n_records, .n_payload = b->n_payload, .logical_bytes = b->logical_bytes},
+	};
+	struct record rec;
+
+	return replica_batch_is_snap(&v, &rec) && rec.type == RECORD_SNAPROLL;
+}
+
 static int take_batch(struct archiver *a)
 {
 	struct replica_volume *v = fs_replica(a->fs);
@@ -82,6 +96,11 @@ static int take_batch(struct archiver *a)
 	if (r < 0) {
 		a->n_data = 0;
 		return r;
+	}
+	a->back = goes_back(&a->batch);
+	if (a->back) {
+		a->n_data = 0;
+		return -EAGAIN;
 	}
 	begin(a, a->batch.time_ns);
 	size_t at = a->body.len;

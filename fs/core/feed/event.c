@@ -190,7 +190,7 @@ static void set_other(const struct event *e, const struct record *r)
 		set_number(e, "epoch", epoch_counter(r->epoch.epoch));
 		set_number(e, "node", epoch_node(r->epoch.epoch));
 		set_number(e, "incarnation", r->epoch.incarnation);
-	} else if (r->type == RECORD_SNAP || r->type == RECORD_SNAPDROP) {
+	} else if (r->type == RECORD_SNAP || r->type == RECORD_SNAPDROP || r->type == RECORD_SNAPROLL) {
 		set_number(e, "snapshot", r->snap.gen);
 		feed_set_bytes(e->json, "name", r->snap.name);
 	} else if (r->type == RECORD_CONFIG) {

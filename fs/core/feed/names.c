@@ -227,6 +227,9 @@ void feed_names_pass(struct feed_names *names, const struct record *r)
 	case RECORD_RENAME:
 		pass_rename(names, r);
 		break;
+	case RECORD_SNAPROLL: /* every name may be another's */
+		memset(names->seen, 0, sizeof(names->seen));
+		break;
 	default:
 		break;
 	}

@@ -231,7 +231,8 @@ bool replica_batch_is_snap(const struct batch_view *v, struct record *ret)
 	if (v->n.n_records != 1)
 		return false;
 	batch_cursor_start(&c, v);
-	return batch_next(&c, ret) == 1 && (ret->type == RECORD_SNAP || ret->type == RECORD_SNAPDROP);
+	return batch_next(&c, ret) == 1 &&
+	       (ret->type == RECORD_SNAP || ret->type == RECORD_SNAPDROP || ret->type == RECORD_SNAPROLL);
 }
 
 /* The gate is held, exclusive, and with it the follower's lock. */

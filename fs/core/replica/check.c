@@ -347,6 +347,7 @@ static int check_record(struct trial *t, const struct record *r)
 		return check_tier(t, r);
 	case RECORD_SNAP:
 	case RECORD_SNAPDROP:
+	case RECORD_SNAPROLL:
 		return check_snap(t, r);
 	case RECORD_EPOCH:
 		return check_epoch(t, r);

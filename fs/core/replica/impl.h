@@ -120,7 +120,7 @@ MUST_CHECK int replica_check_sender(struct fs *fs, uint64_t epoch);
 int replica_finish_batch(struct replica_volume *v);
 int replica_commit(struct replica_volume *v, uint64_t *ret_durable_seq);
 
-/* Whether the batch is one of a SNAP or SNAPDROP record, which is alone in it: *ret, borrowed. */
+/* Whether the batch is one of a SNAP, SNAPDROP or SNAPROLL record, which is alone in it: *ret, borrowed. */
 bool replica_batch_is_snap(const struct batch_view *v, struct record *ret);
 /* Applies what is in the journal and was checked; `promised` blocks are reserved, those not needed are given back. */
 MUST_CHECK int replica_apply(struct fs *fs, const struct batch_view *v, uint64_t seq, uint64_t promised);

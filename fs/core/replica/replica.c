@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fs/core/snap/snap.h"
 #include "fs/core/index.h"
 
 static struct replica_volume *volume_of(struct fs *fs)
@@ -105,7 +106,9 @@ static void judge_locked(struct fs *fs) REQUIRES(fs->replica->super_lock)
 	fs->replica->led = fs->replica->led && s->follower && atomic_load(&fs->history) < s->epoch;
 	bool hidden = s->follower && (s->resyncing || s->differs || replica_fence_of(fs, s) || fs->replica->led);
 
-	atomic_store(&fs->unreadable, hidden ? -EBUSY : 0);
+	bool half = snap_rolling(fs) && atomic_load(&fs->failed);
+
+	atomic_store(&fs->unreadable, half ? -EIO : hidden ? -EBUSY : 0);
 }
 
 void replica_judge(struct fs *fs)

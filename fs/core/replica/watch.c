@@ -96,6 +96,9 @@ static void record_changed(struct fs *fs, const struct record *r)
 	case RECORD_CLONE:
 		data_changed(fs, r->ino, r->clone.block * BLOCK_SIZE, r->clone.n_blocks);
 		break;
+	case RECORD_SNAPROLL:
+		replica_changed(fs, &(struct fs_change){.kind = CHANGE_ALL});
+		break;
 	default: /* nobody can name what is reaped; tiered data is the same as before */
 		break;
 	}

@@ -33,6 +33,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fs/core/snap/snap.h"
 
 /* More batches than this are told as one change of everything. */
 #define TELL_BATCHES 256u
@@ -247,6 +248,20 @@ static int apply_locked(struct replica *rep, const struct journal_batch *b, uint
 	return 0;
 }
 
+struct alone {
+	struct replica *rep;
+	const struct journal_batch *batch;
+	uint64_t promised;
+};
+
+/* The gate is held, exclusive, and with it the follower's lock. */
+static int apply_alone(void *ctx) NO_THREAD_SAFETY
+{
+	const struct alone *a = ctx;
+
+	return apply_locked(a->rep, a->batch, a->promised);
+}
+
 static int apply_next(struct replica *rep, struct journal_batch *b) REQUIRES(rep->follow_lock)
 {
 	struct fs *fs = rep->fs;
@@ -261,6 +276,11 @@ static int apply_next(struct replica *rep, struct journal_batch *b) REQUIRES(rep
 		r = replica_check(fs, &b->view, seq, b->info.epoch, &promised);
 	if (r < 0)
 		return r;
+	if (replica_batch_is_snap(&b->view, &snap) && snap.type == RECORD_SNAPROLL) {
+		struct alone alone = {.rep = rep, .batch = b, .promised = promised};
+
+		return snap_follow(fs, &snap, apply_alone, &alone);
+	}
 	/* A snapshot that is made or dropped changes what is shared, which nobody may be looking at. */
 	if (replica_batch_is_snap(&b->view, &snap)) {
 		rwlock_wrlock(&fs->gate);

@@ -1,8 +1,9 @@
 /*
  * check.c: what fsck compares of snapshots: every block of one is in use, and either the live tree has it too or one deadlist
  * does; what is on a deadlist is in that snapshot, in no other list and not in the live tree; what only an object has, has a row.
+ * Once the tree was set back, a list may have blocks that only older snapshots have, or none any more.
  *
- * One walk over the leaves of each snapshot that is held.  Memory: two bits a block.
+ * One walk over the leaves of each snapshot that is held.  Memory: three bits a block.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -20,6 +21,8 @@ struct walk {
 	const struct held *h;
 	const char *name;
 	uint64_t *mine;      /* a bit a block: the snapshot has it */
+	uint64_t *read;      /* a bit a block: it was verified */
+	bool rolled;         /* the tree was set back to a snapshot */
 	uint64_t ino, asked; /* the object asked for last */
 	void *block;
 };
@@ -107,29 +110,22 @@ static void see_mine(struct walk *w, pointer_t home, uint32_t birth)
 	uint64_t b = pointer_block(home);
 
 	(void)birth;
-	if (in_arena(w->c, home) && !test_bit(w->mine, b))
+	if (!w->rolled && in_arena(w->c, home) && !test_bit(w->mine, b))
 		found(w->c, true, "block %llu is on the deadlist of snapshot \"%s\", which does not have it",
 		      (unsigned long long)b, w->name);
 }
 
 /* ---- leaves ---- */
 
-static bool is_on_list(struct walk *w, pointer_t home)
-{
-	struct index_key k = key_pair(TABLE_DEAD, w->h->top, home);
-	le32 birth;
-	size_t len;
-
-	return kv_get(w->c->fs->kv, key_slice(&k), &birth, sizeof(birth), &len) == 0;
-}
-
-/* Blocks that are on its own list: each block that the live tree has not is read once. */
+/* Each block that the live tree has not is read once. */
 static void verify(struct walk *w, uint64_t block, const struct slot *s)
 {
 	struct snap_check *c = w->c;
 
-	if (!c->verify_data || !slot_has_data(s) || test_bit(c->live, pointer_block(s->home)) || !is_on_list(w, s->home))
+	if (!c->verify_data || !slot_has_data(s) || test_bit(c->live, pointer_block(s->home)) ||
+	    test_bit(w->read, pointer_block(s->home)))
 		return;
+	set_bit(w->read, pointer_block(s->home));
 	if (arena_read(c->fs->arena, s->home, 1, w->block) == 0 && crc32c(0, w->block, BLOCK_SIZE) == s->crc) {
 		*c->bytes_verified += BLOCK_SIZE;
 		return;
@@ -283,10 +279,14 @@ static int check_all(struct walk *w)
 
 int snap_check_blocks(struct snap_check *c)
 {
-	struct walk w = {.c = c, .mine = calloc(c->n_blocks / 64 + 1, sizeof(*w.mine))};
-	int r = w.mine && posix_memalign(&w.block, DISK_BLOCK, BLOCK_SIZE) == 0 ? check_all(&w) : -ENOMEM;
+	struct walk w = {.c = c,
+			 .mine = calloc(c->n_blocks / 64 + 1, sizeof(*w.mine)),
+			 .read = calloc(c->n_blocks / 64 + 1, sizeof(*w.read)),
+			 .rolled = snap_was_rolled(c->fs)};
+	int r = w.mine && w.read && posix_memalign(&w.block, DISK_BLOCK, BLOCK_SIZE) == 0 ? check_all(&w) : -ENOMEM;
 
 	free(w.mine);
+	free(w.read);
 	free(w.block);
 	return r;
 }

@@ -45,7 +45,7 @@ struct change {
 };
 
 /* The gate is held, exclusive.  It is alone in its batch. */
-static int log_alone(struct fs *fs, struct record *rec)
+int snap_log_alone(struct fs *fs, struct record *rec)
 {
 	const uint64_t root = FS_ROOT_INO;
 	struct lockset ls;
@@ -76,7 +76,7 @@ static int copy_and_log(void *ctx)
 	if (r < 0)
 		return r;
 	fs->snaps->prepared = c->top + 1;
-	r = c->then ? c->then(c->ctx) : log_alone(fs, &c->rec);
+	r = c->then ? c->then(c->ctx) : snap_log_alone(fs, &c->rec);
 	fs->snaps->prepared = 0;
 	if (r < 0 && !atomic_load(&fs->failed) && !snaps_find_top(fs->snaps, c->top)) {
 		int e = fs->kv->ops->snapshot_remove(fs->kv, c->top);
@@ -87,7 +87,7 @@ static int copy_and_log(void *ctx)
 
 /* ---- create ---- */
 
-static int may_create(struct fs *fs, const char *name)
+int snap_may_create(struct fs *fs, const char *name)
 {
 	struct snaps *s = fs->snaps;
 
@@ -123,7 +123,7 @@ static int home_backlog(struct fs *fs)
 }
 
 /* So that little is left to do under the gate. */
-static int go_ahead(struct fs *fs)
+int snap_go_ahead(struct fs *fs)
 {
 	int r = home_backlog(fs);
 
@@ -132,11 +132,20 @@ static int go_ahead(struct fs *fs)
 	return r < 0 ? r : home_backlog(fs);
 }
 
+int snap_create_gated(struct fs *fs, const struct fs_cred *cred, const char *name)
+{
+	struct change c = {.fs = fs};
+
+	op_stamp(fs, cred, &c.rec, RECORD_SNAP, FS_ROOT_INO);
+	c.rec.snap.name = slice_of(name);
+	return create_gated(&c);
+}
+
 static int create_locked(struct fs *fs, const struct fs_cred *cred, const char *name)
 {
 	struct change c = {.fs = fs};
 	bool tried = false;
-	int r = may_create(fs, name);
+	int r = snap_may_create(fs, name);
 
 	if (r == 0)
 		r = snap_feature(fs);
@@ -145,7 +154,7 @@ static int create_locked(struct fs *fs, const struct fs_cred *cred, const char *
 	op_stamp(fs, cred, &c.rec, RECORD_SNAP, FS_ROOT_INO);
 	c.rec.snap.name = slice_of(name);
 	do {
-		r = go_ahead(fs);
+		r = snap_go_ahead(fs);
 		if (r == 0)
 			r = op_wait_room(fs);
 		if (r == 0)
@@ -155,8 +164,8 @@ static int create_locked(struct fs *fs, const struct fs_cred *cred, const char *
 }
 
 /* Waits while it is not known who leads, also where that begins on the way; refuses where another node does. */
-static int while_leading(struct fs *fs, const struct fs_cred *cred, const char *name,
-			 int (*how)(struct fs *fs, const struct fs_cred *cred, const char *name))
+int snap_while_leading(struct fs *fs, const struct fs_cred *cred, const char *name,
+		       int (*how)(struct fs *fs, const struct fs_cred *cred, const char *name))
 {
 	unsigned tries = 0;
 	int r;
@@ -177,7 +186,7 @@ int fs_snap_create_here(struct fs *fs, const struct fs_cred *cred, const char *n
 {
 	int r = check_name(name);
 
-	return r < 0 ? r : while_leading(fs, cred, name, create_locked);
+	return r < 0 ? r : snap_while_leading(fs, cred, name, create_locked);
 }
 
 int fs_snap_create(struct fs *fs, const struct fs_cred *cred, const char *name)
@@ -193,10 +202,12 @@ int snap_follow(struct fs *fs, const struct record *r, int (*then)(void *ctx), v
 	struct super s;
 	int e = 0;
 
+	if (r->type == RECORD_SNAPROLL)
+		return snap_roll_follow(fs, r, then, ctx);
 	replica_get_super(fs, &s);
 	if (r->type == RECORD_SNAP && fs_readable(fs) == 0 && !s.window && s.fence <= atomic_load(&fs->applied_seq)) {
 		c.top = max_u64(atomic_load(&fs->snapshot_generation), r->snap.gen);
-		e = go_ahead(fs);
+		e = snap_go_ahead(fs);
 		return e < 0 ? e : checkpoint_closed(fs, copy_and_log, &c);
 	}
 	rwlock_wrlock(&fs->gate);
@@ -218,7 +229,7 @@ static int delete_gated(struct fs *fs, const struct fs_cred *cred, const char *n
 	op_stamp(fs, cred, &rec, RECORD_SNAPDROP, FS_ROOT_INO);
 	rec.snap.gen = snap->gen;
 	rec.snap.name = slice_of(name);
-	return log_alone(fs, &rec);
+	return snap_log_alone(fs, &rec);
 }
 
 static int delete_locked(struct fs *fs, const struct fs_cred *cred, const char *name)
@@ -231,7 +242,7 @@ static int delete_locked(struct fs *fs, const struct fs_cred *cred, const char *
 
 int fs_snap_delete_here(struct fs *fs, const struct fs_cred *cred, const char *name)
 {
-	int r = check_name(name) < 0 ? -ENOENT : while_leading(fs, cred, name, delete_locked);
+	int r = check_name(name) < 0 ? -ENOENT : snap_while_leading(fs, cred, name, delete_locked);
 
 	if (r == 0 && fs->services_started)
 		service_wake(&fs->snapper);

@@ -53,7 +53,7 @@ bool snaps_any(struct fs *fs);
 bool snaps_reach(struct fs *fs, uint64_t seq);
 /* Durably, before the first snapshot is here: older releases, which would free its blocks, refuse the volume. */
 MUST_CHECK int snap_feature(struct fs *fs);
-/* Applies SNAP or SNAPDROP; the gate is held exclusive, or nobody else is there. */
+/* Applies SNAP or SNAPDROP, or notes SNAPROLL; the gate is held exclusive, or nobody else is there. */
 MUST_CHECK int snap_apply(struct fs *fs, const struct record *r, uint64_t seq);
 /* -EUCLEAN: no leader can have logged that here. */
 MUST_CHECK int snap_check(struct fs *fs, const struct record *r);
@@ -71,7 +71,8 @@ MUST_CHECK int snap_policy_check(const char *value);
 
 /*
  * A follower is about to apply the SNAP record `r` of batch `seq`: makes what it will hold, and calls `then` under the gate,
- * exclusive, at that point.  Where nothing can be held it only does the latter.
+ * exclusive, at that point.  Where nothing can be held it only does the latter.  After a SNAPROLL record the tree is that of the
+ * snapshot when it returns; -EUCLEAN, and nothing was done, on a node that does not hold it: it needs a resync.
  */
 MUST_CHECK int snap_follow(struct fs *fs, const struct record *r, int (*then)(void *ctx), void *ctx);
 /* The first mount after a crash: what is left of snapshots that do not exist goes. */
@@ -79,6 +80,19 @@ void snap_sweep_dirs(struct fs *fs);
 /* Under the gate, exclusive, when a line is drawn; and when that is durable: directories of snapshots that are gone by then. */
 void snap_draw_line(struct fs *fs);
 void snap_line_durable(struct fs *fs);
+
+/* ---- rollback.c ---- */
+
+/* Durably, before the first SNAPROLL record is here. */
+MUST_CHECK int snap_roll_feature(struct fs *fs);
+/* Whether that was ever: lists may have blocks then that their own snapshot has not. */
+bool snap_was_rolled(struct fs *fs);
+/* A SNAPROLL record is in the journal and what it asks for is not durable yet: nothing else is applied. */
+bool snap_rolling(struct fs *fs);
+/* What an anchor may say was applied: not that record. */
+uint64_t snap_roll_bound(struct fs *fs, uint64_t applied_seq);
+/* Recovery found one: it is carried out, before anything else is written. */
+MUST_CHECK int snap_roll_resume(struct fs *fs);
 
 /* ---- dead.c ---- */
 

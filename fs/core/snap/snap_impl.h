@@ -22,6 +22,12 @@ struct snap {
 	uint32_t uid;
 	char name[RECORD_NAME_MAX + 1];
 };
+/* A rollback whose record is in the journal and whose walk is not durable yet (rollback.c). */
+struct rolling {
+	_Atomic uint64_t seq; /* 0: there is none */
+	uint64_t gen;
+	int64_t time_ns;
+};
 struct snaps {
 	struct mutex lock;
 	struct cond idle;  /* a held one has no users any more */
@@ -42,6 +48,7 @@ struct snaps {
 	_Atomic uint64_t oldest_seq;
 	_Atomic int64_t changed_ns;
 	uint64_t prepared;  /* top + 1 of the snapshot made ready for the record about to be applied; 0: none */
+	struct rolling roll; /* changes under the gate, exclusive, and ckpt_lock; or nobody else is there */
 	struct mutex making;   /* one create, delete or step at a time; before ckpt_lock */
 };
 
@@ -58,6 +65,16 @@ MUST_CHECK int snaps_forget_held(struct fs *fs, struct held *h);
 void held_close_locked(struct fs *fs, struct held *h) REQUIRES(fs->snaps->lock);
 /* Of one that is not in use: whether its index is that of the state before batch `seq`. */
 bool snap_is_whole(struct fs *fs, uint64_t top, uint64_t seq);
+/* create.c, for rollback.c; `making` is held where it creates */
+MUST_CHECK int snap_may_create(struct fs *fs, const char *name); /* -EEXIST, -EMLINK, -EOVERFLOW */
+MUST_CHECK int snap_go_ahead(struct fs *fs);
+MUST_CHECK int snap_create_gated(struct fs *fs, const struct fs_cred *cred, const char *name); /* in checkpoint_closed() */
+MUST_CHECK int snap_log_alone(struct fs *fs, struct record *rec);
+MUST_CHECK int snap_while_leading(struct fs *fs, const struct fs_cred *cred, const char *name,
+				  int (*how)(struct fs *fs, const struct fs_cred *cred, const char *name));
+/* rollback.c */
+MUST_CHECK int snap_roll_note(struct fs *fs, const struct record *r, uint64_t seq); /* the record is applied: the walk is due */
+MUST_CHECK int snap_roll_follow(struct fs *fs, const struct record *r, int (*then)(void *ctx), void *ctx);
 #define K_ENTRY_BYTES 17u
 /* diff.c: fs_snap_diff_json(); all: every inode is looked at, marked or not, which finds the same. */
 MUST_CHECK int snap_diff_page(struct fs *fs, uint64_t from_gen, uint64_t to_gen, uint64_t ino, bool all, struct buf *out);

@@ -413,7 +413,14 @@ static int apply_drop(struct fs *fs, const struct record *r)
 
 int snap_apply(struct fs *fs, const struct record *r, uint64_t seq)
 {
-	return r->type == RECORD_SNAP ? apply_snap(fs, r, seq) : apply_drop(fs, r);
+	switch (r->type) {
+	case RECORD_SNAP:
+		return apply_snap(fs, r, seq);
+	case RECORD_SNAPROLL:
+		return snap_roll_note(fs, r, seq);
+	default:
+		return apply_drop(fs, r);
+	}
 }
 
 int snap_check(struct fs *fs, const struct record *r)
@@ -425,7 +432,7 @@ int snap_check(struct fs *fs, const struct record *r)
 	const struct snap *same = snaps_find_gen(s, r->snap.gen), *named = snaps_find_name(s, r->snap.name);
 	if (r->type == RECORD_SNAP && (same || named || r->snap.gen >= SNAP_TOP_MAX || s->n >= SNAPS_MAX))
 		e = -EUCLEAN;
-	if (r->type == RECORD_SNAPDROP && (!same || same != named))
+	if (r->type != RECORD_SNAP && (!same || same != named))
 		e = -EUCLEAN;
 	mutex_unlock(&s->lock);
 	return e;

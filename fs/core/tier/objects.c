@@ -180,6 +180,24 @@ int objects_moved(struct fs *fs, const struct leaf *old, const struct leaf *new,
 	return has < had ? take_from(fs, old->object.id, had - has, applied) : 0;
 }
 
+int objects_gained(struct fs *fs, const struct leaf *old, const struct leaf *new)
+{
+	uint32_t has = new->object.id ? count_tiered(new) : 0,
+		 had = has && old->object.id == new->object.id ? count_tiered(old) : 0;
+	struct object_row o;
+
+	if (has <= had)
+		return 0;
+	mutex_lock(&fs->objects->lock);
+	int r = find(fs, new->object.id, &o);
+	if (r == 1) {
+		o.n_live = has - had <= UINT32_MAX - o.n_live ? o.n_live + (has - had) : UINT32_MAX;
+		r = put_row(fs, &o);
+	}
+	mutex_unlock(&fs->objects->lock);
+	return r;
+}
+
 /* The same of each record that names the object, but for the time. */
 static void begin_row(const struct record *r, struct object_row *ret)
 {

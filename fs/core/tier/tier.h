@@ -48,6 +48,8 @@ MUST_CHECK int objects_get(struct fs *fs, uint64_t object, struct object_row *re
 MUST_CHECK int objects_each(struct fs *fs, uint64_t object, int (*fn)(void *ctx, const struct object_row *o), void *ctx);
 /* The difference that one leaf's change makes; called by extent_put() for logged changes only. */
 MUST_CHECK int objects_moved(struct fs *fs, const struct leaf *old, const struct leaf *new, const struct applied *applied);
+/* A leaf is again what it was: what the new one has of an object and the old one has not is live again.  The row was kept for it. */
+MUST_CHECK int objects_gained(struct fs *fs, const struct leaf *old, const struct leaf *new);
 /* Something live is in it, or something in a snapshot may be: it stays in its store. */
 bool objects_needed(struct fs *fs, const struct object_row *o);
 /* A TIER record named the object: makes the row when there is none yet, and `n` slots more are live. */

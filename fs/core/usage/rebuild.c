@@ -21,7 +21,7 @@ typedef int row_fn(struct fs *fs, struct slice key, struct slice value);
 /* Memtables grow by what is deleted and put: a checkpoint empties them, unless an iterator holds them. */
 static int make_room(struct fs *fs)
 {
-	return fs->kv->ops->memory_bytes(fs->kv) > fs->config.memory_bytes / 4 ? fs_checkpoint(fs) : 0;
+	return checkpoint_if_full(fs);
 }
 
 /* Up to SLICE_ROWS rows from *at on, which is where the next ones begin then; *ret_more: there may be some. */
