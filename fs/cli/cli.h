@@ -79,6 +79,7 @@ enum {
 #define VERB_KEY_ADD        (UINT64_C(1) << 50)
 #define VERB_KEY_REMOVE     (UINT64_C(1) << 51)
 #define VERB_KEY_CHANGE     (UINT64_C(1) << 52)
+#define VERB_SNAP_ROLLBACK  (UINT64_C(1) << 53)
 #define VERB_CLONE          (UINT64_C(1) << 54)
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
@@ -115,6 +116,7 @@ struct args {
 	bool path_style, insecure, no_encrypt;
 	const char *credentials, *profile;
 	bool dry_run;
+	bool no_keep;
 
 	const char *archive_interval, *archive_base, *archive_keep;
 	const char *at, *key_file, *aside; /* beside `from` and `path` */
@@ -195,6 +197,7 @@ int verb_snap_delete(const struct args *a);
 int verb_snap_list(const struct args *a);
 int verb_snap_diff(const struct args *a);
 int verb_snap_rotate(const struct args *a);
+int verb_snap_rollback(const struct args *a);
 int verb_snap_schedule(const struct args *a);
 int verb_tier_add(const struct args *a);
 int verb_tier_list(const struct args *a);

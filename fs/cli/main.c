@@ -191,6 +191,11 @@ const struct verb verbs[] = {
      "deleted.  "
      "On a node that follows it does nothing.  Exit codes: 0 done; 1 not; 16 wrong usage.",
      verb_snap_rotate},
+    {"snap rollback", VERB_SNAP_ROLLBACK, "NAME MOUNTPOINT", 2, "make the volume again what it was when a snapshot was made",
+     "In place, whole or not at all; nothing else reads or writes meanwhile.  What it was before is kept as a snapshot,\n"
+     "before-rollback-DATE-TIME, and all other snapshots stay.  Files that are open and changed by it must be opened again.\n"
+     "Exit codes: 0 done, and durable; 1 not; 16 wrong usage.",
+     verb_snap_rollback},
     {"snap schedule", VERB_SNAP, "[SCHEDULE] MOUNTPOINT", 2, "show or set which snapshots are taken and dropped by themselves",
      "SCHEDULE is counts with units, as 24h7d4w: the newest of each of the last 24 hours, 7 days and 4 weeks that have one; "
      "units are q "

@@ -250,10 +250,11 @@ static int serve(const struct args *a, struct fs *fs, struct serving *s)
 		if (r == 0)
 			(void)log_mount(fs, s); /* nobody asked for it, so nobody can be refused */
 		if (r < 0) {
-			log_error("%s: mounting it anew as a follower: %s", s->mountpoint, strerror(-r));
+			log_error("%s: mounting it anew: %s", s->mountpoint, strerror(-r));
 			return r;
 		}
-		log_info("%s mounted anew at %s as a follower", s->dir, s->mountpoint);
+		log_info("%s mounted anew at %s as a %s", s->dir, s->mountpoint,
+			 fs_role(fs) == ROLE_LEADER ? "leader" : "follower");
 	}
 	detach(s);
 	if (r < 0)

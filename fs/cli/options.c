@@ -167,6 +167,8 @@ const struct option_row option_rows[] = {
     {VERB_DRILL, "dir", 0, KIND_TEXT, AT(aside), "DIR", 0, PATH_MAX,
      "where the copy is made, and removed again (default: the volume's directory with .drill behind it)"},
     {VERB_GC, "dry-run", 'n', KIND_FLAG, AT(dry_run), NULL, 0, 0, "only say what would be removed"},
+    {VERB_SNAP_ROLLBACK, "no-keep", 0, KIND_FLAG, AT(no_keep), NULL, 0, 0,
+     "do not make a snapshot of what the volume is now: it is lost"},
     {VERB_UPGRADE, "check", 0, KIND_FLAG, AT(check), NULL, 0, 0, "only say whether this release can mount the volume"},
     {VERB_WATCH, "from", 0, KIND_TEXT, AT(from), "PLACE", 0, 32,
      "go on behind this place: SEQ or SEQ.N of a line; 0: all that is still there (default: from now on)"},

@@ -1,4 +1,4 @@
-/* snap.c: the verbs about snapshots: create, delete, list, diff; over the attributes clawfs.snap.* of the mount. */
+/* snap.c: the verbs about snapshots: create, delete, list, diff, rollback; over the attributes clawfs.snap.* of the mount. */
 #include "fs/cli/cli.h"
 
 #include <errno.h>
@@ -42,6 +42,19 @@ int verb_snap_delete(const struct args *a)
 	int r = attribute_set(a->operand[1], "snap.delete", a->operand[0]);
 
 	return r < 0 ? failed("not deleted", a->operand[0], a->operand[1], r) : EXIT_OK;
+}
+
+int verb_snap_rollback(const struct args *a)
+{
+	int r = attribute_set(a->operand[1], a->no_keep ? "snap.rollback.discard" : "snap.rollback", a->operand[0]);
+
+	if (r == -ENODATA) {
+		complain(
+		    "not done: %s does not have the snapshot %s itself; the node that made it, or one that followed it then, has",
+		    a->operand[1], a->operand[0]);
+		return EXIT_FAILED;
+	}
+	return r < 0 ? failed("not done", a->operand[0], a->operand[1], r) : EXIT_OK;
 }
 
 static int show_schedule(const char *path)

@@ -3,6 +3,8 @@
  *
  *     clawfs.snap.create, clawfs.snap.delete    set to NAME: done, and durable at the level of the root directory, when
  *                                               setxattr(2) returns
+ *     clawfs.snap.rollback, ...rollback.discard set to NAME: the tree is again that of the snapshot; with the first of them
+ *                                               what it was is a snapshot then, too
  *     clawfs.snap.schedule                      policy: which are taken and dropped by themselves, "24h7d4w"; "none"
  *     clawfs.snap.list                          what there is, as JSON; as much of it as an attribute can hold
  *     clawfs.snap.list.GEN                      the same from that number on
@@ -85,6 +87,26 @@ static void set_delete(const struct setting *s, struct journal_waiter *w)
 	change(s, fs_snap_delete_here, w);
 }
 
+static int back_keeping(struct fs *fs, const struct fs_cred *cred, const char *name)
+{
+	return fs_snap_rollback_here(fs, cred, name, true);
+}
+
+static int back_discarding(struct fs *fs, const struct fs_cred *cred, const char *name)
+{
+	return fs_snap_rollback_here(fs, cred, name, false);
+}
+
+static void set_rollback(const struct setting *s, struct journal_waiter *w)
+{
+	change(s, back_keeping, w);
+}
+
+static void set_rollback_discard(const struct setting *s, struct journal_waiter *w)
+{
+	change(s, back_discarding, w);
+}
+
 static int get_schedule(struct fs *fs, uint64_t ino, const char *rest, struct buf *out)
 {
 	char value[FS_POLICY_MAX + 1];
@@ -112,6 +134,8 @@ const struct control snap_controls[] = {
     {"snap.diff.", SCOPE_ROOT, get_diff, .reader = READER_ADMIN},
     {"snap.list", SCOPE_ROOT, get_list},
     {"snap.list.", SCOPE_ROOT, get_list_from},
+    {"snap.rollback", SCOPE_ROOT, .set = set_rollback},
+    {"snap.rollback.discard", SCOPE_ROOT, .set = set_rollback_discard},
     {"snap.schedule", SCOPE_ROOT, get_schedule, set_schedule, remove_schedule},
 };
 const size_t n_snap_controls = ARRAY_SIZE(snap_controls);

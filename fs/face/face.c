@@ -12,7 +12,8 @@
  *
  * A leader that turns follower under its mount leaves the kernel with a cache of writes that nobody takes any more and of names
  * and attributes that never expire.  Such a mount is taken away without tries: what the kernel holds dirty is refused with EROFS,
- * and the caller mounts anew.
+ * and the caller mounts anew.  So is a leader's mount whose tree went back to a snapshot where the kernel cannot be told so
+ * (rolled.c).
  */
 #include "fs/face/snapshots.h"
 #include "fs/face/virtual.h"
@@ -180,6 +181,7 @@ static void join_threads(struct face *f)
 		seeker_stop(f->seeker);
 	if (f->notifier)
 		notifier_stop(f->notifier);
+	rolled_unwatch(f);
 	for (uint32_t i = 0; i < f->n_workers; i++) {
 		struct worker *w = &f->workers[i];
 
@@ -229,6 +231,7 @@ static int start_threads(struct face *f)
 		r = seeker_start(f->session, &f->seeker);
 	if (r == 0 && f->follower)
 		r = notifier_start(f, &f->notifier);
+	rolled_watch(f);
 	return r < 0 ? r : start_workers(f);
 }
 
@@ -248,7 +251,8 @@ int face_run(struct face *f)
 			mount_tune(f);
 			tuned = true;
 		}
-		remount = atomic_load(&f->n_running) && atomic_load(&f->connected) && face_must_remount(f);
+		remount = atomic_load(&f->n_running) && atomic_load(&f->connected) &&
+			  (face_must_remount(f) || atomic_load(&f->outdated));
 	}
 	if (stop && f->stopping)
 		f->stopping(f->stopping_ctx);

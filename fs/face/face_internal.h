@@ -71,6 +71,7 @@ struct face {
 	struct worker *workers;
 	struct seeker *seeker;
 	struct notifier *notifier; /* of a follower's mount */
+	_Atomic bool outdated;     /* of a leader's: what the kernel knows of names is not the tree's any more */
 	struct deferrals *deferrals;
 	struct virtual_texts *texts; /* virtual.h */
 	struct spoiled *spoiled;     /* snapshots.h */
@@ -224,7 +225,15 @@ void deferrals_stop(struct deferrals *p);
 /* After fs_end_waits(); NULL is fine. */
 struct deferrals *deferrals_free(struct deferrals *p);
 
+/* rolled.c: a leader's mount, whose tree changes below the kernel only by a way back to a snapshot */
+void rolled_watch(struct face *f);
+void rolled_unwatch(struct face *f);
+
 /* notify.c */
+/* The kernel knows no attributes, no pages (dirty ones are written first) and no lists any more of what it has cached. */
+void kernel_end_inodes(struct face *f);
+/* It looks up each name anew.  -EINVAL: before Linux 6.16 it cannot be told so. */
+MUST_CHECK int kernel_end_names(struct face *f);
 struct notifier;
 /* Watches the volume and tells the kernel what changed. */
 MUST_CHECK int notifier_start(struct face *f, struct notifier **ret_notifier);

@@ -179,6 +179,8 @@ static void watch(void *ctx, const struct fs_change *c)
 	const struct slice none = {"", 0};
 	struct notifier *n = ctx;
 
+	if (c->kind == CHANGE_SOON)
+		return;
 	if (c->kind == CHANGE_ALL) {
 		lane_tell_all(&n->inodes);
 		lane_tell_all(&n->entries);
@@ -195,9 +197,9 @@ static void watch(void *ctx, const struct fs_change *c)
 }
 
 /* -ENOENT: the kernel dropped it by itself, or has not seen the reply that names it yet; then it learns the new state. */
-static void inode_ended(struct notifier *n, uint64_t ino, off_t off, off_t len)
+static void inode_ended(struct face *f, uint64_t ino, off_t off, off_t len)
 {
-	int r = fuse_lowlevel_notify_inval_inode(n->face->session, ino, off, len);
+	int r = fuse_lowlevel_notify_inval_inode(f->session, ino, off, len);
 
 	if (r < 0 && r != -ENOENT)
 		log_debug("inode %llu: telling the kernel of a change: %s", (unsigned long long)ino, strerror(-r));
@@ -208,20 +210,31 @@ static void one_inode_ended(void *ctx, uint64_t ino)
 	inode_ended(ctx, ino, 0, 0);
 }
 
-static void tell_all_inodes(struct notifier *n)
+void kernel_end_inodes(struct face *f)
 {
-	int r = fs_known_each(n->face->fs, one_inode_ended, n);
+	int r = fs_known_each(f->fs, one_inode_ended, f);
 
 	if (r < 0)
 		log_warn("telling the kernel that everything changed: %s; it may show old data for a while", strerror(-r));
 }
 
-static void tell_all_entries(struct notifier *n)
+int kernel_end_names(struct face *f)
 {
 	const struct fuse_out_header epoch = {.len = sizeof(epoch), .error = NOTIFY_INC_EPOCH};
-	ssize_t done = write(n->face->fd, &epoch, sizeof(epoch));
 
-	(void)done; /* EINVAL: an older kernel */
+	return write(f->fd, &epoch, sizeof(epoch)) < 0 ? -errno : 0;
+}
+
+static void tell_all_inodes(struct notifier *n)
+{
+	kernel_end_inodes(n->face);
+}
+
+static void tell_all_entries(struct notifier *n)
+{
+	int r = kernel_end_names(n->face);
+
+	(void)r; /* an older kernel: names end by their timeout */
 }
 
 static void answer(struct notice *k)
@@ -245,7 +258,8 @@ static void tell_inode(struct notifier *n, struct notice *k)
 	} else {
 		bool data = k->off != NO_DATA;
 
-		inode_ended(n, k->ino, data ? (off_t)k->off : -1, data && k->end != TO_THE_END ? (off_t)(k->end - k->off) : 0);
+		inode_ended(n->face, k->ino, data ? (off_t)k->off : -1,
+			    data && k->end != TO_THE_END ? (off_t)(k->end - k->off) : 0);
 		free(k);
 	}
 }

@@ -73,14 +73,17 @@ void attr_to_stat(const struct fs_attr *a, struct stat *ret)
 
 /*
  * generation stays 0: inode numbers are never used twice, so they need no help over NFS.  But a file of a snapshot that the
- * kernel has spoiled in its cache is another one from then on.
+ * kernel has spoiled in its cache is another one from then on, and so is one that the way back to a snapshot changed: of a
+ * leader's files the kernel believes its own lengths and times.  Who has the old one open gets EIO.
  */
 void attr_to_entry(const struct face *f, const struct fs_attr *a, struct fuse_entry_param *ret)
 {
 	*ret = (struct fuse_entry_param){.ino = a->ino, .attr_timeout = face_timeout_s(f), .entry_timeout = face_timeout_s(f)};
 	attr_to_stat(a, &ret->attr);
-	if (!fs_is_snap(a->ino))
+	if (!fs_is_snap(a->ino)) {
+		ret->generation = f->follower ? 0 : fs_generation(f->fs, a->ino);
 		return;
+	}
 	ret->entry_timeout = SNAPSHOT_ENTRY_TIMEOUT_S;
 	ret->generation = spoiled_generation(f->spoiled, a->ino);
 }
