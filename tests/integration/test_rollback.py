@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Going back to a snapshot on a real mount: whole trees, what the kernel has cached, open and mapped files, kill -9, a follower."""
 
+import json
 import mmap
 import os
 import random
@@ -43,6 +44,7 @@ class Rollback(VolumeTest):
             else:
                 cli("snap", "rollback", "--no-keep", name, v.mnt, check=EXIT_OK)
             self.assertEqual(tree(v.mnt), want[name], "round %d: %s" % (i, name))
+            self.assertEqual(json.loads(cli("snap", "diff", "--json", name, v.mnt, check=EXIT_OK).stdout), [])
             new = [n for n in names(v) if n not in want]
             self.assertEqual(len(new), 0 if i % 3 == 2 else 1, new)
             if new:
