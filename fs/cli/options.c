@@ -370,11 +370,28 @@ static bool word_is_ignored(const char *word)
 	return false;
 }
 
+/* As for any mount, the last of two opposite words counts: mount(8) puts what it was told behind what fstab has. */
+static void word_takes_back(struct args *a, const char *word)
+{
+	const struct {
+		const char *word;
+		bool *flag;
+	} opposites[] = {
+	    {"rw", &a->read_only}, {"suid", &a->nosuid},   {"dev", &a->nodev},
+	    {"exec", &a->noexec},  {"atime", &a->noatime}, {"relatime", &a->noatime},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(opposites); i++)
+		if (strcmp(word, opposites[i].word) == 0)
+			*opposites[i].flag = false;
+}
+
 static int word_parse(struct args *a, const char *word, char *value)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(option_rows); i++)
 		if (option_rows[i].verbs & IN_LIST && word_is(word, option_rows[i].name))
 			return row_apply(&option_rows[i], true, value, a);
+	word_takes_back(a, word);
 	if (word_is_ignored(word))
 		return 0;
 	if (strcmp(word, "remount") == 0)

@@ -331,6 +331,28 @@ class Hosts(clawfs_env.VolumeTest):
         self.assertIn(made, range(2, 13))
 
 
+class Options(clawfs_env.VolumeTest):
+    def test_of_opposite_mount_options_the_last_one_counts(self):
+        v = self.volume(mount=False)
+        for off, on in (("ro", "rw"), ("nosuid", "suid"), ("nodev", "dev"), ("noexec", "exec")):
+            for words, is_off in (((off, on), False), ((on, off), True), ((off, on, off), True)):
+                with self.subTest(words=words):
+                    v.mount(*words)
+                    options = next(m[3] for m in clawfs_env.mounts() if m[0] == v.mnt).split(",")
+                    self.assertEqual(off in options, is_off, options)
+                    v.umount()
+        for words, moves in ((("noatime", "atime"), True), (("noatime", "relatime"), True), (("atime", "noatime"), False)):
+            with self.subTest(words=words):
+                v.mount(*words)
+                v.write("f", b"read me")
+                os.utime(v.path("f"), (1, 1))
+                v.remount()
+                v.read("f")
+                v.remount()
+                self.assertEqual(os.stat(v.path("f")).st_atime > 1, moves)
+                v.umount()
+
+
 class Counts(clawfs_env.VolumeTest):
     def test_fsck_counts_the_blocks_that_files_have(self):
         v = self.volume()
