@@ -130,12 +130,13 @@ class Names(clawfs_env.VolumeTest):
         with open(v.log, "rb") as f:
             self.assertFalse(spoils_a_terminal(f.read()))
         self.output("status", v.mnt)
-        self.output("scrub", "start", "--wait", v.mnt)
-        self.output("scrub", "status", v.mnt)
         v.umount()
         self.output("fsck", v.store)
         self.assertEqual(len(json.loads(v.fsck("--json", check=clawfs_env.EXIT_DAMAGED).stdout)["findings"]), len(NAMES))
         self.output("dump", v.store, json_text=True)
+        v.mount()
+        self.output("scrub", "start", "--wait", v.mnt)
+        self.output("scrub", "status", v.mnt)
 
     def test_a_volume_and_a_mountpoint_may_be_called_anything(self):
         for name in NAMES:
