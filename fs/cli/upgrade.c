@@ -142,7 +142,7 @@ static const char *access_name(enum access access)
 /* Features are null where a newer version may keep them elsewhere. */
 static json_t *verdict_json(const struct verdict *v)
 {
-	json_t *o = json_object(), *unknown = json_object();
+	json_t *o = json_object(), *unknown = json_object(), *all = json_object();
 
 	json_object_set_new(o, "volume", *v->volume ? json_string(v->volume) : json_null());
 	json_object_set_new(o, "format_version", json_integer(v->version));
@@ -150,8 +150,10 @@ static json_t *verdict_json(const struct verdict *v)
 	for (enum feature_kind k = 0; k < N_KINDS; k++) {
 		json_object_set_new(o, kind_names[k], *v->volume ? names_json(k, v->bits[k]) : json_null());
 		json_object_set_new(unknown, kind_names[k], *v->volume ? names_json(k, v->unknown[k]) : json_null());
+		json_object_set_new(all, kind_names[k], names_json(k, known(k)));
 	}
 	json_object_set_new(o, "unknown", unknown);
+	json_object_set_new(o, "known_to_this_release", all);
 	json_object_set_new(o, "access", json_string(access_name(v->access)));
 	return o;
 }

@@ -2,9 +2,14 @@
 
     golden.py make CLAWFS NAME       makes NAME.tar.xz and NAME.json here with that release's program, once for each release
 
-NAME.tar.xz has two volumes: `clean`, which was unmounted, and `dirty`, whose daemon was killed; both with a few cold files, whose
-objects lie in `objects`.  NAME.json says what a mount of either shows.  Volumes know the place of a store by its path, so both
-making and reading happen in a mount namespace in which OBJECTS is what was unpacked: see enter().
+NAME.tar.xz has volumes: `clean`, which was unmounted, and `dirty`, whose daemon was killed, and, of releases that encrypt, `encrypted` and
+`signed`, which the file `key` opens; all with a few cold files, whose objects lie in `objects`, and, of releases that have them, a
+snapshot, SNAPSHOT.  NAME.json says what a mount of each shows, and its snapshot, and under "features" the bits of its superblock.
+Volumes know the place of a store by its path, so both making and reading happen in a mount namespace in which OBJECTS is what was
+unpacked: see enter().
+
+Together the volumes must have every feature bit that the release knows, or `make` fails: whoever adds a bit adds to fill() or use() what
+sets it.  test_golden.py makes such a pair with the build under test each time, and reads it as it reads those of older releases.
 """
 
 import ctypes
@@ -22,7 +27,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "integration"))
 
 OBJECTS = "/mnt"  # a mountpoint that every system has; other processes keep theirs
+SNAPSHOT = "before the changes"
+KINDS = {"clean": {}, "dirty": {}, "encrypted": {"encrypt": "xts"}, "signed": {"encrypt": "aead"}}
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
+MNT_DETACH = 2
 SMALL = {"journal_size": "16M", "segment_size": "4M", "chunk_size": "16M"}
 
 
@@ -35,6 +43,7 @@ def enter(objects):
             raise OSError(ctypes.get_errno(), what)
     must("unshare", libc.unshare(CLONE_NEWNS))
     must("mount", libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+    libc.umount2(OBJECTS.encode(), MNT_DETACH)  # what an earlier call put there may be removed by now
     must("mount", libc.mount(os.fsencode(objects), OBJECTS.encode(), None, MS_BIND, None))
 
 
@@ -90,8 +99,8 @@ def as_lines(found):
     return "{\n%s\n}\n" % ",\n".join(kinds)
 
 
-def fill(top, rng):
-    """A tree with everything that a tree can have, and nothing large that cannot be compressed."""
+def fill(top, rng, small):
+    """A tree with everything that a tree can have, and nothing large that cannot be compressed, less of it when `small`."""
     def put(name, data, mode="wb"):
         with open(os.path.join(top, name), mode) as f:
             f.write(data)
@@ -99,12 +108,12 @@ def fill(top, rng):
     put("empty", b"")
     put("small", b"one line\n")
     put("random", rng.randbytes(50001))
-    put("large", rng.randbytes(4096) * 1000 + b"tail")
+    put("large", rng.randbytes(4096) * (40 if small else 1000) + b"tail")
     put("dir/appended", b"a" * 5000)
     put("dir/appended", b"b" * 5000, "ab")
     with open(top + "/sparse", "wb") as f:
-        f.truncate(1 << 30)
-        for at in (0, 123 * 4096, 77 * 65536 + 4096, (1 << 30) - 4096):
+        f.truncate(1 << 26)
+        for at in (0, 123 * 4096, 77 * 65536 + 4096, (1 << 26) - 4096):
             f.seek(at)
             f.write(rng.randbytes(4096))
     os.link(top + "/small", top + "/dir/deep/hard")
@@ -128,14 +137,52 @@ def fill(top, rng):
     os.mkdir(top + "/cold")
     os.setxattr(top + "/cold", "clawfs.tier", b"after=1000d min=4K store=cold")
     for i in range(5):
-        put("cold/f%d" % i, rng.randbytes(100) * rng.randrange(100, 2000))
+        put("cold/f%d" % i, rng.randbytes(100) * rng.randrange(100, 800 if small else 2000))
 
 
-def make_one(name, top, killed):
+def use(v, rng):
+    """What the release can do to a volume beside filling it; what is there of it now: {what: tree}."""
+    from clawfs_env import cli
+    shown = {}
+    if cli("clone", v.path("large"), v.path("cloned")).returncode == 0:  # of releases that can
+        os.utime(v.path("cloned"), ns=(1111111111222222222, 1234567890123456789))
+    if cli("snap", "create", SNAPSHOT, v.mnt).returncode == 0:
+        shown["snapshot of "] = lambda: tree(snapshot_of(v))
+        with open(v.path("random"), "r+b") as f:
+            f.seek(20000)
+            f.write(rng.randbytes(9000))
+        os.unlink(v.path("empty"))
+        os.truncate(v.path("large"), 70000)
+        os.rename(v.path("dir", "deep", "er", "f002"), v.path("moved"))
+    return shown
+
+
+def snapshot_of(v):
+    return v.path(".clawfs", "snapshots", SNAPSHOT)
+
+
+def features(store):
+    """(those of the volume, those that the release knows); of a release that does not tell, the latter are the former."""
+    from clawfs_env import cli
+    facts = json.loads(cli("upgrade", "--check", "--json", store).stdout)
+    words = ("compat", "ro_compat", "incompat")
+    has = [name for word in words for name in facts[word]]
+    return has, [name for word in words for name in facts.get("known_to_this_release", facts)[word]]
+
+
+def mount_options(kind, top):
+    return ("key=" + os.path.join(top, "key"),) if KINDS[kind] else ()
+
+
+def make_one(kind, top):
+    """Makes the volume, and returns what it shows: {what: {name: facts}}."""
     from clawfs_env import EXIT_OK, Volume, cli
-    v = Volume(top, "work-" + name).format(label="golden", **SMALL).mount()
-    cli("tier", "add", "cold", "file://" + OBJECTS + "/" + name, v.mnt, check=EXIT_OK)
-    fill(v.mnt, random.Random(name))
+    secret = {**KINDS[kind], "key": os.path.join(top, "key")} if KINDS[kind] else {}
+    rng = random.Random(kind)
+    v = Volume(top, "work-" + kind).format(label="golden", **SMALL, **secret).mount(*mount_options(kind, top))
+    cli("tier", "add", "cold", "file://" + OBJECTS + "/" + kind, v.mnt, check=EXIT_OK)
+    fill(v.mnt, rng, bool(secret))  # what is encrypted cannot be compressed
+    shown = use(v, rng)
     cli("sync", v.mnt, check=EXIT_OK)
     cli("tier", "evict", v.path("cold"), check=EXIT_OK)
     with open(v.path("cold/f1"), "r+b") as f:  # one that is both hot and cold
@@ -147,24 +194,38 @@ def make_one(name, top, killed):
                 fd = os.open(os.path.join(base, n), os.O_RDONLY)
                 os.fsync(fd)  # so that times are on disk, too
                 os.close(fd)
-    found = tree(v.mnt)
-    v.kill9() if killed else v.umount()
-    os.rename(v.store, os.path.join(top, name))
+    found = {kind: tree(v.mnt), **{what + kind: look() for what, look in shown.items()}}
+    v.kill9() if kind == "dirty" else v.umount()
+    os.rename(v.store, os.path.join(top, kind))
     v.close()
     return found
 
 
-def make(name):
+def make(name, where=HERE):
+    from clawfs_env import cli
     top = tempfile.mkdtemp(prefix="clawfs-golden-")
     try:
         objects = os.path.join(top, "objects")
-        for kind in ("clean", "dirty"):
+        encrypts = "--encrypt" in cli("format", "--help").stdout
+        kinds = [kind for kind, secret in KINDS.items() if encrypts or not secret]
+        for kind in kinds:
             os.makedirs(os.path.join(objects, kind))
+        with open(os.path.join(top, "key"), "wb") as f:
+            f.write(random.Random(name).randbytes(32))
+        os.chmod(os.path.join(top, "key"), 0o600)
         enter(objects)
-        found = {kind: make_one(kind, top, kind == "dirty") for kind in ("clean", "dirty")}
-        subprocess.run(["tar", "-C", top, "--numeric-owner", "-cJf", os.path.join(HERE, name + ".tar.xz"), "clean", "dirty", "objects"],
+        found, told = {}, {}
+        for kind in kinds:
+            found.update(make_one(kind, top))
+            has, known = features(os.path.join(top, kind))
+            told[kind] = {"features": has}
+        found["features"] = told
+        lacking = set(known) - {name for kind in told.values() for name in kind["features"]}
+        if lacking:
+            raise SystemExit("no volume has the features %s: make fill() or use() set them" % sorted(lacking))
+        subprocess.run(["tar", "-C", top, "--numeric-owner", "-cJf", os.path.join(where, name + ".tar.xz"), *kinds, "objects", "key"],
                        check=True)
-        with open(os.path.join(HERE, name + ".json"), "w") as f:
+        with open(os.path.join(where, name + ".json"), "w") as f:
             f.write(as_lines(found))
     finally:
         shutil.rmtree(top, ignore_errors=True)
