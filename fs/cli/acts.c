@@ -66,6 +66,7 @@ static const struct {
     {"snap delete", ACT_DAEMON},
     {"snap diff", ACT_NONE},
     {"snap list", ACT_NONE},
+    {"snap rollback", ACT_DAEMON},
     {"snap rotate", ACT_DAEMON},
     {"snap schedule", ACT_DAEMON},
     {"clone", ACT_NONE}, /* anybody's, of files that he may read and write */
