@@ -444,8 +444,7 @@ static const char usage[] = "clawfs-sim: crashes the filesystem code over a simu
 			    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
 			    "  --trace           the history of a failure; log lines\n"
 			    "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, snap-in-place, snap-free,\n"
-			    "                    share-in-place, share-free, share-trim or roll; exit 0 when that is noticed
-			    "
+			    "                    share-in-place, share-free, share-trim or roll; exit 0 when that is noticed\n"
 			    "  --encrypted[=aead] the volumes are encrypted\n"
 			    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
 			    "  --damage          instead: random damage to the stored bytes (--seed, --seeds)\n";
