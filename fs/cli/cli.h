@@ -81,6 +81,7 @@ enum {
 #define VERB_KEY_CHANGE     (UINT64_C(1) << 52)
 #define VERB_SNAP_ROLLBACK  (UINT64_C(1) << 53)
 #define VERB_CLONE          (UINT64_C(1) << 54)
+#define VERB_COMPRESS       (UINT64_C(1) << 55)
 	IN_LIST = UINT64_C(1) << 63,
 	VERB_ALL = IN_LIST - 1,
 };
@@ -234,11 +235,15 @@ int verb_archive_status(const struct args *a);
 int verb_archive_off(const struct args *a);
 int verb_archive_now(const struct args *a);
 int verb_archive_key(const struct args *a);
+int verb_compress(const struct args *a);
 int verb_restore(const struct args *a);
 int verb_drill(const struct args *a);
 
 /* tier.c: the definition of a store that `url` and options make, as text that ends with NUL. */
 void tier_definition_text(const struct args *a, const char *url, struct buf *out);
+
+/* tier_files.c: the root of the mount that `path` is on: the highest directory of the same device; PATH_MAX bytes. */
+MUST_CHECK int mountpoint_of(const char *path, char *ret);
 
 /* volume.c: a volume's directory as the other folders want it.  The file of this name is there while a restore makes it. */
 #define VOLUME_RESTORING "restoring"

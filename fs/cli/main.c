@@ -213,6 +213,13 @@ const struct verb verbs[] = {
      "sums.\n"
      "Exit codes: 0 printed; 1 not a directory of a mounted volume; 16 wrong usage.",
      verb_du},
+    {"compress", VERB_COMPRESS, "PATH", 1, "make files what the policy of their directory says about compression, now",
+     "setfattr -n clawfs.compression -v zstd DIR sets the policy (off, lz4, zstd or zstd:LEVEL), and what is written from then "
+     "on\n"
+     "follows it by itself.  This is for what was there before; with the policy off it is unpacked.  Prints what the files "
+     "take.\n"
+     "Exit codes: 0 done; 1 not, or not all; 16 wrong usage.",
+     verb_compress},
     {"quota set", VERB_QUOTA_SET, "PATH", 1, "limit what is below a directory",
      "Holds for everybody, root too.  What would go beyond it is refused (EDQUOT); what is there already stays.\n"
      "Exit codes: 0 set; 1 not; 16 wrong usage.",

@@ -166,6 +166,7 @@ const struct option_row option_rows[] = {
     {VERB_RESTORE, "list", 0, KIND_FLAG, AT(list), NULL, 0, 0, "only print what can be restored"},
     {VERB_DRILL, "dir", 0, KIND_TEXT, AT(aside), "DIR", 0, PATH_MAX,
      "where the copy is made, and removed again (default: the volume's directory with .drill behind it)"},
+    {VERB_COMPRESS, "dry-run", 'n', KIND_FLAG, AT(dry_run), NULL, 0, 0, "change nothing: only say what the files take"},
     {VERB_GC, "dry-run", 'n', KIND_FLAG, AT(dry_run), NULL, 0, 0, "only say what would be removed"},
     {VERB_SNAP_ROLLBACK, "no-keep", 0, KIND_FLAG, AT(no_keep), NULL, 0, 0,
      "do not make a snapshot of what the volume is now: it is lost"},
@@ -192,7 +193,7 @@ const struct option_row option_rows[] = {
     {VERB_DUMP, "index", 0, KIND_FLAG, AT(only_index), NULL, 0, 0, "the index, table by table"},
     {VERB_STATUS | VERB_INFO | VERB_FSCK | VERB_DUMP | VERB_PEER_LIST | VERB_DIVERGED_LIST | VERB_TIER_LIST | VERB_UPGRADE |
 	 VERB_DU | VERB_QUOTA_SHOW | VERB_SNAP_LIST | VERB_AUDIT | VERB_KEY_LIST | VERB_SCRUB_STATUS | VERB_STATS | VERB_TOP |
-	 VERB_PROFILE | VERB_ARCHIVE_STATUS | VERB_RESTORE | VERB_DRILL,
+	 VERB_PROFILE | VERB_ARCHIVE_STATUS | VERB_RESTORE | VERB_DRILL | VERB_COMPRESS,
      "json", 'j', KIND_FLAG, AT(json), NULL, 0, 0, "print JSON"},
     {VERB_MOUNT | VERB_HELPER | VERB_FSCK | VERB_DUMP | IN_LIST, "verbose", 'v', KIND_FLAG, AT(verbose), NULL, 0, 0,
      "more messages"},

@@ -182,8 +182,7 @@ static int recall_one(struct walk *w, const char *path)
 	return set_command(path, "clawfs.tier.recall", "1");
 }
 
-/* The root of the mount that `path` is on: the highest directory of the same device; -EOPNOTSUPP: no clawfs is mounted there. */
-static int mountpoint_of(const char *path, char ret[PATH_MAX])
+int mountpoint_of(const char *path, char *ret)
 {
 	char above[PATH_MAX];
 	struct stat st, up;

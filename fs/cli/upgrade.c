@@ -25,9 +25,9 @@ static const struct {
 	uint64_t bit;
 	const char *name;
 } features[] = {
-    {KIND_INCOMPAT, SUPER_TIERED, "tiered"},        {KIND_INCOMPAT, SUPER_SNAPSHOTS, "snapshots"},
-    {KIND_INCOMPAT, SUPER_SHARED, "shared blocks"}, {KIND_INCOMPAT, SUPER_ROLLBACK, "rollback"},
-    {KIND_INCOMPAT, SUPER_ENCRYPTED, "encrypted"},
+    {KIND_INCOMPAT, SUPER_TIERED, "tiered"},         {KIND_INCOMPAT, SUPER_SNAPSHOTS, "snapshots"},
+    {KIND_INCOMPAT, SUPER_SHARED, "shared blocks"},  {KIND_INCOMPAT, SUPER_ROLLBACK, "rollback"},
+    {KIND_INCOMPAT, SUPER_COMPRESSED, "compressed"}, {KIND_INCOMPAT, SUPER_ENCRYPTED, "encrypted"},
 };
 
 /* Each with its exit code. */

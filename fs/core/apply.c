@@ -14,6 +14,7 @@
 #include "fs/core/index.h"
 #include "fs/core/share/share.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 
@@ -401,7 +402,7 @@ static int apply_write(struct fs *fs, const struct record *r, uint64_t seq, stru
 			struct slot *slot = &new.slot[s];
 
 			slot->crc = r->write.crc[i];
-			slot->unwritten = slot->tiered = false;
+			slot->unwritten = slot->tiered = slot->packed = false;
 			if (r->write.out_of_line) {
 				slot->home = run_next(&walk);
 				slot->birth = birth;
@@ -415,6 +416,9 @@ static int apply_write(struct fs *fs, const struct record *r, uint64_t seq, stru
 		leaf_settle(&new);
 		e = extent_put(fs, in, r->ino, block / LEAF_SLOTS, &old, &new, applied);
 	}
+	if (e == 0 && r->write.out_of_line)
+		squeeze_offer(fs, r->ino, r->write.block / LEAF_SLOTS,
+			      div_round_up(r->write.block + r->write.n_blocks, LEAF_SLOTS) - r->write.block / LEAF_SLOTS);
 	if (e == 0 && !r->write.out_of_line)
 		e = homer_queue(fs, &(struct staged_write){.ino = r->ino,
 							   .block = r->write.block,

@@ -140,6 +140,8 @@ static int check_leaf(void *ctx, uint64_t leaf, const struct leaf *l)
 		if (s->home)
 			see_home(c, leaf * LEAF_SLOTS + i, s);
 	}
+	for (uint32_t i = 0; i < l->pack.n_blocks; i++)
+		see_home(c, leaf * LEAF_SLOTS, &(const struct slot){.home = pointer_add(l->pack.start, i)});
 	if (l->object.id)
 		check_object(c, leaf, l);
 	if (!c->verify_data || !data)

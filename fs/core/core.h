@@ -108,7 +108,7 @@ struct fs {
 	uint64_t replay_applied;  /* records up to this batch are in the index already */
 	uint64_t replay_limit;    /* those of later ones are not applied: a fence window */
 
-	struct service committer, homer_service, checkpointer, reaper, snapper, scheduler;
+	struct service committer, homer_service, checkpointer, reaper, snapper, scheduler, squeezer;
 	bool services_started;
 
 	struct fs_hooks hooks;
@@ -138,6 +138,9 @@ struct fs {
 	struct quarantine *quarantine; /* scrub/quarantine.c */
 	struct parked *parked;         /* scrub/parked.c */
 	struct asks *asks;             /* scrub/ask.c */
+	struct squeeze *squeeze;       /* squeeze/squeeze.c */
+	struct packed *packed;         /* squeeze/packed.c */
+	_Atomic bool packing_used;     /* squeeze/squeeze_feature.c */
 	struct archiver *archiver;     /* archive/archiver.c */
 	struct service position_timer;
 	_Atomic int role;              /* enum replica_role */

@@ -91,14 +91,14 @@ static int row_leaf(struct dump_row *w)
 		put_int(w->out, "leaf", be64_get((const uint8_t *)w->key.p + 9));
 	for (unsigned i = 0; i < LEAF_SLOTS && r == 0; i++) {
 		const struct slot *s = &l.slot[i];
-		char text[128];
+		char text[144];
 
 		if (!slot_used(s))
 			continue;
-		snprintf(text, sizeof(text), "%u: %s home %u:%llu journal %llu crc %08x%s%s", i,
+		snprintf(text, sizeof(text), "%u: %s home %u:%llu journal %llu crc %08x%s%s%s", i,
 			 s->unwritten ? "unwritten" : "data", pointer_device(s->home), (unsigned long long)pointer_block(s->home),
 			 (unsigned long long)pointer_block(s->staged), s->crc, s->tiered ? " tiered" : "",
-			 s->shared ? " shared" : "");
+			 s->shared ? " shared" : "", s->packed ? " packed" : "");
 		json_array_append_new(slots, json_string(text));
 	}
 	json_object_set_new(w->out, "slots", slots);
@@ -106,6 +106,13 @@ static int row_leaf(struct dump_row *w)
 		put_object_id(w->out, l.object.id);
 		put_int(w->out, "frame_offset", l.object.offset);
 		put_int(w->out, "frame_bytes", l.object.len);
+	}
+	if (r == 0 && l.pack.n_blocks) {
+		json_object_set_new(w->out, "packed", json_string(l.pack.algorithm == PACK_ZSTD ? "zstd" : "lz4"));
+		put_int(w->out, "packed_device", pointer_device(l.pack.start));
+		put_int(w->out, "packed_start", pointer_block(l.pack.start));
+		put_int(w->out, "packed_blocks", l.pack.n_blocks);
+		put_int(w->out, "packed_bytes", l.pack.bytes);
 	}
 	return r;
 }

@@ -9,6 +9,9 @@
  *
  * Where a peer may have what is damaged here, the read waits for that in the same way (fs/core/scrub/parked.c): -EINPROGRESS.
  *
+ * Packed slots are read through their frame (squeeze/packed.c), and where that is damaged each slot on its own is: what happens
+ * then is as with a damaged home.
+ *
  * Data that only an object store has comes from memory, if it was recalled; else the read is -EINPROGRESS, and what it missed is
  * kept for the thread (tier_missed()).  Where a home turns out to be damaged and the data is tiered as well, the object has the
  * good copy.
@@ -24,6 +27,7 @@
 #include "fs/core/scrub/impl.h"
 #include "fs/core/share/share.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/tier/tier.h"
 
 int extent_get(struct fs *fs, uint64_t ino, uint64_t leaf, struct leaf *ret)
@@ -69,6 +73,18 @@ static void free_home(struct fs *fs, uint64_t ino, pointer_t home)
 	atomic_fetch_add_explicit(&fs->freed_since_ckpt, 1, memory_order_relaxed);
 }
 
+/* A home, or a block of a packed frame, that the live tree has no more. */
+static void drop_home(struct fs *fs, uint64_t ino, pointer_t home, uint32_t birth, struct kv_batch **buried)
+{
+	if (!snap_shares(fs, birth) || (fs->config.sabotage & FS_SABOTAGE_SNAP_FREE)) {
+		free_home(fs, ino, home);
+		return;
+	}
+	if (!*buried)
+		*buried = index_batch();
+	snap_bury(fs, *buried, home, birth);
+}
+
 void extent_replaced(struct fs *fs, struct inode *in, uint64_t ino, const struct leaf *old, const struct leaf *new,
 		     struct applied *applied)
 {
@@ -82,16 +98,11 @@ void extent_replaced(struct fs *fs, struct inode *in, uint64_t ino, const struct
 			in->blocks += (uint64_t)slot_used(is) - (uint64_t)slot_used(was);
 		if (applied)
 			applied->reserved += (int64_t)slot_reserved(is) - (int64_t)slot_reserved(was);
-		if (!was->home || was->home == is->home || (others >> i & 1))
-			continue;
-		if (!snap_shares(fs, was->birth) || (fs->config.sabotage & FS_SABOTAGE_SNAP_FREE)) {
-			free_home(fs, ino, was->home);
-			continue;
-		}
-		if (!buried)
-			buried = index_batch();
-		snap_bury(fs, buried, was->home, was->birth);
+		if (was->home && was->home != is->home && !(others >> i & 1))
+			drop_home(fs, ino, was->home, was->birth, &buried);
 	}
+	for (uint32_t i = 0; old->pack.start != new->pack.start &&i < old->pack.n_blocks; i++)
+		drop_home(fs, ino, pointer_add(old->pack.start, i), old->pack.birth, &buried);
 	/* An index that takes no more changes has stopped the volume, or is about to: what it has on disk knows the blocks as
 	 * used. */
 	int r = buried ? kv_write(fs->kv, buried) : 0;
@@ -214,7 +225,7 @@ int extent_check(struct fs *fs, const struct inode *in, uint64_t block, uint64_t
 	return r < 0 ? r : 0;
 }
 
-/* Where up to READ_BATCH blocks are; 0: reads as zeros, or was recalled and is in its place already. */
+/* Where up to READ_BATCH blocks are; 0: reads as zeros, or was recalled or unpacked and is in its place already. */
 #define READ_BATCH 288u
 struct block_map {
 	pointer_t at[READ_BATCH];
@@ -275,9 +286,56 @@ static void map_piece(const struct piece *c, const struct leaf *l, uint32_t at, 
 		m->at[at + k] = !slot_has_data(s) ? 0 : s->staged ? s->staged : s->home;
 		m->crc[at + k] = s->crc;
 		m->tiered[at + k] = s->tiered;
-		if (!m->at[at + k] && !s->tiered)
+		if (!m->at[at + k] && !s->tiered && !s->packed)
 			memset(c->p + (size_t)k * BLOCK_SIZE, 0, BLOCK_SIZE);
 	}
+}
+
+static bool is_damage(int r)
+{
+	return r == -EUCLEAN || r == -EBADMSG || r == -EIO;
+}
+
+/* -EBADMSG, once it is noted; the caller says what it waits for. */
+static int damaged(struct fs *fs, uint64_t ino, uint64_t block, int r)
+{
+	struct leaf l;
+	int e = extent_get(fs, ino, block / LEAF_SLOTS, &l);
+
+	return verify_failed(fs, ino, block, e == 0 ? &l : NULL, r == 0 ? -EBADMSG : r);
+}
+
+/* A packed slot that its frame does not give: its object may, or a peer.  As read_either(). */
+static int read_unpacked(struct fs *fs, const struct piece *c, const struct leaf *l, unsigned i, int r)
+{
+	const uint64_t block = c->leaf * LEAF_SLOTS + i;
+	const struct piece one = {
+	    .ino = c->ino, .leaf = c->leaf, .first = i, .n = 1, .p = c->p + (size_t)(i - c->first) * BLOCK_SIZE};
+
+	r = damaged(fs, c->ino, block, r);
+	if (!l->slot[i].tiered)
+		return parked_missed(fs, c->ino, block) ? -EINPROGRESS : r;
+	parked_later(fs, c->ino, block);
+	return read_recalled(fs, &one, l, (uint16_t)(1u << i));
+}
+
+/* -EINPROGRESS: some of it is waited for. */
+static int read_packed(struct fs *fs, const struct piece *c, const struct leaf *l, uint16_t mask)
+{
+	uint16_t good;
+	int r = packed_read(fs, l, mask, c->first, c->p, &good), missed = 0;
+
+	if (r < 0 && !is_damage(r))
+		return r;
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		if (!((mask & ~good) >> i & 1))
+			continue;
+		int e = read_unpacked(fs, c, l, i, r);
+		if (e < 0 && e != -EINPROGRESS)
+			return e;
+		missed = e < 0 ? e : missed;
+	}
+	return missed;
 }
 
 /* The part of blocks [block, block + n) that is in the leaf of block + i. */
@@ -292,7 +350,7 @@ static struct piece piece_at(uint64_t ino, uint64_t block, uint32_t n, uint32_t 
 			      .p = p + (size_t)i * BLOCK_SIZE};
 }
 
-/* Zeros and recalled data are in their places afterwards.  -EINPROGRESS only after all leaves were looked at. */
+/* Zeros, recalled and unpacked data are in their places afterwards.  -EINPROGRESS only after all leaves were looked at. */
 static int map_blocks(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, struct block_map *m, uint8_t *p)
 {
 	struct leaf l;
@@ -310,6 +368,11 @@ static int map_blocks(struct fs *fs, uint64_t ino, uint64_t block, uint32_t n, s
 		if (r < 0 && r != -EINPROGRESS)
 			return r;
 		missed = r < 0 ? r : missed;
+		uint16_t packed = l.pack.n_blocks ? leaf_packed(&l) & piece_mask(&c) : 0;
+		r = packed ? read_packed(fs, &c, &l, packed) : 0;
+		if (r < 0 && r != -EINPROGRESS)
+			return r;
+		missed = r < 0 ? r : missed;
 		i += c.n;
 	}
 	return missed;
@@ -320,20 +383,6 @@ static int read_run(struct fs *fs, pointer_t at, uint32_t n, void *p)
 	if (pointer_device(at) == DEVICE_JOURNAL)
 		return journal_read(fs->journal, pointer_block(at), n, p);
 	return arena_read(fs->arena, at, n, p);
-}
-
-static bool is_damage(int r)
-{
-	return r == -EUCLEAN || r == -EBADMSG || r == -EIO;
-}
-
-/* -EBADMSG, once it is noted; the caller says what it waits for. */
-static int damaged(struct fs *fs, uint64_t ino, uint64_t block, int r)
-{
-	struct leaf l;
-	int e = extent_get(fs, ino, block / LEAF_SLOTS, &l);
-
-	return verify_failed(fs, ino, block, e == 0 ? &l.slot[block % LEAF_SLOTS] : NULL, r == 0 ? -EBADMSG : r);
 }
 
 /* How many blocks from `i` on, lying one after the other, have what they should. */

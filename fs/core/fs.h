@@ -91,6 +91,7 @@ enum {
 	FS_SABOTAGE_SHARE_FREE = 1 << 10,     /* and freed when the first of them lets go */
 	FS_SABOTAGE_SHARE_TRIM = 1 << 11,     /* the ring does not keep what a clone shares there */
 	FS_SABOTAGE_ROLL_APPLIED = 1 << 12,   /* checkpoints on the way back to a snapshot say that it is over */
+	FS_SABOTAGE_PACK_REUSE = 1 << 13,     /* homes that a packed leaf had are used again before the next checkpoint */
 	FS_SABOTAGE_TIER_DROP_EARLY = 1 << 6, /* homes of tiered data go, and are used again, before the TIER record is durable */
 };
 
@@ -281,6 +282,15 @@ MUST_CHECK int fs_quotas_list(struct fs *fs, struct buf *out);
 MUST_CHECK int fs_home_step(struct fs *fs, uint32_t max_blocks, bool *ret_more);
 MUST_CHECK int fs_checkpoint(struct fs *fs);
 MUST_CHECK int fs_reap_step(struct fs *fs, bool *ret_more);
+MUST_CHECK int fs_squeeze_step(struct fs *fs, bool *ret_more);
+
+/*
+ * Compression (squeeze/), as the policy "compression" of a directory or file says, of what is written from then on.  fs_compress() puts
+ * all that a file has in line to be made as its policy says now, and does not wait: -EINVAL (no file), -EROFS (of a snapshot), -ENOENT, -EAGAIN (try later).
+ * fs_compression_text(): "data=BYTES packed=BYTES frames=BYTES" of a file: what it has, what of that is packed, and what that takes.
+ */
+MUST_CHECK int fs_compress(struct fs *fs, uint64_t ino);
+MUST_CHECK int fs_compression_text(struct fs *fs, uint64_t ino, struct buf *out);
 
 /*
  * Snapshots (snap/): the volume as it was at one point of the order of operations, under a name of 1 to 255 bytes without '/' and

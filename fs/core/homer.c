@@ -23,6 +23,7 @@
 #include "fs/core/index.h"
 #include "fs/core/scrub/impl.h"
 #include "fs/core/share/share.h"
+#include "fs/core/squeeze/squeeze.h"
 
 /* Ring blocks read in one go. */
 #define READ_BLOCKS 256u
@@ -400,6 +401,8 @@ static int settle_leaf(struct fs *fs, const struct step *s, size_t *next)
 	if (r == 0 && memcmp(&old, &new, sizeof(old)) != 0) {
 		/* Reservations were turned into blocks by arena_alloc: nothing to count here. */
 		r = extent_put(fs, NULL, ino, leaf, &old, &new, NULL);
+		if (r == 0)
+			squeeze_offer(fs, ino, leaf, 1);
 	}
 	lockset_unlock(fs->icache, &ls);
 	return r == -EBADMSG ? 0 : r;

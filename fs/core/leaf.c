@@ -15,6 +15,7 @@
 #define LEAF_ONE_BIRTH 1u
 #define LEAF_TIERED    2u
 #define LEAF_SHARED    4u
+#define LEAF_PACKED    8u
 
 bool leaf_empty(const struct leaf *l)
 {
@@ -38,6 +39,11 @@ static bool is_tiered(const struct slot *s)
 	return s->tiered;
 }
 
+static bool is_packed(const struct slot *s)
+{
+	return s->packed;
+}
+
 uint16_t leaf_data(const struct leaf *l)
 {
 	return slots_that(l, slot_has_data);
@@ -53,10 +59,17 @@ uint16_t leaf_cold(const struct leaf *l)
 	return slots_that(l, slot_cold);
 }
 
+uint16_t leaf_packed(const struct leaf *l)
+{
+	return slots_that(l, is_packed);
+}
+
 void leaf_settle(struct leaf *l)
 {
 	if (l->object.id && !leaf_tiered(l))
 		l->object = (struct leaf_object){0};
+	if (l->pack.n_blocks && !leaf_packed(l))
+		l->pack = (struct leaf_pack){0};
 }
 
 static uint8_t *put16(uint8_t *p, unsigned v)
@@ -97,9 +110,18 @@ static uint8_t *put_runs(uint8_t *p, const struct leaf *l, bool staged)
 	return p;
 }
 
+static uint8_t *put_pack(uint8_t *p, const struct leaf_pack *k, unsigned packed)
+{
+	p = put64(put16(p, packed), k->start);
+	*p++ = (uint8_t)k->n_blocks;
+	p = put32(p, k->bytes);
+	*p++ = k->algorithm;
+	return put32(p, k->birth);
+}
+
 size_t leaf_encode(const struct leaf *l, uint8_t *p)
 {
-	unsigned mapped = 0, unwritten = 0, staged = 0, homed = 0, shared = 0, tiered = leaf_tiered(l);
+	unsigned mapped = 0, unwritten = 0, staged = 0, homed = 0, shared = 0, tiered = leaf_tiered(l), packed = leaf_packed(l);
 	bool one_birth = true;
 	uint32_t birth = 0;
 	uint8_t *at;
@@ -118,12 +140,15 @@ size_t leaf_encode(const struct leaf *l, uint8_t *p)
 		}
 	}
 	p[0] = LEAF_VERSION;
-	p[1] = (uint8_t)((one_birth ? LEAF_ONE_BIRTH : 0) | (tiered ? LEAF_TIERED : 0) | (shared ? LEAF_SHARED : 0));
+	p[1] = (uint8_t)((one_birth ? LEAF_ONE_BIRTH : 0) | (tiered ? LEAF_TIERED : 0) | (shared ? LEAF_SHARED : 0) |
+			 (packed ? LEAF_PACKED : 0));
 	at = put16(put16(put16(put16(p + 2, mapped), unwritten), staged), homed);
 	if (tiered)
 		at = put32(put32(put64(put16(at, tiered), l->object.id), l->object.offset), l->object.len);
 	if (shared)
 		at = put16(at, shared);
+	if (packed)
+		at = put_pack(at, &l->pack, packed);
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
 		if ((mapped & ~unwritten) >> i & 1)
 			at = put32(at, l->slot[i].crc);
@@ -219,11 +244,35 @@ static void take_object(struct reader *r, unsigned flags, unsigned *ret_tiered, 
 	r->bad |= *ret_tiered == 0 || ret->id == 0 || !record_frame_ok(ret->offset, ret->len);
 }
 
+/* No more blocks than its bytes take, and one less than a whole leaf has at most. */
+static bool pack_valid(const struct leaf_pack *k)
+{
+	return k->n_blocks > 0 && k->n_blocks <= PACK_BLOCKS_MAX && run_valid(k->start, k->n_blocks, false) &&
+	       div_round_up(k->bytes, BLOCK_SIZE) == k->n_blocks && (k->algorithm == PACK_LZ4 || k->algorithm == PACK_ZSTD) &&
+	       k->birth != BIRTH_SUPERSEDED;
+}
+
+/* The frame of the packed slots; *ret_packed is 0 without one. */
+static void take_pack(struct reader *r, unsigned flags, unsigned *ret_packed, struct leaf_pack *ret)
+{
+	*ret_packed = 0;
+	*ret = (struct leaf_pack){0};
+	if (!(flags & LEAF_PACKED))
+		return;
+	*ret_packed = take16(r);
+	ret->start = take64(r);
+	ret->n_blocks = *take(r, 1);
+	ret->bytes = take32(r);
+	ret->algorithm = *take(r, 1);
+	ret->birth = take32(r);
+	r->bad |= *ret_packed == 0 || !pack_valid(ret);
+}
+
 int leaf_decode(const uint8_t *p, size_t len, struct leaf *ret)
 {
 	struct reader r = {.at = p, .end = p + len};
 	struct leaf l = {0};
-	unsigned tiered;
+	unsigned tiered, packed;
 	le32 crc;
 
 	if (len < 18 || len > LEAF_BYTES_MAX)
@@ -239,12 +288,15 @@ int leaf_decode(const uint8_t *p, size_t len, struct leaf *ret)
 	unsigned mapped = take16(&r), unwritten = take16(&r), staged = take16(&r), homed = take16(&r);
 	take_object(&r, flags, &tiered, &l.object);
 	unsigned shared = flags & LEAF_SHARED ? take16(&r) : 0;
-	if ((flags & ~(LEAF_ONE_BIRTH | LEAF_TIERED | LEAF_SHARED)) || (unwritten & ~mapped) || ((staged | tiered) & unwritten) ||
-	    mapped != (unwritten | staged | homed | tiered) || !(flags & LEAF_SHARED) != !shared || (shared & ~homed))
+	take_pack(&r, flags, &packed, &l.pack);
+	if ((flags & ~(LEAF_ONE_BIRTH | LEAF_TIERED | LEAF_SHARED | LEAF_PACKED)) || (unwritten & ~mapped) ||
+	    ((staged | tiered | packed) & unwritten) || (packed & (staged | homed)) ||
+	    mapped != (unwritten | staged | homed | tiered | packed) || !(flags & LEAF_SHARED) != !shared || (shared & ~homed))
 		return -EUCLEAN;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		l.slot[i].unwritten = unwritten >> i & 1;
 		l.slot[i].tiered = tiered >> i & 1;
+		l.slot[i].packed = packed >> i & 1;
 		l.slot[i].shared = shared >> i & 1;
 		if ((mapped & ~unwritten) >> i & 1)
 			l.slot[i].crc = take32(&r);

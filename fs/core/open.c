@@ -25,6 +25,7 @@
 #include "fs/core/share/share.h"
 #include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/scrub/impl.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
@@ -38,6 +39,7 @@
 #define STRIPES_SMALL    64u /* without threads there is nobody to wait for */
 #define DRAIN_NS         (10 * NSEC_PER_SEC)
 #define REAP_NS          (5 * NSEC_PER_SEC)
+#define SQUEEZE_NS       (5 * NSEC_PER_SEC)
 
 void fs_fail(struct fs *fs, int error, const char *fmt, ...)
 {
@@ -160,6 +162,7 @@ static void fs_free(struct fs *fs) NO_THREAD_SAFETY
 	positions_close(fs);
 	usage_close(fs);
 	feed_close(fs);
+	squeeze_close(fs);
 	policies_free(fs);
 	fs->arena = arena_close(fs->arena);
 	fs->icache = icache_free(fs->icache);
@@ -581,6 +584,8 @@ static int open_all(struct fs *fs)
 	if (r == 0)
 		r = marks_open(fs, a.applied_seq);
 	if (r == 0)
+		r = squeeze_open(fs);
+	if (r == 0)
 		r = usage_open(fs, a.applied_seq);
 	if (r == 0)
 		r = open_arena(fs, a.n_chunks);
@@ -687,6 +692,7 @@ static int finish(struct fs *fs)
 		r = journal_commit_all(fs->journal, NULL);
 	if (r == 0) {
 		drain(fs);
+		squeeze_finish(fs, clock_mono_ns(fs->clock) + SQUEEZE_NS);
 		r = fs_checkpoint(fs);
 	}
 	if (r < 0)

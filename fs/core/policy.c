@@ -22,6 +22,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 
@@ -403,6 +404,8 @@ static int check_value(struct slice key, const char *value)
 		return snap_policy_check(value);
 	if (quota_policy_is(key))
 		return quota_policy_check(value);
+	if (squeeze_policy_is(key))
+		return squeeze_policy_check(value);
 	if (stores_policy_is(key))
 		return stores_policy_check(key, value);
 	if (archive_policy_is(key))

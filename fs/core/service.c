@@ -11,6 +11,7 @@
 #include "fs/core/audit/audit.h"
 #include "fs/core/core.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 
 #define HOMER_STEP_BLOCKS 4096u
 /* The open batch is committed by the timer at this age (G3), or at this size. */
@@ -133,6 +134,14 @@ static void snap_step(struct fs *fs, struct service *s)
 	report(s, r < 0 ? r : fs_checkpoint(fs));
 }
 
+static void squeeze_step(struct fs *fs, struct service *s)
+{
+	bool more = true;
+
+	while (more && !atomic_load(&fs->closing) && !atomic_load(&fs->failed))
+		report(s, squeeze_rested(fs, &more));
+}
+
 static void schedule_step(struct fs *fs, struct service *s)
 {
 	bool acted;
@@ -224,6 +233,8 @@ int services_start(struct fs *fs)
 	if (r == 0)
 		r = start(fs, &fs->scheduler, "schedule", schedule_step, SCHEDULE_INTERVAL_NS);
 	if (r == 0)
+		r = start(fs, &fs->squeezer, "squeezer", squeeze_step, NSEC_PER_SEC);
+	if (r == 0)
 		r = start(fs, &fs->position_timer, "positions", position_step, NSEC_PER_SEC);
 	if (r == 0 && fs->audit)
 		r = start(fs, &fs->auditor, "auditor", audit_step, AUDIT_INTERVAL_NS);
@@ -235,8 +246,8 @@ int services_start(struct fs *fs)
 
 void services_stop(struct fs *fs)
 {
-	struct service *all[] = {&fs->committer, &fs->homer_service, &fs->checkpointer,   &fs->reaper,
-				 &fs->snapper,   &fs->scheduler,     &fs->position_timer, &fs->auditor};
+	struct service *all[] = {&fs->committer, &fs->homer_service,  &fs->checkpointer, &fs->reaper,  &fs->snapper,
+				 &fs->scheduler, &fs->position_timer, &fs->auditor,      &fs->squeezer};
 
 	atomic_store(&fs->closing, true);
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)

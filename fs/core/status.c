@@ -12,6 +12,7 @@
 #include "fs/core/core.h"
 #include "fs/core/index.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/scrub/report.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
@@ -249,12 +250,13 @@ void *fs_status_object(struct fs *fs, bool peers_only)
 	json_object_set_new(root, "tier", tier_status_json(fs));
 	json_object_set_new(root, "audit", audit_status_json(fs));
 	json_object_set_new(root, "scrub", scrub_status_json(fs));
+	json_object_set_new(root, "compression", squeeze_status_json(fs));
 	json_object_set_new(root, "archive", archiver_status_json(fs));
 	json_object_set_new(root, "jobs",
-			    json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
+			    json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "committer", service_json(&fs->committer), "homer",
 				      service_json(&fs->homer_service), "checkpointer", service_json(&fs->checkpointer), "reaper",
 				      service_json(&fs->reaper), "snapshots", service_json(&fs->snapper), "schedule",
-				      service_json(&fs->scheduler)));
+				      service_json(&fs->scheduler), "squeezer", service_json(&fs->squeezer)));
 	if (fs->add_status)
 		fs->add_status(fs->add_status_ctx, root);
 	return root;

@@ -202,10 +202,10 @@ const struct control *control_row(size_t i)
 	const struct {
 		const struct control *rows;
 		size_t n;
-	} tables[] = {{controls, ARRAY_SIZE(controls)},       {feed_controls, n_feed_controls},
-		      {scrub_controls, n_scrub_controls},     {snap_controls, n_snap_controls},
-		      {archive_controls, n_archive_controls}, {tier_controls, n_tier_controls},
-		      {usage_controls, n_usage_controls},     {audit_controls, n_audit_controls}};
+	} tables[] = {
+	    {controls, ARRAY_SIZE(controls)},   {feed_controls, n_feed_controls},       {scrub_controls, n_scrub_controls},
+	    {snap_controls, n_snap_controls},   {archive_controls, n_archive_controls}, {tier_controls, n_tier_controls},
+	    {usage_controls, n_usage_controls}, {audit_controls, n_audit_controls},     {squeeze_controls, n_squeeze_controls}};
 
 	for (size_t t = 0; t < ARRAY_SIZE(tables); t++) {
 		if (i < tables[t].n)

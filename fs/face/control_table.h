@@ -67,6 +67,9 @@ extern const size_t n_usage_controls;
 /* control_audit.c */
 extern const struct control audit_controls[];
 extern const size_t n_audit_controls;
+/* control_squeeze.c */
+extern const struct control squeeze_controls[];
+extern const size_t n_squeeze_controls;
 /* control_archive.c */
 extern const struct control archive_controls[];
 extern const size_t n_archive_controls;

@@ -10,10 +10,12 @@
 #define SUPER_FORMAT_VERSION 1
 #define SUPER_SNAPSHOTS UINT64_C(2) /* bit of `incompat`: there may be snapshots, and blocks that only they have */
 #define SUPER_TIERED UINT64_C(1) /* bit of `incompat`: there may be TIER records, leaves that name objects, and rows of these */
+#define SUPER_COMPRESSED UINT64_C(64) /* there may be packed leaves */
 #define SUPER_ENCRYPTED UINT64_C(16) /* everything but superblock, keys and ballast is encrypted: fs/store/crypt */
 #define SUPER_SHARED UINT64_C(32) /* bit of `incompat`: there may be CLONE records, and homes that several slots have */
 #define SUPER_ROLLBACK UINT64_C(128) /* bit of `incompat`: SNAPROLL records, and deadlists with blocks that their snapshots have not */
-#define SUPER_INCOMPAT_KNOWN (SUPER_TIERED | SUPER_SNAPSHOTS | SUPER_ENCRYPTED | SUPER_SHARED | SUPER_ROLLBACK)
+#define SUPER_INCOMPAT_KNOWN (SUPER_TIERED | SUPER_SNAPSHOTS | SUPER_ENCRYPTED | SUPER_SHARED | SUPER_COMPRESSED | \
+			      SUPER_ROLLBACK)
 
 /*
  * Valid if and only if magic and crc are right.  Of two valid copies the one with the higher generation counts; copy

@@ -11,7 +11,8 @@
 #include "journal/record.h"
 #include "tests/lib/rng.h"
 
-/* A leaf as the filesystem could have made it: any mix of holes, homes, staged, unwritten and tiered slots, in runs or scattered. */
+/* A leaf as the filesystem could have made it: any mix of holes, homes, staged, unwritten, tiered and packed slots, in runs or
+ * scattered. */
 static inline void random_leaf(struct rng *g, struct leaf *ret)
 {
 	bool scattered = rng_percent(g, 30), births = rng_percent(g, 30);
@@ -20,6 +21,7 @@ static inline void random_leaf(struct rng *g, struct leaf *ret)
 	uint32_t birth = (uint32_t)rng_u64(g);
 
 	unsigned tiered = rng_percent(g, 50) ? (unsigned)rng_below(g, 101) : 0;
+	unsigned packed = rng_percent(g, 50) ? (unsigned)rng_below(g, 101) : 0;
 
 	unsigned shared = rng_percent(g, 50) ? (unsigned)rng_below(g, 101) : 0;
 
@@ -52,6 +54,19 @@ static inline void random_leaf(struct rng *g, struct leaf *ret)
 			s->birth = 0;
 			s->shared = false;
 		}
+		if (!s->unwritten && rng_percent(g, packed)) {
+			s->packed = true;
+			s->home = s->staged = 0;
+			s->birth = 0;
+			s->shared = false;
+		}
+		if (s->packed && !ret->pack.n_blocks) {
+			ret->pack.n_blocks = (uint32_t)rng_between(g, 1, PACK_BLOCKS_MAX);
+			ret->pack.bytes = (uint32_t)rng_between(g, (ret->pack.n_blocks - 1) * BLOCK_SIZE + 1, ret->pack.n_blocks * BLOCK_SIZE);
+			ret->pack.start = pointer_make(DEVICE_ARENA_FIRST, rng_below(g, UINT64_C(1) << 47) + 1);
+			ret->pack.birth = (uint32_t)rng_below(g, UINT32_MAX);
+			ret->pack.algorithm = rng_percent(g, 50) ? PACK_LZ4 : PACK_ZSTD;
+		}
 		if (s->tiered && !ret->object.id) {
 			ret->object.id = rng_u64(g) | 1;
 			ret->object.len = (uint32_t)rng_between(g, 1, RECORD_FRAME_MAX);
@@ -66,8 +81,10 @@ static inline bool same_leaf(const struct leaf *a, const struct leaf *b)
 		const struct slot *x = &a->slot[i], *y = &b->slot[i];
 
 		if (x->home != y->home || x->staged != y->staged || x->crc != y->crc || x->birth != y->birth ||
-		    x->unwritten != y->unwritten || x->tiered != y->tiered || x->shared != y->shared)
+		    x->unwritten != y->unwritten || x->tiered != y->tiered || x->shared != y->shared || x->packed != y->packed)
 			return false;
 	}
-	return a->object.id == b->object.id && a->object.offset == b->object.offset && a->object.len == b->object.len;
+	return a->object.id == b->object.id && a->object.offset == b->object.offset && a->object.len == b->object.len &&
+	       a->pack.start == b->pack.start && a->pack.n_blocks == b->pack.n_blocks && a->pack.bytes == b->pack.bytes &&
+	       a->pack.birth == b->pack.birth && a->pack.algorithm == b->pack.algorithm;
 }

@@ -98,12 +98,15 @@ static inline void world_close(struct recall_world *w)
 
 /* ---- files ---- */
 
+/* What they hold packs to less than a half. */
+static bool world_packs;
+
 static inline void content(uint64_t seed, uint64_t off, uint8_t *p, size_t len)
 {
 	for (size_t i = 0; i < len; i++) {
 		struct rng g = {.state = seed * 1000003 + (off + i) / 8};
 
-		p[i] = (uint8_t)(rng_u64(&g) >> (off + i) % 8 * 8);
+		p[i] = world_packs && (off + i) % 4 ? 7 : (uint8_t)(rng_u64(&g) >> (off + i) % 8 * 8);
 	}
 }
 

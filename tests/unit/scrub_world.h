@@ -35,13 +35,16 @@ static int64_t scrub_clock_ns(const struct clock *c)
 }
 static const struct clock scrub_clock = {.real_ns = scrub_clock_ns, .mono_ns = scrub_clock_ns};
 
+/* Blocks of files are such that they pack to a quarter. */
+static bool world_packs;
+
 /* What block `no` of a file made with `seed` holds. */
 static inline void fill_block(uint64_t seed, uint64_t no, uint8_t *p)
 {
 	struct rng g = {.state = seed * 7919 + no + 1};
 
 	for (size_t i = 0; i < BLOCK_SIZE; i += 8) {
-		uint64_t u = rng_u64(&g);
+		uint64_t u = world_packs && i % 32 ? 7 : rng_u64(&g);
 		memcpy(p + i, &u, 8);
 	}
 }

@@ -152,10 +152,11 @@ static void commands_are_for_root_and_the_owner_of_the_root_directory(void **sta
 }
 
 /* What others may know: nothing that names files, hosts or stores, or tells what somebody did. */
-static const char *const open_to_all[] = {
-    "durability", "dir.rbytes",      "dir.rctime",      "dir.rfiles", "dir.rsubdirs", "epoch",     "health",     "pos",
-    "quota",      "quota.max_bytes", "quota.max_files", "recall",     "role",         "snap.list", "snap.list.", "snap.schedule",
-    "tier",       "tier.pin",        "tier.state",      "tier.usage", "version"};
+static const char *const open_to_all[] = {"compression", "compression.usage", "durability",      "dir.rbytes", "dir.rctime",
+					  "dir.rfiles",  "dir.rsubdirs",      "epoch",           "health",     "pos",
+					  "quota",       "quota.max_bytes",   "quota.max_files", "recall",     "role",
+					  "snap.list",   "snap.list.",        "snap.schedule",   "tier",       "tier.pin",
+					  "tier.state",  "tier.usage",        "version"};
 
 static bool is_open(const char *name)
 {

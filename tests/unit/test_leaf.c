@@ -365,6 +365,104 @@ static void contradictions_of_what_is_tiered_are_refused(void **state)
 	refuse_tiered(AT_FLAGS, "\x0b", 1); /* a flag that is none */
 }
 
+/* Slots 6 and 7 packed in a frame of two blocks; 0 and 1 are tiered besides, and 7 is. */
+static struct leaf packed_sample(void)
+{
+	struct leaf l = tiered_sample();
+
+	l.slot[6] = (struct slot){.crc = 0x61626364, .packed = true};
+	l.slot[7] = (struct slot){.crc = 0x71727374, .packed = true, .tiered = true};
+	l.pack = (struct leaf_pack){
+	    .start = pointer_make(1, 0x200), .n_blocks = 2, .bytes = 0x1234, .birth = 9, .algorithm = PACK_ZSTD};
+	return l;
+}
+
+static void a_packed_leaf_names_its_frame_behind_the_object(void **state)
+{
+	/* clang-format off */
+	static const uint8_t golden[] = {
+		1, 0x0b,                                /* version, one birth for all, tiered, packed */
+		0xff, 0x00, 0x30, 0x00,                 /* mapped 0-7, unwritten 4 5 */
+		0x0c, 0x00, 0x17, 0x00,                 /* staged 2 3, homed 0 1 2 4 */
+		0x83, 0x00,                             /* tiered 0 1 7 */
+		0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0x14, 0x13, 0x12, 0x11, 0x22, 0x21, 0x00, 0x00,
+		0xc0, 0x00,                             /* packed 6 7 */
+		0x00, 0x00, 0x02, 0x00, 0, 0, 0, 1,  2, /* device 1, block 0x200, two of them */
+		0x34, 0x12, 0, 0,  2,  9, 0, 0, 0,      /* bytes, zstd, birth */
+		0x14, 0x13, 0x12, 0x11, 0x24, 0x23, 0x22, 0x21, 0x34, 0x33, 0x32, 0x31, 0x44, 0x43, 0x42, 0x41,
+		0x64, 0x63, 0x62, 0x61, 0x74, 0x73, 0x72, 0x71,
+		0x00, 0x00, 0x01, 0x00, 0, 0, 0, 1,  2, 0x00, 0x05, 0x00, 0x00, 0, 0, 0, 2,  1,
+		0x00, 0x04, 0x01, 0x00, 0, 0, 0, 1,  1, 0x00, 0x30, 0x00, 0x00, 0, 0, 0, 0,  2,
+		7, 0, 0, 0,
+	};
+	/* clang-format on */
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l = packed_sample(), back;
+
+	(void)state;
+	assert_int_equal(encode(&l, p), sizeof(golden) + 4);
+	assert_memory_equal(p, golden, sizeof(golden));
+	assert_int_equal(leaf_decode(p, sizeof(golden) + 4, &back), 0);
+	assert_true(same_leaf(&l, &back));
+	assert_int_equal(leaf_packed(&back), 0xc0);
+	assert_int_equal(leaf_data(&back), 0xcf);
+	assert_int_equal(leaf_cold(&back), 0);
+	assert_true(slot_used(&back.slot[6]) && slot_has_data(&back.slot[6]));
+	assert_false(slot_reserved(&back.slot[6]) || slot_has_space(&back.slot[6]));
+}
+
+static void a_leaf_has_no_frame_when_nothing_is_packed(void **state)
+{
+	struct leaf l = packed_sample();
+
+	(void)state;
+	l.slot[7].packed = false;
+	leaf_settle(&l);
+	assert_int_equal(l.pack.n_blocks, 2);
+	l.slot[6].packed = false;
+	leaf_settle(&l);
+	assert_true(l.pack.start == 0 && l.pack.n_blocks == 0 && l.pack.bytes == 0 && l.pack.birth == 0 && l.pack.algorithm == 0);
+	assert_int_equal(l.object.id, 0x0102030405060708);
+}
+
+static void refuse_packed(size_t at, const void *bytes, size_t n)
+{
+	uint8_t p[LEAF_BYTES_MAX];
+	struct leaf l = packed_sample(), back;
+	size_t len = encode(&l, p);
+
+	assert_memory_not_equal(p + at, bytes, n);
+	memcpy(p + at, bytes, n);
+	seal(p, len);
+	assert_int_equal(leaf_decode(p, len, &back), -EUCLEAN);
+}
+
+static void contradictions_of_what_is_packed_are_refused(void **state)
+{
+	enum { AT_PACKED = 28, AT_START = 30, AT_BLOCKS = 38, AT_BYTES = 39, AT_ALGORITHM = 43, AT_BIRTH = 44 };
+
+	(void)state;
+	refuse_packed(AT_PACKED, "\x00\x00", 2);             /* a frame, and nothing in it */
+	refuse_packed(AT_PACKED, "\x80", 1);                 /* 6 is mapped, and nothing else */
+	refuse_packed(AT_PACKED, "\xc1", 1);                 /* packed and at home */
+	refuse_packed(AT_PACKED, "\xc8", 1);                 /* packed and staged */
+	refuse_packed(AT_PACKED, "\xd0", 1);                 /* packed and unwritten */
+	refuse_packed(AT_PACKED, "\xc0\x01", 2);             /* packed and not mapped */
+	refuse_packed(AT_START, "\0\0\0\0\0\0\0\0", 8);      /* no pointer */
+	refuse_packed(AT_START, "\x01", 1);                  /* flags in a pointer */
+	refuse_packed(AT_START + 7, "\0", 1);                /* in the journal */
+	refuse_packed(AT_BLOCKS, "\0", 1);                   /* no blocks */
+	refuse_packed(AT_BLOCKS, "\x01", 1);                 /* fewer than the bytes take */
+	refuse_packed(AT_BLOCKS, "\x03", 1);                 /* more than they take */
+	refuse_packed(AT_BLOCKS, "\x10\x00\x00\x01\x00", 5); /* as many as a leaf has */
+	refuse_packed(AT_BYTES, "\0\0\0\0", 4);              /* no bytes */
+	refuse_packed(AT_BYTES, "\xff\xff\xff\xff", 4);
+	refuse_packed(AT_ALGORITHM, "\0", 1);
+	refuse_packed(AT_ALGORITHM, "\x03", 1);
+	refuse_packed(AT_BIRTH, "\xff\xff\xff\xff", 4); /* superseded */
+	refuse_packed(AT_FLAGS, "\x03", 1);             /* no frame, and yet it is there */
+}
+
 /* The second block of a run that starts at the last one of its device would be the first one of the next, or no pointer. */
 static void a_run_stays_on_its_device(void **state)
 {
@@ -407,6 +505,9 @@ int main(void)
 	    cmocka_unit_test(contradictions_are_refused),
 	    cmocka_unit_test(contradictions_of_what_is_tiered_are_refused),
 	    cmocka_unit_test(a_run_stays_on_its_device),
+	    cmocka_unit_test(a_packed_leaf_names_its_frame_behind_the_object),
+	    cmocka_unit_test(a_leaf_has_no_frame_when_nothing_is_packed),
+	    cmocka_unit_test(contradictions_of_what_is_packed_are_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

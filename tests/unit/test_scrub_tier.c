@@ -145,6 +145,41 @@ static void a_reader_is_served_from_the_object_meanwhile(void **state)
 	assert_false(damage_is_bad(world.v.fs, ino, 2));
 }
 
+static void a_packed_frame_is_repaired_from_the_object(void **state)
+{
+	bool more = true;
+	struct leaf l;
+
+	(void)state;
+	world_packs = true;
+	assert_int_equal(fs_set_policy(world.v.fs, &root, FS_ROOT_INO, "compression", "zstd"), 0);
+	uint64_t ino = make_kept("f", 20 * BLOCK_SIZE);
+	while (more)
+		assert_int_equal(fs_squeeze_step(world.v.fs, &more), 0);
+	assert_int_equal(fs_checkpoint(world.v.fs), 0);
+	for (unsigned leaf = 0; leaf < 2; leaf++) {
+		icache_rdlock(world.v.fs->icache, ino);
+		assert_int_equal(extent_get(world.v.fs, ino, leaf, &l), 0);
+		icache_rdunlock(world.v.fs->icache, ino);
+		assert_int_equal(leaf_packed(&l), leaf == 0 ? UINT16_MAX : 0xf);
+		assert_int_equal(leaf_tiered(&l), leaf_packed(&l));
+		uint8_t junk[64];
+		memset(junk, 0x3c, sizeof(junk));
+		simstore_poke(world.v.sim, "arena.1/chunk.00000", junk, sizeof(junk), pointer_block(l.pack.start) * BLOCK_SIZE);
+	}
+	/* The first leaf by a reader, who is served meanwhile; the other one by a scrub. */
+	world_reopen(&world);
+	assert_int_equal(read_whole(&world, ino, 16 * BLOCK_SIZE, 64 * KIB), 0);
+	assert_true(damage_is_bad(world.v.fs, ino, 2));
+	struct scrub_pass p = scrub("start");
+	assert_int_equal(p.bad_blocks, 20);
+	assert_int_equal(p.repaired_blocks, 20);
+	assert_false(damage_is_bad(world.v.fs, ino, 2));
+	assert_int_equal(read_whole(&world, ino, 20 * BLOCK_SIZE, 64 * KIB), 0);
+	assert_true(quarantine_has(world.v.fs, l.pack.start));
+	world_packs = false;
+}
+
 static void an_object_that_is_gone_repairs_nothing(void **state)
 {
 	uint64_t ino = make_kept("f", 20 * BLOCK_SIZE); /* more than goes through the journal */
@@ -191,6 +226,7 @@ int main(void)
 	    CASE(every_block_of_a_kept_file_is_repaired_from_its_object),
 	    CASE(a_block_of_a_snapshot_is_repaired_from_the_object_it_is_in),
 	    CASE(a_reader_is_served_from_the_object_meanwhile),
+	    CASE(a_packed_frame_is_repaired_from_the_object),
 	    CASE(an_object_that_is_gone_repairs_nothing),
 	    CASE(cold_data_is_looked_at_only_when_asked_for),
 	    CASE(an_object_that_is_gone_is_an_error_of_a_cold_pass),

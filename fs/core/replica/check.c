@@ -22,6 +22,7 @@
 #include "fs/core/index.h"
 #include "fs/core/share/share.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/tier/tier.h"
 
 #define FILE_BLOCKS_MAX (FILE_SIZE_MAX / BLOCK_SIZE)
@@ -159,6 +160,28 @@ static int check_zero(struct trial *t, const struct record *r)
 	return n > WIDE_LEAVES * LEAF_SLOTS ? use_wide(t, i, first, n, use) : use_blocks(t, i, first, n, use);
 }
 
+/* What is packed here gets homes that can be shared, and a recovery finds them: it may begin before the record. */
+static int clone_source(struct trial *t, uint64_t ino, uint64_t leaf, uint16_t mask)
+{
+	struct fs *fs = t->fs;
+	struct leaf l;
+
+	for (unsigned tries = 0; tries < 2; tries++) {
+		icache_rdlock(fs->icache, ino);
+		int e = extent_get(fs, ino, leaf, &l);
+		icache_rdunlock(fs->icache, ino);
+		if (e < 0 || !(leaf_packed(&l) & mask))
+			return e;
+		if (tries == 0)
+			e = unpack_leaf(fs, ino, leaf);
+		if (e == 0 && tries == 0)
+			e = fs_checkpoint(fs);
+		if (e < 0)
+			return e;
+	}
+	return -ENOSPC; /* there is no room for them, or they are damaged: another time */
+}
+
 /* The part of a CLONE that lies in one leaf on either side: n blocks from `a` on become those from `b` on. */
 static int clone_leaf(struct trial *t, const struct record *r, struct item *from, struct item *to, uint64_t a, uint64_t b,
 		      unsigned n)
@@ -169,7 +192,9 @@ static int clone_leaf(struct trial *t, const struct record *r, struct item *from
 	int e = 0;
 
 	if (!from->inode.cut) {
-		e = trial_leaf(t, from, a / LEAF_SLOTS, &x);
+		e = clone_source(t, from->a, a / LEAF_SLOTS, (uint16_t)(((1u << n) - 1) << at));
+		if (e == 0)
+			e = trial_leaf(t, from, a / LEAF_SLOTS, &x);
 		if (e < 0)
 			return e;
 		if (x->leaf.tiered >> at & mask)

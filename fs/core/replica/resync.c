@@ -32,6 +32,7 @@
 #include "fs/core/index.h"
 #include "fs/core/replica/impl.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/tier/tier.h"
 #include "fs/core/usage/usage.h"
 
@@ -187,8 +188,10 @@ static uint16_t read_run(struct fs *fs, const struct leaf *l, unsigned i, unsign
 
 uint16_t resync_read_homes(struct fs *fs, const struct leaf *l, uint16_t wanted, uint8_t *room)
 {
-	uint16_t good = 0;
+	uint16_t packed = wanted & leaf_packed(l), good = 0;
 
+	if (packed && packed_read(fs, l, packed, 0, room, &good) < 0)
+		good = 0;
 	for (unsigned i = 0, n; i < LEAF_SLOTS; i += n) {
 		n = 1;
 		if (!(wanted >> i & 1) || !l->slot[i].home)

@@ -17,6 +17,7 @@
 #include "fs/core/index.h"
 #include "fs/core/replica/resync.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 
 /* ---- a leaf ---- */
 
@@ -90,6 +91,8 @@ static int plan(struct change *c, const struct leaf_data *d, const uint8_t *bloc
 		is->tiered = c->want.tiered >> i & 1;
 	}
 	c->new.object = c->want.object;
+	c->new.pack = c->old.pack;
+	leaf_settle(&c->new);
 	return take_data(c, d, blocks);
 }
 
@@ -168,6 +171,8 @@ static int store_leaf(struct change *c)
 		return r;
 	lcache_forget(c->fs->lcache, ino, leaf);
 	extent_replaced(c->fs, NULL, ino, &c->old, &c->new, NULL);
+	if (c->fresh)
+		squeeze_offer(c->fs, ino, leaf, 1);
 	int64_t back = count_reserved(&c->old) - count_reserved(&c->new);
 	if (back > 0)
 		arena_unreserve(c->fs->arena, (uint64_t)back);

@@ -7,7 +7,8 @@
  * is sent as superseded.  Whatever changed it was in the journal before, so the newest batch there is by now (the fence) is one
  * after which nothing refers to the lost content any more.  A block that cannot be read is treated alike: it is not made up,
  * and the CRC tells on the follower what it tells here.  So is one whose home was dropped because its data is in an object: the
- * TIER record is durable before that, so the fence is not before it, and with it the follower's slot is cold.
+ * TIER record is durable before that, so the fence is not before it, and with it the follower's slot is cold.  Data that was only
+ * moved, to be packed (squeeze/), is still what the slot has, and no record would take its place: it is read where it is now.
  *
  * What is sent carries the epoch of the leader that sends it, not of the one that once made the batch: by it a follower tells a
  * leader that is none any more.
@@ -18,6 +19,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "fs/core/squeeze/squeeze.h"
 
 struct replica_cursor {
 	struct journal_batch batch;
@@ -128,15 +130,33 @@ static void read_runs(struct fs *fs, const struct record *r, uint8_t *to)
 	}
 }
 
+/* What was moved since: false when the slot has other data by now, or it cannot be read. */
+static bool read_moved(struct fs *fs, const struct record *r, uint32_t i, uint8_t *block)
+{
+	uint64_t no = r->write.block + i;
+	uint16_t mask = (uint16_t)(1u << no % LEAF_SLOTS), good = 0;
+	struct leaf l;
+
+	icache_rdlock(fs->icache, r->ino);
+	if (extent_get(fs, r->ino, no / LEAF_SLOTS, &l) == 0 && l.slot[no % LEAF_SLOTS].crc == r->write.crc[i]) {
+		if (l.slot[no % LEAF_SLOTS].packed && packed_read(fs, &l, mask, no % LEAF_SLOTS, block, &good) < 0)
+			good = 0;
+		else if (l.slot[no % LEAF_SLOTS].home)
+			good = arena_read(fs->arena, l.slot[no % LEAF_SLOTS].home, 1, block) == 0;
+	}
+	icache_rdunlock(fs->icache, r->ino);
+	return good && crc32c(0, block, BLOCK_SIZE) == r->write.crc[i];
+}
+
 /* True when any block is not what the record says it was. */
-static bool find_superseded(const struct record *r, uint8_t *blocks, struct shipped_data *ret)
+static bool find_superseded(struct fs *fs, const struct record *r, uint8_t *blocks, struct shipped_data *ret)
 {
 	bool any = false;
 
 	for (uint32_t i = 0; i < r->write.n_blocks; i++) {
 		uint8_t *block = blocks + (size_t)i * BLOCK_SIZE;
 
-		if (crc32c(0, block, BLOCK_SIZE) == r->write.crc[i])
+		if (crc32c(0, block, BLOCK_SIZE) == r->write.crc[i] || read_moved(fs, r, i, block))
 			continue;
 		memset(block, 0, BLOCK_SIZE);
 		ret->superseded[i / 8] |= (uint8_t)(1 << i % 8);
@@ -161,7 +181,7 @@ int replica_read_data(struct replica_volume *v, struct replica_cursor *c, uint32
 		return r < 0 ? r : -EINVAL;
 	*ret = (struct shipped_data){.index = index, .n_blocks = rec.write.n_blocks, .blocks = c->blocks};
 	read_runs(fs, &rec, c->blocks);
-	if (find_superseded(&rec, c->blocks, ret))
+	if (find_superseded(fs, &rec, c->blocks, ret))
 		ret->fence = replica_newest(fs);
 	return 0;
 }

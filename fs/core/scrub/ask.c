@@ -160,7 +160,7 @@ static int read_slot(struct fs *fs, const struct block_wanted *b, const struct l
 
 	if (!slot_has_data(s) || slot_cold(s) || s->crc != b->crc)
 		return -ENOENT;
-	return verify_slot(fs, s, block) == 0 ? 0 : -ENOENT;
+	return verify_slot(fs, l, b->slot, block) == 0 ? 0 : -ENOENT;
 }
 
 static int read_live(struct fs *fs, const struct block_wanted *b, uint8_t *block)

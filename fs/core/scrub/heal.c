@@ -57,7 +57,7 @@ static int read_copy(struct fs *fs, struct kv *kv, const struct want *want, uint
 
 	if (r < 0 || !slot_has_data(s) || s->crc != want->q.crc)
 		return 0;
-	if ((s->staged || (s->home && s->home != want->q.home)) && verify_slot(fs, s, room) == 0)
+	if ((s->staged || s->packed || (s->home && s->home != want->q.home)) && verify_slot(fs, &l, want->q.slot, room) == 0)
 		return 1;
 	*ret = l.object;
 	return s->tiered ? 2 : 0;

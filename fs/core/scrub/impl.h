@@ -116,10 +116,10 @@ struct leaf_verdict {
 MUST_CHECK int leaf_verify(struct fs *fs, uint64_t ino, uint64_t leaf, uint8_t *room, struct leaf_verdict *ret);
 /* The same of the slots in `mask` of ret->leaf, which the caller has read and which cannot change meanwhile; sets the rest of *ret. */
 MUST_CHECK int slots_verify(struct fs *fs, uint64_t ino, uint64_t leaf, uint16_t mask, uint8_t *room, struct leaf_verdict *ret);
-/* The block as its slot says, staged or at home: 0, -EBADMSG it is not that, -EIO, -EUCLEAN.  The stripe is held. */
-MUST_CHECK int verify_slot(struct fs *fs, const struct slot *s, uint8_t *block);
-/* A read came upon a damaged block of `at`: notes, counts and logs it; -EBADMSG. */
-int verify_failed(struct fs *fs, uint64_t ino, uint64_t block, const struct slot *s, int why);
+/* Slot `i` as it says, staged, at home or packed: 0, -EBADMSG it is not that, -EIO, -EUCLEAN.  The stripe is held. */
+MUST_CHECK int verify_slot(struct fs *fs, const struct leaf *l, unsigned i, uint8_t *block);
+/* A read came upon a damaged block, of leaf `l` (NULL: it cannot be read): notes, counts and logs it; -EBADMSG. */
+int verify_failed(struct fs *fs, uint64_t ino, uint64_t block, const struct leaf *l, int why);
 
 /* ---- repair.c ---- */
 

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "fs/core/scrub/tables.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 
 static size_t lower(const struct quarantine *q, pointer_t home) REQUIRES(q->lock)
 {
@@ -147,6 +148,11 @@ uint64_t quarantine_count(struct fs *fs)
 
 /* ---- testing ---- */
 
+static bool in_frame(const struct leaf_pack *k, pointer_t home)
+{
+	return k->n_blocks && home >= k->start && home < pointer_add(k->start, k->n_blocks);
+}
+
 /* Whether the slot whose home it was has it still; then *ret_good: with the data it should have.  The stripe is held. */
 static int look_at_slot(struct fs *fs, const struct quarantined *b, uint8_t *block, bool *ret_named, bool *ret_good)
 {
@@ -156,9 +162,16 @@ static int look_at_slot(struct fs *fs, const struct quarantined *b, uint8_t *blo
 	*ret_named = *ret_good = false;
 	if (r < 0)
 		return r == -ESTALE ? 0 : r; /* of a snapshot that is gone */
+	if (in_frame(&l.pack, b->home)) {
+		uint16_t packed = leaf_packed(&l), good = 0;
+
+		*ret_named = true;
+		*ret_good = packed_verify(fs, &l, packed, LEAF_SLOTS, NULL, &good) == 0 && good == packed;
+		return 0;
+	}
 	const struct slot *s = &l.slot[b->block % LEAF_SLOTS];
 	*ret_named = s->home == b->home;
-	*ret_good = *ret_named && slot_has_data(s) && !s->staged && verify_slot(fs, s, block) == 0;
+	*ret_good = *ret_named && slot_has_data(s) && !s->staged && verify_slot(fs, &l, b->block % LEAF_SLOTS, block) == 0;
 	return 0;
 }
 

@@ -12,6 +12,9 @@
  * shared the old one has none. A block of a snapshot is repaired in that way only; the snapshot cannot go meanwhile, so its block
  * is nobody else's.
  *
+ * A packed slot gets a home of its own and leaves its frame, which goes with its last slot.  In a snapshot it stays damaged: one
+ * block cannot be put into a frame.
+ *
  * Data that waits in the ring is brought home first; the homer takes its CRC along, so a repair finds it there.
  *
  * Where the file changed meanwhile nothing is done: it has other data by now.  What neither of the sources has is looked for by
@@ -93,7 +96,7 @@ bool repair_has_source(struct fs *fs)
 
 static bool wants(const struct slot *s, uint32_t crc)
 {
-	return slot_has_data(s) && s->home && !s->staged && s->crc == crc;
+	return slot_has_data(s) && (s->home || s->packed) && !s->staged && s->crc == crc;
 }
 
 static int read_back(struct fs *fs, pointer_t at, uint32_t crc, uint8_t *room)
@@ -133,14 +136,17 @@ static int settle_locked(struct fs *fs, const struct block_question *q, const ui
 	if (!wants(s, q->crc))
 		return -ESTALE;
 	if (!home)
-		return write_in_place(fs, s->home, good, q->crc, room);
-	quarantine_add(fs, &(struct quarantined){.home = s->home,
-						 .ino = q->ino,
-						 .block = q->leaf * LEAF_SLOTS + q->slot,
-						 .birth = s->shared ? QUARANTINE_SHARED : s->birth});
+		return s->packed ? -ENOSPC : write_in_place(fs, s->home, good, q->crc, room);
+	if (!s->packed) /* the blocks of a frame are there since it was found to be bad */
+		quarantine_add(fs, &(struct quarantined){.home = s->home,
+							 .ino = q->ino,
+							 .block = q->leaf * LEAF_SLOTS + q->slot,
+							 .birth = s->shared ? QUARANTINE_SHARED : s->birth});
+	s->packed = false;
 	s->home = home;
 	s->shared = false;
 	s->birth = (uint32_t)atomic_load(&fs->snapshot_generation);
+	leaf_settle(&new);
 	return extent_put(fs, NULL, q->ino, q->leaf, &old, &new, NULL);
 }
 
@@ -220,7 +226,7 @@ static int look_locked(struct fs *fs, uint64_t ino, uint64_t block, uint8_t *roo
 		return -ENOENT;
 	if (slot_cold(s))
 		return 0;
-	r = verify_slot(fs, s, room);
+	r = verify_slot(fs, &l, (unsigned)(block % LEAF_SLOTS), room);
 	if (r == 0)
 		return 0;
 	if (r != -EBADMSG && r != -EIO && r != -EUCLEAN)

@@ -224,6 +224,9 @@ static uint16_t meet_slots(struct snap_round *r, const struct leaf *l)
 	for (unsigned i = 0; i < LEAF_SLOTS; i++)
 		if (l->slot[i].home && meet(r, l->slot[i].home) && slot_has_data(&l->slot[i]))
 			mask |= (uint16_t)(1u << i);
+	for (uint32_t i = 0; i < l->pack.n_blocks; i++)
+		if (meet(r, pointer_add(l->pack.start, i)))
+			mask |= leaf_packed(l);
 	return mask;
 }
 

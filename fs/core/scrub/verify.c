@@ -3,12 +3,14 @@
  *
  * The file's stripe is held shared meanwhile, as a reader holds it: what is mapped cannot be moved or used again.  Blocks that
  * lie one after the other are read in one go; one by one only where that fails, so that each bad one is known.  Of a slot that is
- * staged the copy in the ring counts, and what its home holds is dead; a cold slot has nothing here.
+ * staged the copy in the ring counts, and what its home holds is dead; a cold slot has nothing here.  Packed slots are unpacked
+ * together; when one of them is bad, all blocks of their frame are suspect.
  */
 #include <errno.h>
 
 #include "base/crc32c.h"
 #include "fs/core/scrub/impl.h"
+#include "fs/core/squeeze/squeeze.h"
 
 static pointer_t place_of(const struct slot *s)
 {
@@ -22,9 +24,18 @@ static int read_run(struct fs *fs, pointer_t at, uint32_t n, void *p)
 	return arena_read(fs->arena, at, n, p);
 }
 
-int verify_slot(struct fs *fs, const struct slot *s, uint8_t *block)
+static int verify_packed(struct fs *fs, const struct leaf *l, unsigned i, uint8_t *block)
 {
-	int r = read_run(fs, place_of(s), 1, block);
+	uint16_t good;
+	int r = packed_verify(fs, l, (uint16_t)(1u << i), i, block, &good);
+
+	return r < 0 ? r : good ? 0 : -EBADMSG;
+}
+
+int verify_slot(struct fs *fs, const struct leaf *l, unsigned i, uint8_t *block)
+{
+	const struct slot *s = &l->slot[i];
+	int r = s->packed ? verify_packed(fs, l, i, block) : read_run(fs, place_of(s), 1, block);
 
 	if (r < 0)
 		return r;
@@ -36,10 +47,16 @@ static bool is_damage(int r)
 	return r == -EBADMSG || r == -EIO || r == -EUCLEAN;
 }
 
-int verify_failed(struct fs *fs, uint64_t ino, uint64_t block, const struct slot *s, int why)
+int verify_failed(struct fs *fs, uint64_t ino, uint64_t block, const struct leaf *l, int why)
 {
+	const struct slot *s = l ? &l->slot[block % LEAF_SLOTS] : NULL;
+
 	if (damage_note(fs, ino, block))
 		heal_want(fs);
+	for (uint32_t i = 0; s && s->packed && i < l->pack.n_blocks; i++)
+		quarantine_add(fs,
+			       &(struct quarantined){
+				   .home = pointer_add(l->pack.start, i), .ino = ino, .block = block, .birth = l->pack.birth});
 	if (s && s->home && !s->staged)
 		quarantine_add(
 		    fs, &(struct quarantined){
@@ -65,7 +82,7 @@ static int check_one(struct fs *fs, uint64_t ino, uint64_t leaf, unsigned i, uin
 {
 	const struct slot *s = &v->leaf.slot[i];
 	uint64_t block = leaf * LEAF_SLOTS + i;
-	int r = verify_slot(fs, s, room);
+	int r = verify_slot(fs, &v->leaf, i, room);
 
 	if (r < 0 && !is_damage(r))
 		return r;
@@ -78,7 +95,7 @@ static int check_one(struct fs *fs, uint64_t ino, uint64_t leaf, unsigned i, uin
 		return 0;
 	}
 	v->bad |= (uint16_t)(1u << i);
-	verify_failed(fs, ino, block, s, r);
+	verify_failed(fs, ino, block, &v->leaf, r);
 	return 0;
 }
 
@@ -111,9 +128,39 @@ static int check_run(struct fs *fs, uint64_t ino, uint64_t leaf, unsigned first,
 	return 0;
 }
 
+/* It could not be read for a while. */
+static void frame_is_good(struct fs *fs, uint64_t ino, uint64_t leaf, const struct leaf *l, uint16_t packed)
+{
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		if ((packed >> i & 1) && damage_is_bad(fs, ino, leaf * LEAF_SLOTS + i))
+			damage_repaired(fs, ino, leaf * LEAF_SLOTS + i);
+	for (uint32_t i = 0; i < l->pack.n_blocks; i++)
+		quarantine_remove(fs, pointer_add(l->pack.start, i));
+}
+
+static int check_packed(struct fs *fs, uint64_t ino, uint64_t leaf, uint16_t packed, uint8_t *room, struct leaf_verdict *v)
+{
+	uint16_t good;
+	struct damage_sum known;
+	int r = packed_verify(fs, &v->leaf, packed, 0, room, &good);
+
+	if (r < 0 && !is_damage(r))
+		return r;
+	v->checked |= packed;
+	v->bad |= packed & (uint16_t)~good;
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		if ((packed & (uint16_t)~good) >> i & 1)
+			verify_failed(fs, ino, leaf * LEAF_SLOTS + i, &v->leaf, r < 0 ? r : -EBADMSG);
+	damage_get_sum(fs, &known);
+	if (good == packed && packed == leaf_packed(&v->leaf) && known.n_bad)
+		frame_is_good(fs, ino, leaf, &v->leaf, packed);
+	return 0;
+}
+
 int slots_verify(struct fs *fs, uint64_t ino, uint64_t leaf, uint16_t mask, uint8_t *room, struct leaf_verdict *v)
 {
-	int r = 0;
+	uint16_t packed = mask & leaf_packed(&v->leaf);
+	int r = packed ? check_packed(fs, ino, leaf, packed, room, v) : 0;
 
 	for (unsigned i = 0, n; i < LEAF_SLOTS && r == 0; i += n) {
 		n = 1;

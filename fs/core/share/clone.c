@@ -16,6 +16,10 @@
  * batch on that may hold it, and its home is made when the batch of the CLONE is durable, too (rule R2).  It is always a new
  * home: the target of a clone keeps nothing of what it had.
  *
+ * Nor is one logged where anything was ever packed (squeeze/): a recovery might begin with a source that is packed, and got homes
+ * without a record before it was cloned.  A follower whose source is packed gives it homes, durably, before it takes the record
+ * (replica/check.c).
+ *
  * Copies are written, not shared, while a view is open (replica/view.c).  A node that is brought in by one may get less than the
  * view has: what changed since comes with the batches that follow.  A CLONE among those, of what has changed, would find nothing.
  */
@@ -26,6 +30,7 @@
 #include "base/log.h"
 #include "fs/core/share/share.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/usage/usage.h"
 
 #define HOME_BLOCKS 4096u
@@ -111,6 +116,9 @@ static int get_part(struct fs *fs, const struct record *r, struct clone_part *p)
 	int e = extent_get(fs, r->clone.from, p->from / LEAF_SLOTS, &p->source);
 
 	p->marked = p->source;
+	for (unsigned i = 0; i < p->n && e == 0; i++)
+		if (p->source.slot[(p->from + i) % LEAF_SLOTS].packed) /* whoever took the record saw to it that none is */
+			e = -EUCLEAN;
 	p->within = r->clone.from == r->ino && p->from / LEAF_SLOTS == p->to / LEAF_SLOTS;
 	p->old = p->source;
 	if (e == 0 && !p->within)
@@ -235,7 +243,7 @@ static int plan_blocks(struct fs *fs, const struct clone_range *c, uint64_t n, s
 			if (r < 0)
 				return r;
 		}
-		if (s->tiered)
+		if (s->tiered || s->packed)
 			return 0;
 		ret->n_staged += s->staged != 0;
 	}
@@ -306,7 +314,7 @@ static int clone_once(struct fs *fs, const struct fs_cred *cred, const struct cl
 
 	if (r < 0)
 		return r;
-	if (atomic_load(&fs->shares->views) == 0) {
+	if (atomic_load(&fs->shares->views) == 0 && !squeeze_was_used(fs)) {
 		lockset_lock(fs->icache, &ls, inos, c->from == c->to ? 1 : 2);
 		r = clone_locked(fs, cred, c, may_home, ret_len);
 		lockset_unlock(fs->icache, &ls);

@@ -14,6 +14,7 @@
 #include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap_check.h"
 #include "fs/core/snap/snap_impl.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/tier/tier.h"
 
 struct walk {
@@ -162,6 +163,47 @@ static void check_slot(struct walk *w, uint64_t block, const struct slot *s)
 		verify(w, block, s);
 }
 
+/* A block of a frame is like a home; *ret_dead: it is on its own list, so that nothing else reads it. */
+static void check_frame_block(struct walk *w, uint64_t leaf, const struct leaf_pack *k, uint32_t i, bool *ret_dead)
+{
+	const struct slot s = {.home = pointer_add(k->start, i), .birth = k->birth, .unwritten = true};
+
+	check_slot(w, leaf * LEAF_SLOTS, &s);
+	*ret_dead = in_arena(w->c, s.home) && !test_bit(w->c->live, pointer_block(s.home)) && is_on_list(w, s.home);
+}
+
+/* Those that the live tree has not are unpacked once, as verify() reads homes. */
+static void verify_frame(struct walk *w, uint64_t leaf, const struct leaf *l)
+{
+	struct snap_check *c = w->c;
+	uint16_t packed = leaf_packed(l), good = 0;
+
+	if (packed_verify(c->fs, l, packed, LEAF_SLOTS, NULL, &good) < 0)
+		good = 0;
+	*c->bytes_verified += (uint64_t)__builtin_popcount(good) * BLOCK_SIZE;
+	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+		if (!((packed & (uint16_t)~good) >> i & 1))
+			continue;
+		c->damaged(c->ctx);
+		found(c, false, "inode %llu of snapshot \"%s\": bytes from %llu on are damaged", (unsigned long long)w->ino,
+		      w->name, (unsigned long long)((leaf * LEAF_SLOTS + i) * BLOCK_SIZE));
+	}
+}
+
+static void check_frame(struct walk *w, uint64_t leaf, const struct leaf *l)
+{
+	bool dead = l->pack.n_blocks > 0;
+
+	for (uint32_t i = 0; i < l->pack.n_blocks; i++) {
+		bool mine;
+
+		check_frame_block(w, leaf, &l->pack, i, &mine);
+		dead = dead && mine;
+	}
+	if (dead && w->c->verify_data)
+		verify_frame(w, leaf, l);
+}
+
 static void check_object(struct walk *w, const struct leaf *l)
 {
 	struct object_row o;
@@ -198,6 +240,7 @@ static int check_leaves(struct walk *w, struct kv *kv)
 		}
 		for (unsigned i = 0; i < LEAF_SLOTS; i++)
 			check_slot(w, be64_get(k + 9) * LEAF_SLOTS + i, &l.slot[i]);
+		check_frame(w, be64_get(k + 9), &l);
 		check_object(w, &l);
 	}
 	r = ops->iter_error(it);

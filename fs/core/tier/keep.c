@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 
 #include "base/crc32c.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/tier/tier.h"
 
 #define RUNS_MAX (KEEP_LEAVES_MAX * LEAF_SLOTS)
@@ -146,6 +147,8 @@ static int settle_locked(struct keep *k, const struct keep_leaf *v, const pointe
 	}
 	if (r == 0 && kept)
 		r = extent_put(k->fs, NULL, v->ino, v->leaf, &old, &new, NULL);
+	if (r == 0 && kept)
+		squeeze_offer(k->fs, v->ino, v->leaf, 1);
 	n = 0;
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		if (!(v->mask >> i & 1))

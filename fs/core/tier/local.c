@@ -38,12 +38,13 @@ static uint32_t drop_slots(struct fs *fs, struct leaf *l)
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		struct slot *s = &l->slot[i];
 
-		if (!s->tiered || !s->home || s->staged || (s->shared && !may_lose))
+		if (!s->tiered || (!s->home && !s->packed) || s->staged || (s->shared && !may_lose))
 			continue;
 		s->home = s->birth = 0;
-		s->shared = false;
+		s->shared = s->packed = false;
 		n++;
 	}
+	leaf_settle(l);
 	return n;
 }
 
