@@ -443,7 +443,7 @@ static const char usage[] = "clawfs-sim: crashes the filesystem code over a simu
 			    "  --jobs N          processes (1)\n"
 			    "  --generation N --cut K --variant V   only this one: repeats a failure\n"
 			    "  --trace           the history of a failure; log lines\n"
-			    "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, snap-in-place, snap-free,\n"
+			    "  --sabotage RULE   break R1, R2, R3, R4, R5, tier, pack, snap-in-place, snap-free,\n"
 			    "                    share-in-place, share-free, share-trim or roll; exit 0 when that is noticed\n"
 			    "  --encrypted[=aead] the volumes are encrypted\n"
 			    "  --faults          instead: every store operation fails in turn (--seed, --seeds, --ops, --cut)\n"
@@ -476,7 +476,7 @@ static unsigned sabotage_of(const char *rule)
 	    {"tier", FS_SABOTAGE_TIER_DROP_EARLY},  {"snap-in-place", FS_SABOTAGE_SNAP_IN_PLACE},
 	    {"snap-free", FS_SABOTAGE_SNAP_FREE},   {"share-in-place", FS_SABOTAGE_SHARE_IN_PLACE},
 	    {"share-free", FS_SABOTAGE_SHARE_FREE}, {"share-trim", FS_SABOTAGE_SHARE_TRIM},
-	    {"roll", FS_SABOTAGE_ROLL_APPLIED},
+	    {"roll", FS_SABOTAGE_ROLL_APPLIED},     {"pack", FS_SABOTAGE_PACK_REUSE},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)

@@ -107,6 +107,8 @@ static void act_background(struct cluster *c)
 	}
 	if (rng_percent(&c->rng, 30))
 		r = sim_evict_some(&s->run, &c->rng);
+	else if (rng_percent(&c->rng, 30))
+		r = sim_squeeze_some(&s->run);
 	else if (rng_percent(&c->rng, 50))
 		r = fs_home_step(s->run.fs, (uint32_t)rng_between(&c->rng, 1, 128), &more);
 	else if (s->writers_held || rng_percent(&c->rng, 60)) /* the reaper waits, too */

@@ -329,6 +329,18 @@ static uint64_t random_off(struct op *op, uint64_t size, size_t len)
 	return off + len > FILE_MAX ? rng_below(op->rng, FILE_MAX - len) : off;
 }
 
+/* Noise; or, in half of the cases, what packs to a third. */
+static void random_bytes(struct op *op, uint8_t *p, size_t len)
+{
+	bool noise = rng_percent(op->rng, 50);
+
+	for (size_t i = 0; i < len; i += 8) {
+		uint64_t x = noise || i % 32 == 0 ? rng_u64(op->rng) : 0x6d6173206568;
+
+		memcpy(p + i, &x, min_u64(8, len - i));
+	}
+}
+
 static bool do_write(struct op *op)
 {
 	uint64_t ino = random_file(op);
@@ -341,11 +353,7 @@ static bool do_write(struct op *op)
 	if (rng_percent(op->rng, 5))
 		memset(p, 0, len);
 	else
-		for (size_t i = 0; i < len; i += 8) {
-			uint64_t x = rng_u64(op->rng);
-
-			memcpy(p + i, &x, min_u64(8, len - i));
-		}
+		random_bytes(op, p, len);
 	bool kernel_times = rng_percent(op->rng, 20);
 	say(op, "write %llu off %llu len %zu", (unsigned long long)ino, (unsigned long long)off, len);
 	int r;
@@ -586,6 +594,33 @@ static bool do_forget_object(struct op *op)
 	return agree(op, tier_forget(op->run->fs, dead.object), objects_needed(op->run->fs, &dead) ? -EBUSY : 0);
 }
 
+/* Now and then another word for the whole volume; then what waits is packed, and now and then a whole file again. */
+static bool do_squeeze(struct op *op)
+{
+	static const char *const words[] = {"lz4", "zstd", "lz4", "zstd:1", "off"};
+	struct fs *fs = op->run->fs;
+	uint64_t ino = random_file(op);
+	bool more = true;
+	int r = 0;
+
+	if (op->run->seed % 2) /* the others share blocks, which is not done once anything was packed */
+		return true;
+	say(op, "squeeze");
+	if (!fs_has_policies(fs) || rng_percent(op->rng, 10)) {
+		const char *word = words[rng_below(op->rng, ARRAY_SIZE(words))];
+
+		say(op, "squeeze by %s", word);
+		r = fs_set_policy(fs, &op->cred, FS_ROOT_INO, "compression", word);
+		if (r)
+			return agree(op, r, 0);
+	}
+	if (ino && rng_percent(op->rng, 40))
+		r = fs_compress(fs, ino);
+	while (r == 0 && more)
+		r = fs_squeeze_step(fs, &more);
+	return agree(op, r, 0);
+}
+
 #define SNAPS_MOST 4u
 
 static void random_snap(struct op *op, char *name, size_t cap)
@@ -766,6 +801,7 @@ enum action {
 	KEEP,
 	FORGET_OBJECT,
 	CLONE,
+	SQUEEZE,
 	SNAP,
 	SNAP_DROP,
 	SNAP_STEP,
@@ -774,11 +810,11 @@ enum action {
 };
 /* How often of 100 or so, per profile. */
 static const uint8_t weights[SIM_PROFILES][ACTIONS] = {
-    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2, 2, 1, 1, 1, 5, 2, 1, 1, 2},
-    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1, 1, 1, 1, 0, 4, 1, 1, 1, 1},
-    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3, 3, 2, 2, 1, 6, 1, 2, 2, 2},
-    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2, 1, 1, 0, 0, 2, 2, 1, 1, 2},
-    [SIM_COLD] = {5, 1, 0, 0, 2, 5, 3, 1, 8, 20, 8, 6, 1, 1, 1, 3, 6, 6, 1, 3, 2, 14, 6, 6, 3, 5, 2, 2, 1, 3},
+    [SIM_MIXED] = {8, 3, 1, 1, 3, 6, 6, 3, 5, 22, 5, 3, 3, 1, 2, 3, 9, 6, 1, 3, 2, 2, 1, 1, 1, 5, 4, 2, 1, 1, 2},
+    [SIM_RING] = {4, 1, 0, 0, 1, 3, 2, 1, 3, 60, 2, 2, 1, 1, 1, 1, 6, 4, 1, 0, 1, 1, 1, 1, 0, 4, 3, 1, 1, 1, 1},
+    [SIM_FULL] = {6, 1, 0, 0, 2, 9, 3, 1, 6, 35, 8, 3, 1, 1, 1, 3, 6, 5, 1, 2, 3, 3, 2, 2, 1, 6, 5, 1, 2, 2, 2},
+    [SIM_TREE] = {10, 8, 4, 4, 8, 14, 18, 6, 3, 8, 1, 1, 5, 3, 4, 4, 6, 2, 1, 2, 2, 1, 1, 0, 0, 2, 2, 2, 1, 1, 2},
+    [SIM_COLD] = {5, 1, 0, 0, 2, 5, 3, 1, 8, 20, 8, 6, 1, 1, 1, 3, 6, 6, 1, 3, 2, 14, 6, 6, 3, 5, 5, 2, 2, 1, 3},
 };
 
 static enum action choose(struct op *op)
@@ -857,6 +893,8 @@ static bool act(struct op *op, enum action a)
 		return do_keep(op);
 	case FORGET_OBJECT:
 		return do_forget_object(op);
+	case SQUEEZE:
+		return do_squeeze(op);
 	case SNAP:
 		return do_snap(op);
 	case SNAP_DROP:
@@ -874,7 +912,8 @@ static bool act(struct op *op, enum action a)
 /* What can be done while a batch is being written, by one thread: nothing that waits for it. */
 static bool waits_for_commit(enum action a)
 {
-	return a == SYNC || a == CHECKPOINT || a == TIER || a == EVICT || a == SNAP || a == SNAP_DROP || a == SNAP_BACK;
+	return a == SYNC || a == CHECKPOINT || a == TIER || a == EVICT || a == SQUEEZE || a == SNAP || a == SNAP_DROP ||
+	       a == SNAP_BACK;
 }
 
 static bool step(struct sim_run *run, bool in_sync)

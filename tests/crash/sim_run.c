@@ -272,6 +272,16 @@ int sim_evict_some(struct sim_run *run, struct rng *rng)
 	return r == -ENOENT || r == -EINVAL ? 0 : r; /* no inode, or no file */
 }
 
+int sim_squeeze_some(struct sim_run *run)
+{
+	bool more = true;
+	int r = 0;
+
+	while (r == 0 && more)
+		r = fs_squeeze_step(run->fs, &more);
+	return r;
+}
+
 /* ---- comparing ---- */
 
 bool sim_compare(struct sim_run *run, struct fs *fs, const struct model *want)

@@ -107,6 +107,8 @@ void sim_free(struct sim_run *run);
 unsigned sim_ring_percent(struct fs *fs);
 /* Homes of some file's tiered data go, as each node likes: 0, or an error that an eviction must not have. */
 int sim_evict_some(struct sim_run *run, struct rng *rng);
+/* What waits to be packed on this node is. */
+int sim_squeeze_some(struct sim_run *run);
 /* Fills run->why; false, to be returned. */
 bool sim_fail(struct sim_run *run, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* The model as it is becomes the newest step.  `covers`: how many steps a durable point covers, this one excluded. */

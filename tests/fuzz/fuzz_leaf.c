@@ -1,17 +1,19 @@
 /*
- * fuzz_leaf.c: libFuzzer target over what the index hands out: leaves, inodes, directory entries, ACLs.
+ * fuzz_leaf.c: libFuzzer target over what the index hands out: leaves, inodes, directory entries, ACLs; and packed frames.
  *
  * No input may make a decoder read outside its bytes, and whatever a decoder takes must be stable: encoded and decoded again
  * it is the same, and encoding it once more gives the same bytes.  The checksum of a leaf is set right in most of the runs, and
  * some begin with a good leaf that the input changes, because no fuzzer would guess either.
  */
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 #include "base/crc32c.h"
 #include "base/le.h"
 #include "fs/core/acl.h"
 #include "fs/core/index.h"
+#include "fs/core/squeeze/codec.h"
 #include "journal/record.h"
 #include "tests/unit/leaves.h"
 
@@ -31,11 +33,14 @@ static void leaf_is_stable(const struct leaf *l)
 	assert(leaf_encode(&back, two) == len && memcmp(one, two, len) == 0);
 	assert((l->object.id != 0) == (leaf_tiered(l) != 0) && !(leaf_tiered(l) & ~leaf_data(l)));
 	assert(l->object.id ? record_frame_ok(l->object.offset, l->object.len) : l->object.offset == 0 && l->object.len == 0);
+	assert((l->pack.n_blocks != 0) == (leaf_packed(l) != 0) && l->pack.n_blocks <= PACK_BLOCKS_MAX);
+	assert(l->pack.n_blocks ? div_round_up(l->pack.bytes, BLOCK_SIZE) == l->pack.n_blocks : l->pack.bytes == 0);
 	for (unsigned i = 0; i < LEAF_SLOTS; i++) {
 		const struct slot *s = &l->slot[i];
 
 		assert(!s->home || pointer_device(s->home) != DEVICE_JOURNAL);
 		assert(!s->staged || (pointer_device(s->staged) == DEVICE_JOURNAL && !s->unwritten));
+		assert(!s->packed || (!s->home && !s->staged && !s->unwritten));
 		assert(slot_used(s) || (s->crc == 0 && s->birth == 0));
 	}
 }
@@ -137,11 +142,43 @@ static void fuzz_acl(const uint8_t *data, size_t size)
 	free(p);
 }
 
+/* u8 algorithm, then a frame; or text of which a good one is made, {u16 where, u8 what} of it changed. */
+static void fuzz_frame(const uint8_t *data, size_t size, bool good)
+{
+	static struct codec *codec;
+	static uint8_t text[4 * BLOCK_SIZE];
+	uint8_t *p = malloc(PACK_BLOCKS_MAX * BLOCK_SIZE), *leaf = malloc(LEAF_DATA_BYTES);
+	uint32_t len = (uint32_t)size;
+	int r = codec ? 0 : codec_new(&codec);
+
+	assert(p && leaf && r == 0);
+	enum pack_algorithm algorithm = size && data[0] % 2 ? PACK_LZ4 : PACK_ZSTD;
+	if (good) {
+		for (size_t i = 0; i < sizeof(text); i++)
+			text[i] = size ? data[i * i % size % 97 % size] : 0;
+		r = codec_pack(codec, algorithm, 1, text, sizeof(text), p, PACK_BLOCKS_MAX * BLOCK_SIZE, &len);
+		assert(r == 0 && len > 0);
+		for (; size >= 3; data += 3, size -= 3)
+			p[(data[0] | (size_t)data[1] << 8) % len] ^= data[2];
+	} else {
+		len = (uint32_t)min_u64(size, PACK_BLOCKS_MAX * BLOCK_SIZE);
+		memcpy(p, data, len);
+	}
+	uint8_t *exact = malloc(len ? len : 1); /* of the right size, so that a read past its end is seen */
+	assert(exact);
+	memcpy(exact, p, len);
+	r = codec_unpack(codec, algorithm, exact, len, leaf);
+	assert(r == 0 || r == -EBADMSG);
+	free(exact);
+	free(leaf);
+	free(p);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size == 0)
 		return 0;
-	switch (data[0] % 6) {
+	switch (data[0] % 8) {
 	case 0:
 		fuzz_leaf(data + 1, size - 1, false);
 		break;
@@ -159,6 +196,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 5:
 		fuzz_acl(data + 1, size - 1);
+		break;
+	case 6:
+	case 7:
+		fuzz_frame(data + 1, size - 1, data[0] % 8 == 6);
 		break;
 	}
 	return 0;
