@@ -50,7 +50,7 @@ static int find_list(struct roll *w, pointer_t home, uint32_t *ret_top)
 	return r;
 }
 
-/* Homes that a leaf gains, and has from another leaf rather than from a list. */
+/* Homes that a leaf gains, from a list or from another leaf. */
 struct gain {
 	pointer_t taken[LEAF_SLOTS], shared[LEAF_SLOTS];
 	bool any_shared;
@@ -64,22 +64,34 @@ static bool was_taken(const struct gain *g, pointer_t home)
 	return false;
 }
 
-/*
- * The live tree has a block of the snapshot again.  Without shared blocks one that is on no list is there where the leaf that had
- * it could not be read: it was never given up.
- */
-static int gain_home(struct roll *w, struct kv_batch *b, struct gain *g, uint64_t ino, unsigned slot, pointer_t home)
+/* From its list, together with what else is in `b`; -ENOENT: it is on none. */
+static int take_back(struct roll *w, struct kv_batch *b, pointer_t home)
 {
 	uint32_t top;
-	int r = was_taken(g, home) ? -ENOENT : find_list(w, home, &top);
+	int r = find_list(w, home, &top);
 
 	if (r == 0) {
 		struct index_key k = key_pair(TABLE_DEAD, top, home);
 
 		kv_batch_delete(b, key_slice(&k));
-		g->taken[slot] = home;
-		return 0;
 	}
+	return r;
+}
+
+/* Its leaf could not be read, and so it was never given up. */
+static void say_on_no_list(uint64_t ino, pointer_t home)
+{
+	log_error("inode %llu: block %llu of device %u, which a snapshot has, is on no list: run clawfs fsck",
+		  (unsigned long long)ino, (unsigned long long)pointer_block(home), pointer_device(home));
+}
+
+/* The live tree has a block of the snapshot again. */
+static int gain_home(struct roll *w, struct kv_batch *b, struct gain *g, uint64_t ino, unsigned slot, pointer_t home)
+{
+	int r = was_taken(g, home) ? -ENOENT : take_back(w, b, home);
+
+	if (r == 0)
+		g->taken[slot] = home;
 	if (r != -ENOENT)
 		return r;
 	if (w->shares) {
@@ -87,8 +99,21 @@ static int gain_home(struct roll *w, struct kv_batch *b, struct gain *g, uint64_
 		g->any_shared = true;
 		return 0;
 	}
-	log_error("inode %llu: block %llu of device %u, which a snapshot has, is on no list: run clawfs fsck",
-		  (unsigned long long)ino, (unsigned long long)pointer_block(home), pointer_device(home));
+	say_on_no_list(ino, home);
+	return 0;
+}
+
+/* Blocks of a packed frame are of one leaf: clones do not share them. */
+static int gain_frame(struct roll *w, struct kv_batch *b, uint64_t ino, const struct leaf_pack *frame)
+{
+	for (uint32_t i = 0; i < frame->n_blocks; i++) {
+		int r = take_back(w, b, pointer_add(frame->start, i));
+
+		if (r == -ENOENT)
+			say_on_no_list(ino, pointer_add(frame->start, i));
+		else if (r < 0)
+			return r;
+	}
 	return 0;
 }
 
@@ -128,6 +153,8 @@ static int store(struct roll *w, uint64_t ino, uint64_t leaf, const struct leaf 
 	for (unsigned i = 0; i < LEAF_SLOTS && r == 0; i++)
 		if (new->slot[i].home &&new->slot[i].home != old->slot[i].home)
 			r = gain_home(w, &b, &g, ino, i, new->slot[i].home);
+	if (r == 0 && new->pack.start != old->pack.start)
+		r = gain_frame(w, &b, ino, &new->pack);
 	index_put_leaf(&b, ino, leaf, new);
 	if (r == 0 && g.any_shared)
 		r = share_gain(w->fs, g.shared, UINT16_MAX);

@@ -320,7 +320,7 @@ static int step(struct fs *fs, int64_t ripe_ns, bool *ret_more)
 		return -EROFS;
 	if (atomic_load(&q->n_waiting) == 0)
 		return 0;
-	mutex_lock(&q->step_lock);
+	mutex_lock(&fs->squeeze->step_lock);
 	bool any = take(q, ripe_ns, &o);
 	if (any) {
 		r = do_some(fs, &o);
@@ -330,7 +330,7 @@ static int step(struct fs *fs, int64_t ripe_ns, bool *ret_more)
 		}
 		done(q, &o);
 	}
-	mutex_unlock(&q->step_lock);
+	mutex_unlock(&fs->squeeze->step_lock);
 	*ret_more = r == 0 && any;
 	return r;
 }
