@@ -163,13 +163,14 @@ static void check_slot(struct walk *w, uint64_t block, const struct slot *s)
 		verify(w, block, s);
 }
 
-/* A block of a frame is like a home; *ret_dead: it is on its own list, so that nothing else reads it. */
+/* A block of a frame is like a home; *ret_dead: it is on a list, so that the live tree does not read it. */
 static void check_frame_block(struct walk *w, uint64_t leaf, const struct leaf_pack *k, uint32_t i, bool *ret_dead)
 {
 	const struct slot s = {.home = pointer_add(k->start, i), .birth = k->birth, .unwritten = true};
 
 	check_slot(w, leaf * LEAF_SLOTS, &s);
-	*ret_dead = in_arena(w->c, s.home) && !test_bit(w->c->live, pointer_block(s.home)) && is_on_list(w, s.home);
+	*ret_dead =
+	    in_arena(w->c, s.home) && !test_bit(w->c->live, pointer_block(s.home)) && test_bit(w->c->dead, pointer_block(s.home));
 }
 
 /* Those that the live tree has not are unpacked once, as verify() reads homes. */
@@ -200,8 +201,10 @@ static void check_frame(struct walk *w, uint64_t leaf, const struct leaf *l)
 		check_frame_block(w, leaf, &l->pack, i, &mine);
 		dead = dead && mine;
 	}
-	if (dead && w->c->verify_data)
-		verify_frame(w, leaf, l);
+	if (!dead || !w->c->verify_data || test_bit(w->read, pointer_block(l->pack.start)))
+		return;
+	set_bit(w->read, pointer_block(l->pack.start));
+	verify_frame(w, leaf, l);
 }
 
 static void check_object(struct walk *w, const struct leaf *l)
