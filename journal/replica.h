@@ -42,6 +42,7 @@ struct replica_point {
 				    * one with a whole state: applied_seq is before the batch that lacks something */
 	bool resyncing;            /* follower: neither readable nor promotable: between two states */
 	bool differs;              /* follower: its state was seen to differ from the leader's: not readable until resynced */
+	bool lacks;                /* follower: cannot apply its leader's next batch; what it has is whole, readable and promotable */
 	int failed;                /* -errno when the volume stopped */
 };
 

@@ -48,7 +48,7 @@ static void fill_hello(struct node *n, const struct replica_point *at, uint32_t 
 /* What this follower says of itself. */
 static uint32_t follower_flags(struct node *n, const struct replica_point *at)
 {
-	uint32_t flags = (at->resyncing ? HELLO_RESYNCING : 0) | (at->differs ? HELLO_DIFFERS : 0);
+	uint32_t flags = (at->resyncing ? HELLO_RESYNCING : 0) | (at->differs || at->lacks ? HELLO_DIFFERS : 0);
 
 	mutex_lock(&n->lock);
 	flags |= n->resync_wanted ? HELLO_RESYNC_WANTED : 0;

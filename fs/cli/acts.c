@@ -41,6 +41,7 @@ static const struct {
     {"tier remove", ACT_DAEMON},
     {"tier show", ACT_NONE},
     {"tier evict", ACT_DAEMON},
+    {"compress", ACT_DAEMON},
     {"tier recall", ACT_DAEMON},
     {"tier pin", ACT_DAEMON},
     {"tier unpin", ACT_DAEMON},

@@ -97,7 +97,7 @@ struct args {
 	const char *label, *confirm;
 	bool force;
 
-	bool foreground, fake, read_only, allow_other, noatime, fast_open, nosuid, nodev, noexec;
+	bool foreground, fake, read_only, allow_other, noatime, strict_open, nosuid, nodev, noexec;
 	uint64_t memory_bytes, n_workers;
 	uint64_t commit_ns, checkpoint_ns;
 	bool commit_given;

@@ -189,7 +189,7 @@ static int attach(const struct args *a, struct fs *fs, struct serving *s)
 	    .extra_options = extra,
 	    .allow_other = a->allow_other,
 	    .read_only = a->read_only,
-	    .fast_open = a->fast_open,
+	    .strict_open = a->strict_open,
 	    .follower = !fs_takes_changes(fs), /* it may follow, or offered the lead to one that may lead by now */
 	    .stop_fd = signal_fd,
 	    .stopping = replication_let_go,

@@ -105,7 +105,7 @@ int face_mount(struct fs *fs, const struct face_options *o, struct face **ret_fa
 	f->stopping_ctx = o->stopping_ctx;
 	f->read_only = o->read_only;
 	f->follower = o->follower;
-	f->fast_open = o->fast_open;
+	f->strict_open = o->strict_open;
 	f->provider = o->provider;
 	f->metrics = o->metrics;
 	f->requests = metrics_requests(o->metrics);

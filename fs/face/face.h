@@ -22,10 +22,10 @@ struct face_options {
 	bool allow_other, read_only;
 	bool follower; /* the second kind of mount */
 	/*
-	 * The kernel of a leader's mount opens and closes files without asking: two messages less for each.  But then it takes writes to
-	 * files of snapshots until it hands them over, and says so at close(2) or fsync(2).
+	 * The kernel of a leader's mount asks at each open: two messages more for each file.  Else it opens and closes by itself, and takes
+	 * writes to files of snapshots until it hands them over: they fail at close(2) or fsync(2), not at open(2).
 	 */
-	bool fast_open;
+	bool strict_open;
 	int stop_fd;   /* readable: face_run() ends; borrowed, -1: none */
 	void (*stopping)(void *ctx); /* it does: requests must not wait for anything else any more; may be NULL */
 	void *stopping_ctx;

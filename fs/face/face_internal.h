@@ -64,7 +64,7 @@ struct face {
 	const struct control_provider *provider; /* borrowed; may be NULL */
 	bool writeback;                     /* the kernel caches writes and owns size, mtime and ctime of regular files */
 	bool kill_privs;                    /* the kernel leaves clearing of setuid and setgid to us (FUSE_HANDLE_KILLPRIV_V2) */
-	bool fast_open;                     /* face_options */
+	bool strict_open;                   /* face_options */
 	bool long_setxattr;                 /* SETXATTR comes with flags of its own (FUSE_SETXATTR_EXT) */
 	bool no_open, no_opendir, no_flush; /* the kernel takes ENOSYS as "always fine, do not ask again" */
 	uint32_t n_workers;

@@ -50,7 +50,7 @@ void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->congestion_threshold = 60; /* read-ahead is dropped above it */
 	conn->time_gran = 1;
 	f->writeback = conn->want & FUSE_CAP_WRITEBACK_CACHE;
-	f->no_open = f->fast_open && !f->follower && conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
+	f->no_open = !f->strict_open && !f->follower && conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
 	f->no_opendir = !f->follower && conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
 	f->no_flush = kernel_at_least(5, 16);
 	log_debug("fuse: protocol 7.%u, capabilities wanted %#x of %#x", conn->proto_minor, conn->want, conn->capable);

@@ -4,7 +4,7 @@
  * mkdir makes a snapshot, rmdir deletes one, each when it is durable; the directory is that of the owner of the volume's root, and the
  * kernel lets nobody else do it.  Below a name is the tree as it was, with the permissions of the originals, served by the volume.
  *
- * Nothing in a snapshot can be changed: EROFS, at once.  On a leader's mount with fast-open one way to try is not noticed at once: its
+ * Nothing in a snapshot can be changed: EROFS, at once.  On a leader's mount without strict-open one way to try is not noticed at once: its
  * kernel sends no OPEN and caches writes, so write(2) to a file of a snapshot that the caller could write to when it was a file
  * succeeds, and close(2) fails with EIO.  The file then looks as it was written until the kernel looks its name up again, a second later at most: then it gets
  * the same number with another generation, by which it knows that what it has is not that file.

@@ -296,11 +296,11 @@ static void note_resyncing(struct slot *s)
  * It has gone on without data that had been superseded, and is no copy of anything before it has the newer.  One that lacks the
  * snapshot that its leader went back to may be stopped by that within a window; a resync makes it whole.
  */
-static void note_behind_fence(struct slot *s, bool differs)
+static void note_behind_fence(struct slot *s, bool lacks)
 {
 	uint32_t before = s->whole;
 
-	if (!s->full && !differs && s->ring_percent < RING_SHORT_PERCENT) {
+	if (!s->full && !lacks && s->ring_percent < RING_SHORT_PERCENT) {
 		cluster_fail(s->c, "slot %u: went behind a fence, and had room to stay at batch %llu", s->index,
 			     (unsigned long long)s->c->h.batch[before].seq);
 		return;
@@ -336,7 +336,7 @@ static void note_following(struct slot *s, const struct replica_point *p)
 	if (p->fence == 0)
 		s->whole = b;
 	else if (s->whole != NO_BATCH)
-		note_behind_fence(s, p->differs);
+		note_behind_fence(s, p->lacks);
 }
 
 /* A leader may be promoted, too: to go on where the node that it was handing over to may lead by now. */

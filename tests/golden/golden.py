@@ -144,8 +144,20 @@ def use(v, rng):
     """What the release can do to a volume beside filling it; what is there of it now: {what: tree}."""
     from clawfs_env import cli
     shown = {}
+    if cli("snap", "create", "before", v.mnt).returncode == 0:
+        v.write("after", b"gone again")
+        cli("snap", "rollback", "--no-keep", "before", v.mnt)  # of releases that can
+        cli("snap", "delete", "before", v.mnt)
+        if os.path.exists(v.path("after")):
+            os.unlink(v.path("after"))
     if cli("clone", v.path("large"), v.path("cloned")).returncode == 0:  # of releases that can
         os.utime(v.path("cloned"), ns=(1111111111222222222, 1234567890123456789))
+    v.write("packed", b"what compresses well\n" * 8000)
+    try:
+        os.setxattr(v.path("packed"), "clawfs.compression", b"zstd")
+        cli("compress", v.path("packed"))
+    except OSError:
+        pass  # of a release that does not know it
     if cli("snap", "create", SNAPSHOT, v.mnt).returncode == 0:
         shown["snapshot of "] = lambda: tree(snapshot_of(v))
         with open(v.path("random"), "r+b") as f:

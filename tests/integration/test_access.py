@@ -38,7 +38,7 @@ VERBS = {
     "restore": (False, ["--from=file://STORE", "STORE"]), "drill": (False, ["MNT"]), "upgrade": (False, ["--check", "MNT"]),
     "snap create": (False, ["one", "MNT"]), "snap delete": (False, ["kept", "MNT"]), "snap diff": (False, ["kept", "MNT"]),
     "snap rollback": (False, ["kept", "MNT"]),
-    "snap rotate": (False, ["24h", "MNT"]), "clone": (False, ["MNT/open/private", "MNT/open/new"]),
+    "compress": (False, ["MNT/open"]), "snap rotate": (False, ["24h", "MNT"]), "clone": (False, ["MNT/open/private", "MNT/open/new"]),
     "snap list": (True, ["MNT"]), "snap schedule": (False, ["24h", "MNT"]), "du": (True, ["MNT/open"]),
     "quota set": (False, ["--max-files=1", "MNT/open"]), "quota show": (True, ["MNT/open/f"]), "quota list": (False, ["MNT"]),
     "audit": (False, ["MNT"]), "watch": (False, ["--once", "MNT"]), "key list": (False, ["STORE"]), "key add": (False, ["STORE"]),

@@ -61,7 +61,7 @@ def opens():
 class ReadOnly(VolumeTest):
     def snapshot(self, *options):
         os.chmod(self.tmp, 0o711)
-        v = self.volume("allow_other", *options)
+        v = self.volume("allow_other", *(options or ("strict-open",)))
         os.chmod(os.path.dirname(v.mnt), 0o711)
         os.chown(v.mnt, OWNER, OWNER)
         os.mkdir(v.path("d"))
@@ -147,7 +147,7 @@ class ReadOnly(VolumeTest):
 
     def test_it_is_so_for_the_owner_of_the_files_and_after_a_remount(self):
         v, at = self.snapshot()
-        v.remount("allow_other")
+        v.remount("allow_other", "strict-open")
         for what, act in self.changes(v, at):
             if what.startswith(("chown", "mknod")):
                 continue  # not for him in any filesystem
@@ -174,8 +174,8 @@ class ReadOnly(VolumeTest):
         self.assertEqual(v.read("copy/file"), CONTENT)
         self.check_untouched(v, at)
 
-    def test_with_fast_open_it_is_so_when_the_file_is_closed(self):
-        v, at = self.snapshot("fast-open")
+    def test_unless_opening_is_strict_it_is_so_when_the_file_is_closed(self):
+        v, at = self.snapshot("noatime")
         for what, act in self.changes(v, at):
             if not what.startswith("open") or "O_TRUNC" in what:
                 with self.subTest(what):
@@ -192,7 +192,7 @@ class ReadOnly(VolumeTest):
         self.check_untouched(v, at)
 
     def test_generated_files_cannot_be_opened_for_writing(self):
-        v = self.volume()
+        v = self.volume("strict-open")
         for name in os.listdir(v.path(".clawfs")):
             path = v.path(".clawfs", name)
             if os.path.isfile(path):

@@ -57,6 +57,8 @@ static const struct rule {
     {"snap.diff.", '/', 'a', '-', '-'},
     {"snap.list", '/', 'e', '-', '-'},
     {"snap.list.", '/', 'e', '-', '-'},
+    {"snap.rollback", '/', '-', 'a', '-'},
+    {"snap.rollback.discard", '/', '-', 'a', '-'},
     {"snap.schedule", '/', 'e', 'a', 'a'},
     {"status", '/', 'a', '-', '-'},
     {"sync", '/', '-', 'a', '-'},

@@ -45,6 +45,7 @@ struct replica {
 	struct mutex role_lock;   /* one change of role at a time */
 	struct mutex super_lock;  /* guards what changes in fs->super once the volume is open, and the next */
 	bool led;                 /* it led and stopped: it may hold what its new leader does not */
+	_Atomic bool lacks;       /* the next batch needs a snapshot that is not here; forgotten with a resync, or the mount */
 	_Atomic bool applying;    /* a window: nobody reads what is half of it */
 	bool begun;               /* guarded by role_lock: something was written as a leader since the mount */
 	struct mutex follow_lock; /* held by each of a follower's functions */

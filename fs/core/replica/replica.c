@@ -224,6 +224,7 @@ static void get_point(struct replica_volume *v, struct replica_point *ret)
 	    .applied_seq = atomic_load(&fs->applied_seq),
 	    .resyncing = s.resyncing,
 	    .differs = s.differs,
+	    .lacks = atomic_load(&fs->replica->lacks),
 	    .failed = atomic_load(&fs->failed),
 	};
 	memcpy(ret->volume, s.volume, sizeof(ret->volume));

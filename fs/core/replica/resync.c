@@ -423,6 +423,7 @@ static int unmark(struct fs *fs, uint64_t fence)
 	replica_get_super(fs, &s);
 	s.resyncing = s.save = s.differs = false;
 	s.fence = fence;
+	atomic_store(&fs->replica->lacks, false);
 	return replica_save_super(fs, &s);
 }
 

@@ -166,6 +166,7 @@ static int lead(struct replica *rep, uint64_t epoch) REQUIRES(rep->role_lock, re
 		r = begin_epoch(fs, epoch);
 	if (r < 0)
 		return r;
+	atomic_store(&rep->lacks, false);
 	durability_role(fs, ROLE_LEADER);
 	atomic_store(&fs->role, ROLE_LEADER);
 	log_info("this node leads with epoch %llu, after batch %llu", (unsigned long long)epoch_counter(epoch),

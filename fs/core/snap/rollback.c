@@ -409,21 +409,13 @@ static int follow_gated(void *ctx)
 	return r == 0 && snap_rolling(f->fs) ? finish(f->fs) : r;
 }
 
-static int differ(struct fs *fs, struct super *s, uint64_t seq)
-{
-	(void)fs;
-	(void)seq;
-	s->differs = true;
-	return s->follower ? 0 : -EINVAL;
-}
-
-/* Its leader has what this node lacks: the batch is not taken, and the state is not served until a resync. */
+/*
+ * The batch is not taken, and never can be: the leader is told so, and a resync brings its effect.  Until then what is here is whole,
+ * is read, and can lead.
+ */
 static int need_resync(struct fs *fs, const struct record *r)
 {
-	int e = replica_change_super(fs, differ, 0);
-
-	if (e < 0)
-		return e;
+	atomic_store(&fs->replica->lacks, true);
 	log_warn("the leader went back to snapshot \"%.*s\", which this node does not have: it needs a resync",
 		 (int)r->snap.name.len, (const char *)r->snap.name.p);
 	return -EUCLEAN;
