@@ -72,6 +72,7 @@ void acks_ask(struct slot *s, unsigned level)
 	struct pending *p = test_alloc(sizeof(*p));
 	*p = (struct pending){
 	    .waiter.done = answered, .next = s->c->pending, .slot = s, .epoch = s->epoch, .ino = ino, .level = level};
+	p->n_back = s->run.n_back;
 	p->seq = newest_change(s);
 	s->c->pending = p;
 	fs_sync_async(s->run.fs, ino, &p->waiter);
@@ -115,13 +116,17 @@ static unsigned count_lost(const struct cluster *c, uint32_t batch)
 	return n;
 }
 
-/* Users rename and remove the directories of levels, too: an fsync is answered as the policy says then. */
+/*
+ * Users rename and remove the directories of levels, too, and the tree may go back to when they were not there: an fsync is
+ * answered as the policy says then.
+ */
 static unsigned level_now(const struct pending *p)
 {
 	char policy[32], is[FS_POLICY_MAX + 1];
 
 	snprintf(policy, sizeof(policy), "replicas=%u", p->level);
-	if (p->level == 0 || fs_get_policy(p->slot->run.fs, p->ino, "durability", false, is) || strcmp(is, policy) != 0)
+	if (p->level == 0 || p->n_back != p->slot->run.n_back ||
+	    fs_get_policy(p->slot->run.fs, p->ino, "durability", false, is) || strcmp(is, policy) != 0)
 		return 0;
 	return p->level;
 }

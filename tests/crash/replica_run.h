@@ -137,7 +137,8 @@ struct pending {
 	uint64_t epoch;
 	uint64_t ino; /* asked for */
 	unsigned level;
-	uint64_t seq; /* batch that it covers */
+	uint64_t n_back; /* of the run, when it was asked for */
+	uint64_t seq;    /* batch that it covers */
 	bool answered, voided;
 	int result;
 };

@@ -15,6 +15,7 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
+#include "fs/core/share/share.h"
 #include "fs/core/tier/tier.h"
 #include "tests/crash/sim_run.h"
 #include "tests/lib/cold.h"
@@ -720,6 +721,7 @@ static bool do_snap_back(struct op *op)
 	op->covers = r == 0 ? n + 1 : 0;
 	if (may_fail(op, r) && fs_pos(run->fs) == pos)
 		return true;
+	run->n_back++;
 	int want = model_snap_back(m, name);
 	reopen(op);
 	return may_fail(op, r) || agree(op, r, want);
@@ -909,9 +911,20 @@ static bool act(struct op *op, enum action a)
 	return true;
 }
 
-/* What can be done while a batch is being written, by one thread: nothing that waits for it. */
-static bool waits_for_commit(enum action a)
+/* Whether the homer waits for the batch in which a block lost its other reference, as far as it is not durable. */
+static bool homer_waits(struct fs *fs)
 {
+	struct journal_status js;
+
+	journal_get_status(fs->journal, &js);
+	return atomic_load(&fs->shares->drop_seq) > js.durable_seq;
+}
+
+/* What can be done while a batch is being written, by one thread: nothing that waits for it. */
+static bool waits_for_commit(struct fs *fs, enum action a)
+{
+	if (a == HOME || a == HOME_ALL)
+		return homer_waits(fs);
 	return a == SYNC || a == CHECKPOINT || a == TIER || a == EVICT || a == SQUEEZE || a == SNAP || a == SNAP_DROP ||
 	       a == SNAP_BACK;
 }
@@ -935,7 +948,7 @@ static bool step(struct sim_run *run, bool in_sync)
 	while (ok && !op.what[0]) { /* there may be nothing yet to do that with */
 		enum action a = choose(&op);
 
-		if (!in_sync || !waits_for_commit(a))
+		if (!in_sync || !waits_for_commit(run->fs, a))
 			ok = act(&op, a);
 	}
 	if (ok)

@@ -79,6 +79,7 @@ struct sim_run {
 	bool lent_cold;    /* it is another run's */
 	uint64_t *held;    /* inodes a user keeps open */
 	size_t n_held, held_cap;
+	uint64_t n_back;     /* how often the tree went back to a snapshot */
 	uint64_t since_home; /* bytes written inline since the journal was last emptied */
 	bool in_sync;        /* its batch is being written: other threads go on meanwhile */
 	bool expect_errors;  /* faults are being injected: operations may fail, and then change nothing */
