@@ -140,7 +140,8 @@ struct fs {
 	struct asks *asks;             /* scrub/ask.c */
 	struct squeeze *squeeze;       /* squeeze/squeeze.c */
 	struct packed *packed;         /* squeeze/packed.c */
-	_Atomic bool packing_used;     /* squeeze/squeeze_feature.c */
+	_Atomic bool packing_used;     /* squeeze/squeeze_feature.c, as the next */
+	_Atomic uint64_t unpacked_until; /* `checkpoints` from which on what was unpacked is durably so */
 	struct archiver *archiver;     /* archive/archiver.c */
 	struct service position_timer;
 	_Atomic int role;              /* enum replica_role */

@@ -170,7 +170,9 @@ static int clone_source(struct trial *t, uint64_t ino, uint64_t leaf, uint16_t m
 		icache_rdlock(fs->icache, ino);
 		int e = extent_get(fs, ino, leaf, &l);
 		icache_rdunlock(fs->icache, ino);
-		if (e < 0 || !(leaf_packed(&l) & mask))
+		if (e == 0 && !(leaf_packed(&l) & mask)) /* one that was got its homes without a record */
+			return squeeze_is_settled(fs) ? 0 : fs_checkpoint(fs);
+		if (e < 0)
 			return e;
 		if (tries == 0)
 			e = unpack_leaf(fs, ino, leaf);

@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "fs/core/scrub/impl.h"
 #include "fs/core/snap/snap.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/tier/recall/recalled.h"
 #include "fs/core/tier/tier.h"
 
@@ -142,6 +143,8 @@ static int settle_locked(struct fs *fs, const struct block_question *q, const ui
 							 .ino = q->ino,
 							 .block = q->leaf * LEAF_SLOTS + q->slot,
 							 .birth = s->shared ? QUARANTINE_SHARED : s->birth});
+	else
+		squeeze_unpacked(fs);
 	s->packed = false;
 	s->home = home;
 	s->shared = false;

@@ -16,9 +16,9 @@
  * batch on that may hold it, and its home is made when the batch of the CLONE is durable, too (rule R2).  It is always a new
  * home: the target of a clone keeps nothing of what it had.
  *
- * Nor is one logged where anything was ever packed (squeeze/): a recovery might begin with a source that is packed, and got homes
- * without a record before it was cloned.  A follower whose source is packed gives it homes, durably, before it takes the record
- * (replica/check.c).
+ * Nor is one logged of what is packed (squeeze/), or of anything while a recovery might begin with a source that is packed there,
+ * and got homes without a record before it was cloned: until the checkpoint after the next.  A follower whose source is packed
+ * gives it homes, durably, before it takes the record (replica/check.c).
  *
  * Copies are written, not shared, while a view is open (replica/view.c).  A node that is brought in by one may get less than the
  * view has: what changed since comes with the batches that follow.  A CLONE among those, of what has changed, would find nothing.
@@ -314,9 +314,10 @@ static int clone_once(struct fs *fs, const struct fs_cred *cred, const struct cl
 
 	if (r < 0)
 		return r;
-	if (atomic_load(&fs->shares->views) == 0 && !squeeze_was_used(fs)) {
+	if (atomic_load(&fs->shares->views) == 0) {
 		lockset_lock(fs->icache, &ls, inos, c->from == c->to ? 1 : 2);
-		r = clone_locked(fs, cred, c, may_home, ret_len);
+		if (squeeze_is_settled(fs))
+			r = clone_locked(fs, cred, c, may_home, ret_len);
 		lockset_unlock(fs->icache, &ls);
 	}
 	op_end(fs);

@@ -310,10 +310,12 @@ static int settle_one(struct packing *k, const struct move *m)
 	if (!same_slots(&old, &m->l) || !is_wanted(k, &old, m->frame.n_blocks > 0))
 		return 0;
 	new = old;
-	if (m->frame.n_blocks)
+	if (m->frame.n_blocks) {
 		turn_to_frame(fs, m, &new);
-	else
+	} else {
+		squeeze_unpacked(fs);
 		turn_to_homes(fs, m, &new);
+	}
 	r = extent_put(fs, NULL, k->ino, m->leaf, &old, &new, NULL);
 	if (fs->config.sabotage & FS_SABOTAGE_PACK_REUSE)
 		arena_release(fs->arena, arena_rotate(fs->arena));

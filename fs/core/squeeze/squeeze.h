@@ -89,5 +89,7 @@ MUST_CHECK int packed_verify(struct fs *fs, const struct leaf *l, uint16_t mask,
 
 /* Durably, before the first packed leaf is here: older releases refuse the volume. */
 MUST_CHECK int squeeze_feature(struct fs *fs);
-/* Whether that was ever done here.  One load. */
-bool squeeze_was_used(struct fs *fs);
+/* Packed slots get homes, or may get some later, without a record; called before, with the stripe held that clones of them take. */
+void squeeze_unpacked(struct fs *fs);
+/* Whether what was unpacked is so in every index that a recovery can begin with.  Two loads. */
+bool squeeze_is_settled(struct fs *fs);

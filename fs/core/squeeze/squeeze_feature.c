@@ -1,7 +1,8 @@
 /*
  * squeeze_feature.c: the bit of the superblock that keeps releases away that cannot read packed leaves.
  *
- * It tells one thing more: a node that never packed anything has no packed leaf in any index that a recovery begins with.
+ * And what clones need to know (share/clone.c): whether a recovery may begin with slots packed that have homes of their own by
+ * now.
  */
 #include "fs/core/replica/impl.h"
 #include "fs/core/squeeze/squeeze.h"
@@ -16,7 +17,7 @@ static int set_feature(struct fs *fs, struct super *s, uint64_t bit)
 
 int squeeze_feature(struct fs *fs)
 {
-	if (squeeze_was_used(fs))
+	if (atomic_load(&fs->packing_used))
 		return 0;
 	int r = replica_change_super(fs, set_feature, SUPER_COMPRESSED);
 	if (r == 0)
@@ -24,7 +25,13 @@ int squeeze_feature(struct fs *fs)
 	return r;
 }
 
-bool squeeze_was_used(struct fs *fs)
+/* The next checkpoint to end may have begun before; the one after it has the homes. */
+void squeeze_unpacked(struct fs *fs)
 {
-	return atomic_load(&fs->packing_used);
+	atomic_store(&fs->unpacked_until, atomic_load(&fs->checkpoints) + 2);
+}
+
+bool squeeze_is_settled(struct fs *fs)
+{
+	return atomic_load(&fs->checkpoints) >= atomic_load(&fs->unpacked_until);
 }

@@ -15,6 +15,7 @@
 
 #include "fs/core/replica/impl.h"
 #include "fs/core/share/share.h"
+#include "fs/core/squeeze/squeeze.h"
 #include "fs/core/tier/tier.h"
 
 /* Leaves looked up in one go, where a range is longer. */
@@ -40,6 +41,8 @@ static uint32_t drop_slots(struct fs *fs, struct leaf *l)
 
 		if (!s->tiered || (!s->home && !s->packed) || s->staged || (s->shared && !may_lose))
 			continue;
+		if (s->packed) /* a home of its own is what it gets when it is recalled */
+			squeeze_unpacked(fs);
 		s->home = s->birth = 0;
 		s->shared = s->packed = false;
 		n++;
