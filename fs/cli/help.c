@@ -129,8 +129,8 @@ static void table_act(const struct verb *verb)
 
 /*
  * Man pages, completions and their test are made from this.  Lines of fields between tabs: verb NAME OPERANDS SUMMARY DETAILS,
- * option VERB NAME LETTER VALUE HELP, act VERB WHO for who enters it in the audit log (fs/cli/acts.h), word NAME VALUE HELP for what
- * goes into -o, ignored WORD for what -o takes and ignores.
+ * option VERB NAME LETTER VALUE HELP, act VERB WHO for who enters it in the audit log (fs/cli/acts.h), word NAME VALUE HELP for
+ * what goes into -o, ignored WORD for what -o takes and ignores.
  */
 void help_table(void)
 {

@@ -5,9 +5,9 @@
  * is, a READ lands in the worker's reply buffer and leaves from there.
  * OPEN is answered for one reason: opening for writing says EROFS at once where nothing can be written, as a read-only mount
  * does. That is a file of a snapshot, a follower, and a leader that does not know whether another one took the lead that it was
- * offered.  Files carry no state of their own, so RELEASE says nothing.  A leader's mount that was not asked to be strict about it
- * (strict-open) refuses the first OPEN with ENOSYS, and from then on the kernel answers open and close by itself.  With the writeback cache reads may
- * come for files opened write-only, and writes without anyone's credentials.
+ * offered.  Files carry no state of their own, so RELEASE says nothing.  A leader's mount that was not asked to be strict about
+ * it (strict-open) refuses the first OPEN with ENOSYS, and from then on the kernel answers open and close by itself.  With the
+ * writeback cache reads may come for files opened write-only, and writes without anyone's credentials.
  */
 #include "fs/face/snapshots.h"
 

@@ -45,8 +45,8 @@ int64_t timespec_to_ns(struct timespec ts)
 }
 
 /*
- * The kernel keeps st_blocks as it was last told until the file is closed, while it gathers what is written.  GNU tar --sparse takes
- * 0 for "nothing but a hole" and reads nothing, so a file that is being written would come into an archive as zeros: no
+ * The kernel keeps st_blocks as it was last told until the file is closed, while it gathers what is written.  GNU tar --sparse
+ * takes 0 for "nothing but a hole" and reads nothing, so a file that is being written would come into an archive as zeros: no
  * regular file says 0.  Its inode takes room, too.
  */
 static blkcnt_t attr_blocks(const struct fs_attr *a)

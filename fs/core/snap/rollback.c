@@ -410,8 +410,8 @@ static int follow_gated(void *ctx)
 }
 
 /*
- * The batch is not taken, and never can be: the leader is told so, and a resync brings its effect.  Until then what is here is whole,
- * is read, and can lead.
+ * The batch is not taken, and never can be: the leader is told so, and a resync brings its effect.  Until then what is here is
+ * whole, is read, and can lead.
  */
 static int need_resync(struct fs *fs, const struct record *r)
 {
