@@ -108,7 +108,7 @@ def fill(top, rng, small):
     put("empty", b"")
     put("small", b"one line\n")
     put("random", rng.randbytes(50001))
-    put("large", rng.randbytes(4096) * (40 if small else 1000) + b"tail")
+    put("large", rng.randbytes(4096) * (20 if small else 1000) + b"tail")
     put("dir/appended", b"a" * 5000)
     put("dir/appended", b"b" * 5000, "ab")
     with open(top + "/sparse", "wb") as f:
@@ -137,10 +137,10 @@ def fill(top, rng, small):
     os.mkdir(top + "/cold")
     os.setxattr(top + "/cold", "clawfs.tier", b"after=1000d min=4K store=cold")
     for i in range(5):
-        put("cold/f%d" % i, rng.randbytes(100) * rng.randrange(100, 800 if small else 2000))
+        put("cold/f%d" % i, rng.randbytes(100) * rng.randrange(100, 200 if small else 2000))
 
 
-def use(v, rng):
+def use(v, rng, small):
     """What the release can do to a volume beside filling it; what is there of it now: {what: tree}."""
     from clawfs_env import cli
     shown = {}
@@ -152,7 +152,7 @@ def use(v, rng):
             os.unlink(v.path("after"))
     if cli("clone", v.path("large"), v.path("cloned")).returncode == 0:  # of releases that can
         os.utime(v.path("cloned"), ns=(1111111111222222222, 1234567890123456789))
-    v.write("packed", b"what compresses well\n" * 8000)
+    v.write("packed", b"what compresses well\n" * (200 if small else 8000))
     try:
         os.setxattr(v.path("packed"), "clawfs.compression", b"zstd")
         cli("compress", v.path("packed"))
@@ -194,7 +194,7 @@ def make_one(kind, top):
     v = Volume(top, "work-" + kind).format(label="golden", **SMALL, **secret).mount(*mount_options(kind, top))
     cli("tier", "add", "cold", "file://" + OBJECTS + "/" + kind, v.mnt, check=EXIT_OK)
     fill(v.mnt, rng, bool(secret))  # what is encrypted cannot be compressed
-    shown = use(v, rng)
+    shown = use(v, rng, bool(secret))
     cli("sync", v.mnt, check=EXIT_OK)
     cli("tier", "evict", v.path("cold"), check=EXIT_OK)
     with open(v.path("cold/f1"), "r+b") as f:  # one that is both hot and cold

@@ -1,5 +1,5 @@
-"""Everything at once, for $SOAK_SECONDS (180): fio that verifies, files that come, change, move and go, snapshots and what differs between
-them, scrub, cold files, a quota, an archive with drills, a reader of changes, the audit log, and a follower that is killed now and then.
+"""Everything at once, for $SOAK_SECONDS (180): fio that verifies, files that come, change, move, are cloned and compressed, and go, snapshots and
+what differs between them, scrub, cold files, a quota, an archive with drills, a reader of changes, the audit log, and a follower that is killed now and then.
 At the end nothing differs anywhere, memory stayed bounded, the audit log is whole, and fsck finds nothing.
 
 Not here: a hand-over and the death of the leader, which take the mount away from under everybody (tests/network, tests/crash), and
@@ -148,6 +148,10 @@ class Writer(Actor):
                 other = self.rng.choice(names) if self.rng.random() < 0.3 else "r%08d" % self.rng.randrange(10 ** 8)
                 os.rename(ledger.path(name), ledger.path(other))
                 ledger.files[other] = ledger.files.pop(name)
+            elif what < 0.9:
+                other = "c%08d" % self.rng.randrange(10 ** 8)
+                cli("clone", ledger.path(name), ledger.path(other), check=EXIT_OK)
+                ledger.files[other] = ledger.files[name]
             else:
                 ledger.check(name, ledger.files[name])
 
@@ -433,6 +437,7 @@ class World:
         cli("tier", "add", "cold", "file://" + self.store, self.leader.mnt, check=EXIT_OK)
         self.ledger = Ledger(self.leader.path("ledger"))
         os.setxattr(self.ledger.top, "clawfs.tier", b"after=1000d min=4K store=cold")
+        os.setxattr(self.ledger.top, "clawfs.compression", b"lz4")
 
 
 class Soak(clawfs_env.ClusterTest):
