@@ -164,7 +164,11 @@ struct applied {
 	struct quota_claim *claim; /* what its operation reserved; NULL: nothing */
 };
 
-/* open.c */
+/* recover.c: of a volume between two states nothing is replayed.  -EBADMSG: the journal lacks what was acknowledged. */
+struct anchor;
+MUST_CHECK int recover_volume(struct fs *fs, const struct anchor *a);
+
+/* failure.c */
 void fs_fail(struct fs *fs, int error, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Remembers and logs damage: `what` at `off` of `ino`; returns -EBADMSG. */
 int fs_damaged(struct fs *fs, uint64_t ino, uint64_t off, const char *what);

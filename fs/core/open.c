@@ -1,9 +1,8 @@
 /*
- * open.c: format, open with recovery, close, and the sticky failure.
+ * open.c: format, open and close.
  *
  * Recovery, in order: superblock; index, and in it the anchor; arena and its bitmap; journal, replayed from the anchor's
- * tail: records the index has already only queue their data for the homer again, later ones are applied by the code that
- * applied them first.  Up to here nothing was written.  Then the incarnation is raised durably, the journal starts, and an
+ * tail (recover.c).  Up to here nothing was written.  Then the incarnation is raised durably, the journal starts, and an
  * EPOCH record, committed, proves that this node can write.
  *
  * A follower writes no record of its own: what its staging files held is committed as it is, and is what its leader goes on
@@ -11,12 +10,10 @@
  * replays nothing: its journal begins anew and nothing is readable until a resync is complete.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/crc32c.h"
 #include "base/log.h"
 #include "fs/core/audit/audit.h"
 #include "fs/core/archive/archiving.h"
@@ -40,50 +37,6 @@
 #define DRAIN_NS         (10 * NSEC_PER_SEC)
 #define REAP_NS          (5 * NSEC_PER_SEC)
 #define SQUEEZE_NS       (5 * NSEC_PER_SEC)
-
-void fs_fail(struct fs *fs, int error, const char *fmt, ...)
-{
-	char what[192];
-	va_list ap;
-	int none = 0;
-
-	va_start(ap, fmt);
-	vsnprintf(what, sizeof(what), fmt, ap);
-	va_end(ap);
-	if (!atomic_compare_exchange_strong(&fs->failed, &none, error))
-		return;
-	mutex_lock(&fs->failure_lock);
-	snprintf(fs->failure, sizeof(fs->failure), "%s: %s", what, strerror(-error));
-	mutex_unlock(&fs->failure_lock);
-	durability_failed(fs);
-	positions_reached(fs);
-	log_error("the volume is read-only now: %s: %s; what was synced is safe: check the store, then mount again", what,
-		  strerror(-error));
-}
-
-void fs_failure(struct fs *fs, char *ret_text, size_t cap)
-{
-	mutex_lock(&fs->failure_lock);
-	snprintf(ret_text, cap, "%s", fs->failure);
-	mutex_unlock(&fs->failure_lock);
-}
-
-int fs_damaged(struct fs *fs, uint64_t ino, uint64_t off, const char *what)
-{
-	char path[256], line[sizeof(fs->damage)];
-
-	fs_path(fs, ino, path, sizeof(path));
-	snprintf(line, sizeof(line), "%s at byte %llu of %s (inode %llu)", what, (unsigned long long)off, path,
-		 (unsigned long long)ino);
-	atomic_fetch_add(&fs->damaged_reads, 1);
-	mutex_lock(&fs->failure_lock);
-	bool repeated = strcmp(fs->damage, line) == 0;
-	memcpy(fs->damage, line, sizeof(fs->damage));
-	mutex_unlock(&fs->failure_lock);
-	if (!repeated)
-		log_error("damaged: %s", line);
-	return -EBADMSG;
-}
 
 static void journal_failed_hook(void *ctx, int error, const char *what)
 {
@@ -397,52 +350,6 @@ static int open_index(struct fs *fs, struct anchor *ret)
 	return open_caches(fs);
 }
 
-static int replay_apply(void *ctx, const struct record *r, uint64_t seq)
-{
-	struct fs *fs = ctx;
-	struct applied applied = {0};
-
-	if (seq <= fs->replay_applied) { /* in the index already; its data still waits in the ring */
-		if (r->type == RECORD_CLONE)
-			return clone_requeue(fs, r, seq);
-		if (r->type != RECORD_WRITE || r->write.out_of_line)
-			return 0;
-		return homer_queue(fs, &(struct staged_write){.ino = r->ino,
-							      .block = r->write.block,
-							      .pos = pointer_block(r->write.staged),
-							      .seq = seq,
-							      .ready = seq,
-							      .n_blocks = r->write.n_blocks});
-	}
-	if (seq > fs->replay_limit)
-		return replica_window_keep(fs, r);
-	int e = apply_record(fs, r, seq, &applied);
-	fs->replay_reserved += applied.reserved;
-	if (e < 0)
-		log_error("replay: batch %llu: %s of inode %llu does not fit the index: %s", (unsigned long long)seq,
-			  record_type_name(r->type), (unsigned long long)r->ino, strerror(-e));
-	raise_u64(&fs->applied_seq, seq);
-	return e == -ENOENT ? -EUCLEAN : e;
-}
-
-/* A staged write whose blocks never reached the disk was not durable, and nothing after it counts. */
-static bool replay_verify(void *ctx, const struct record *r)
-{
-	CLEANUP_FREE void *block = NULL;
-	struct fs *fs = ctx;
-	uint32_t at = 0;
-
-	if (posix_memalign(&block, DISK_BLOCK, BLOCK_SIZE))
-		return false;
-	for (uint32_t i = 0; i < r->write.n_runs; i++)
-		for (uint32_t b = 0; b < r->write.runs[i].n_blocks; b++, at++)
-			if (at >= r->write.n_blocks ||
-			    arena_read(fs->arena, pointer_add(r->write.runs[i].start, b), 1, block) < 0 ||
-			    crc32c(0, block, BLOCK_SIZE) != r->write.crc[at])
-				return false;
-	return at == r->write.n_blocks;
-}
-
 static int open_journal(struct fs *fs)
 {
 	struct journal_config jc = {
@@ -465,52 +372,6 @@ static int open_journal(struct fs *fs)
 
 	memcpy(jc.volume, fs->super.volume, sizeof(jc.volume));
 	return journal_open(&jc, &fs->journal);
-}
-
-static int replay(struct fs *fs, const struct anchor *a)
-{
-	const struct journal_point from = {a->tail.seq, a->tail.pos, a->tail.hash};
-	const struct journal_replay_ops ops = {.ctx = fs, .apply = replay_apply, .verify = replay_verify};
-	struct journal_replay_result res = {0};
-	int64_t began = clock_mono_ns(fs->clock);
-
-	fs->replaying = true;
-	fs->replay_applied = a->applied_seq;
-	/* The index may have some of a window: then all of it is durable, and the rest is applied as it would have been. */
-	fs->replay_limit = fs->super.window ? max_u64(fs->super.window - 1, a->applied_seq) : UINT64_MAX;
-	int r = journal_replay(fs->journal, &from, &ops, &res);
-	fs->replaying = false;
-	if (r == -EBADMSG && res.bad_seq)
-		log_error("the journal is damaged: batch %llu at block %llu was acknowledged and cannot be read; run clawfs "
-			  "fsck, or restore from a replica",
-			  (unsigned long long)res.bad_seq, (unsigned long long)res.bad_pos);
-	if (r < 0)
-		return r;
-	if (res.end.seq < a->applied_seq) {
-		log_error("the journal ends at batch %llu, before what the index has applied (%llu): segments are missing or "
-			  "from an older copy",
-			  (unsigned long long)res.end.seq, (unsigned long long)a->applied_seq);
-		return -EBADMSG;
-	}
-	arena_set_reserved(fs->arena, (uint64_t)((int64_t)a->reserved_blocks + fs->replay_reserved));
-	fs->last_ckpt_seq = a->applied_seq;
-	fs->recovery = (struct fs_recovery){.batches = res.n_batches,
-					    .records = res.n_records,
-					    .staged_records = res.n_staged_records,
-					    .bytes = res.bytes,
-					    .nanoseconds = clock_mono_ns(fs->clock) - began,
-					    .was_clean = fs->super.clean};
-	return 0;
-}
-
-/* What the journal adds to the index; nothing to a volume between two states. */
-static int recover(struct fs *fs, const struct anchor *a)
-{
-	if (!fs->super.resyncing)
-		return replay(fs, a);
-	fs->recovery.was_clean = fs->super.clean;
-	arena_set_reserved(fs->arena, a->reserved_blocks);
-	return 0;
 }
 
 /* A volume whose root cannot be read has nothing to serve (guarantee G8). */
@@ -594,7 +455,7 @@ static int open_all(struct fs *fs)
 	if (r == 0)
 		r = open_journal(fs);
 	if (r == 0)
-		r = recover(fs, &a);
+		r = recover_volume(fs, &a);
 	if (r == 0 && fs->config.read_only)
 		r = snap_roll_resume(fs);
 	if (r == 0 && !fs->super.resyncing)
