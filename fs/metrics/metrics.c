@@ -1,5 +1,5 @@
 /*
- * metrics.c: glue between the volume, its numbers and who asks for them, and the thread that takes samples.
+ * metrics.c: glue between the volume, its numbers and who asks for them, and the thread that takes samples and sees to memory.
  *
  * A sample costs a few locks and the part of the status that tells of peers: nothing that grows with the volume.
  */
@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -131,12 +132,22 @@ static void take_sample(struct metrics *m)
 	json_decref(status);
 }
 
+/*
+ * What a scrub, a base of the archive or an opened snapshot had in memory is free then, but stays with the heaps of the threads
+ * that had it: more than what is in use, after a while.  The kernel gets it back.
+ */
+static void give_memory_back(void)
+{
+	(void)malloc_trim(0);
+}
+
 static void *sampler_main(void *arg)
 {
 	struct metrics *m = arg;
 
 	for (;;) {
 		take_sample(m);
+		give_memory_back();
 		mutex_lock(&m->lock);
 		while (!m->stop && metric_now_ns() - m->sampled_ns < METRICS_SAMPLE_S * NSEC_PER_SEC)
 			(void)cond_wait_ns(&m->wake, &m->lock, METRICS_SAMPLE_S * NSEC_PER_SEC);
