@@ -961,8 +961,8 @@ static void while_committing(void *ctx)
 {
 	struct sim_run *run = ctx;
 
-	/* Not on a full volume, where an operation may need a checkpoint. */
-	if (!run->in_sync || run->profile == SIM_FULL || !rng_percent(&run->rng, 30))
+	/* Not on a full volume, or where a store may say that it is, when an operation may need a checkpoint. */
+	if (!run->in_sync || run->expect_errors || run->profile == SIM_FULL || !rng_percent(&run->rng, 30))
 		return;
 	run->in_sync = false;
 	for (unsigned i = 0, n = (unsigned)rng_between(&run->rng, 1, 2); i < n && !run->why[0]; i++)
