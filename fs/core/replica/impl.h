@@ -73,6 +73,8 @@ uint64_t replica_promised(struct fs *fs);
 /* Changes the superblock durably, in one step with looking at it; a negative result of `change` is returned instead. */
 typedef int super_change(struct fs *fs, struct super *s, uint64_t arg);
 MUST_CHECK int replica_change_super(struct fs *fs, super_change *change, uint64_t arg);
+/* A bit of `incompat`, durably, before what it stands for is first here; nothing is written where it is set already. */
+MUST_CHECK int replica_set_feature(struct fs *fs, uint64_t incompat);
 /* The batch that the state lacks something of; 0: none, or nothing of the window that it ends is applied (window.c). */
 uint64_t replica_fence_of(struct fs *fs, const struct super *s);
 /* -EROFS once the volume failed, or cannot be written at all. */

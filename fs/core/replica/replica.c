@@ -194,6 +194,21 @@ int replica_change_super(struct fs *fs, super_change *change, uint64_t arg)
 	return r;
 }
 
+static int set_feature(struct fs *fs, struct super *s, uint64_t bit)
+{
+	(void)fs;
+	s->incompat |= bit;
+	return 0;
+}
+
+int replica_set_feature(struct fs *fs, uint64_t incompat)
+{
+	struct super s;
+
+	replica_get_super(fs, &s);
+	return s.incompat & incompat ? 0 : replica_change_super(fs, set_feature, incompat);
+}
+
 /* ---- where the volume stands ---- */
 
 /* A batch counts as durable here once it is applied, too: what is said to have come can be read. */

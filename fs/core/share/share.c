@@ -46,21 +46,11 @@ void shares_close(struct fs *fs) NO_THREAD_SAFETY
 	fs->shares = NULL;
 }
 
-static int set_feature(struct fs *fs, struct super *s, uint64_t bit)
-{
-	(void)fs;
-	s->incompat |= bit;
-	return 0;
-}
-
 int share_feature(struct fs *fs)
 {
-	struct super s;
-
 	if (atomic_load_explicit(&fs->shares->feature, memory_order_relaxed))
 		return 0;
-	replica_get_super(fs, &s);
-	int r = s.incompat & SUPER_SHARED ? 0 : replica_change_super(fs, set_feature, SUPER_SHARED);
+	int r = replica_set_feature(fs, SUPER_SHARED);
 	if (r == 0)
 		atomic_store(&fs->shares->feature, true);
 	return r;

@@ -55,19 +55,9 @@ uint64_t snap_roll_bound(struct fs *fs, uint64_t applied_seq)
 	return seq && !(fs->config.sabotage & FS_SABOTAGE_ROLL_APPLIED) ? min_u64(applied_seq, seq - 1) : applied_seq;
 }
 
-static int set_feature(struct fs *fs, struct super *s, uint64_t bit)
-{
-	(void)fs;
-	s->incompat |= bit;
-	return 0;
-}
-
 int snap_roll_feature(struct fs *fs)
 {
-	struct super s;
-
-	replica_get_super(fs, &s);
-	return s.incompat & SUPER_ROLLBACK ? 0 : replica_change_super(fs, set_feature, SUPER_ROLLBACK);
+	return replica_set_feature(fs, SUPER_ROLLBACK);
 }
 
 static bool has_feature(struct fs *fs, uint64_t bit)

@@ -153,19 +153,9 @@ bool snaps_reach(struct fs *fs, uint64_t seq)
 	return snaps_any(fs) && atomic_load(&fs->snaps->oldest_seq) <= seq;
 }
 
-static int set_feature(struct fs *fs, struct super *s, uint64_t bit)
-{
-	(void)fs;
-	s->incompat |= bit;
-	return 0;
-}
-
 int snap_feature(struct fs *fs)
 {
-	struct super s;
-
-	replica_get_super(fs, &s);
-	return s.incompat & SUPER_SNAPSHOTS ? 0 : replica_change_super(fs, set_feature, SUPER_SNAPSHOTS);
+	return replica_set_feature(fs, SUPER_SNAPSHOTS);
 }
 
 /* ---- changing ---- */

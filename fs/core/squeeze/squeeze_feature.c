@@ -8,18 +8,11 @@
 #include "fs/core/squeeze/squeeze.h"
 #include "fs/store/super_format.h"
 
-static int set_feature(struct fs *fs, struct super *s, uint64_t bit)
-{
-	(void)fs;
-	s->incompat |= bit;
-	return 0;
-}
-
 int squeeze_feature(struct fs *fs)
 {
 	if (atomic_load(&fs->packing_used))
 		return 0;
-	int r = replica_change_super(fs, set_feature, SUPER_COMPRESSED);
+	int r = replica_set_feature(fs, SUPER_COMPRESSED);
 	if (r == 0)
 		atomic_store(&fs->packing_used, true);
 	return r;

@@ -231,19 +231,9 @@ int tier_check(struct fs *fs, const struct record *r)
 
 /* ---- logging ---- */
 
-static int set_feature(struct fs *fs, struct super *s, uint64_t bit)
-{
-	(void)fs;
-	s->incompat |= bit;
-	return 0;
-}
-
 int tier_feature(struct fs *fs)
 {
-	struct super s;
-
-	replica_get_super(fs, &s);
-	return s.incompat & SUPER_TIERED ? 0 : replica_change_super(fs, set_feature, SUPER_TIERED);
+	return replica_set_feature(fs, SUPER_TIERED);
 }
 
 static void stamp(struct fs *fs, const struct object_row *o, enum tier_change change, uint64_t ino, struct record *ret)
