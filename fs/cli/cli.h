@@ -408,7 +408,7 @@ MUST_CHECK int startup_fork(const char *mountpoint, struct startup *s);
 void startup_finish(struct startup *s, enum exit_code code);
 /* stderr becomes the file of -o log, if any. */
 void startup_to_log(const struct startup *s);
-/* What a process under a filesystem needs: no swapping, no recursion into itself, no death by a signal. */
+/* What a process under a filesystem needs: no swapping, no heap for each thread, no recursion into itself, no death by a signal. */
 void process_harden(void);
 /* At least `n` descriptors, as far as the hard limit goes. */
 void process_need_files(uint64_t n);

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,10 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
+
+/* Heaps that the threads share, and from where on a buffer is a mapping of its own. */
+#define HEAPS           2
+#define HEAP_BUFFER_MAX (1 << 20)
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -120,6 +125,17 @@ static void signal_ignore(int signo)
 	sigaction(signo, &ignore, NULL);
 }
 
+/*
+ * glibc gives eight heaps to each processor, and what one thread freed in one heap no other heap can use: some 30 threads that
+ * come and go let them grow to twice what is in use.  Memory that is locked cannot be given back by malloc_trim() either
+ * (MADV_DONTNEED is refused), but a mapping can: the buffers of packs, parts and segments are such, always.
+ */
+static void heaps_bound(void)
+{
+	if (!mallopt(M_ARENA_MAX, HEAPS) || !mallopt(M_MMAP_THRESHOLD, HEAP_BUFFER_MAX))
+		log_debug("the number of heaps is left as it is");
+}
+
 /* MCL_FUTURE turns a limit into failing mmaps later on, so lock only where there is none. */
 static void memory_lock(void)
 {
@@ -149,6 +165,7 @@ void process_harden(void)
 	/* Memory this process allocates must never wait for dirty pages that only it can write. */
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
 		log_debug("PR_SET_IO_FLUSHER: %s", strerror(errno));
+	heaps_bound();
 	memory_lock();
 	oom_protect();
 }
