@@ -5,9 +5,11 @@
   replication.py ... --rows cost,latency,lag,resync,join            only these; resync and join are not among the default
   replication.py ... --files 1000000                                files for `join` (default 100,000)
   replication.py ... --gib 10                                       size of the volume for `resync`, a tenth of which differs (default 1)
+  replication.py ... --follower-dir /dev/shm                        the follower's volume elsewhere: on a disk of its own, or in memory
 
-All nodes share this machine's processors and disk, so `cost` says what leader and follower take together: an upper bound for a
-leader that has its machine to itself.  Samples alternate between the two sides compared; medians count.  --json FILE keeps all.
+All nodes share this machine's processors, and without --follower-dir its disk, so `cost` says what leader and follower take together: an
+upper bound for a leader that has its machine to itself.  The processor time of the leader's daemon, which `cost` tells beside the rates, is
+the leader's alone.  Samples alternate between the two sides compared; medians count.  --json FILE keeps all.
 Exit status: 0 done, 1 something failed, 2 usage.
 """
 
@@ -75,6 +77,12 @@ class Node:
         except OSError:
             return None
 
+    def processor_seconds(self):
+        """What the daemon has used since its start, user and system together."""
+        with open(f"/proc/{self.process.pid}/stat") as f:
+            after_name = f.read().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
     def pos(self):
         return int(os.getxattr(self.mount_point, "clawfs.pos"))
 
@@ -98,9 +106,9 @@ class Node:
 
 
 class Pair:
-    def __init__(self, clawfs, work):
+    def __init__(self, clawfs, work, follower_work):
         self.work = work
-        self.leader, self.follower = Node(clawfs, work, "leader"), Node(clawfs, work, "follower")
+        self.leader, self.follower = Node(clawfs, work, "leader"), Node(clawfs, follower_work, "follower")
         self.leader.run("format", self.leader.store)
         self.leader.mount()
         self.join(self.follower)
@@ -150,7 +158,7 @@ def write_rate(directory, mib):
 
 
 def cost(pair, options):
-    """The writer's rate in `local` mode with a follower, against without."""
+    """The writer's rate in `local` mode with a follower, against without; and the leader's processor time for the same work."""
     work = os.path.join(pair.leader.mount_point, "cost")
     os.makedirs(work, exist_ok=True)
     kinds = {
@@ -159,6 +167,7 @@ def cost(pair, options):
         "seq-write": lambda: write_rate(work, 512),
     }
     samples = {k: {"alone": [], "followed": []} for k in kinds}
+    spent = {k: {"alone": [], "followed": []} for k in kinds}  # processor microseconds of the leader for a write, or a MiB
     for k, measure in kinds.items():  # files laid out, outside of the samples
         measure()
     for number in range(options.runs):
@@ -171,7 +180,11 @@ def cost(pair, options):
             pair.settle() if side == "followed" else pair.leader.settle()
             for k, measure in kinds.items():
                 say(f"cost: {k} {side}, run {number + 1} of {options.runs}")
-                samples[k][side].append(measure())
+                before, began = pair.leader.processor_seconds(), time.monotonic()
+                rate = measure()
+                work_done = rate * (time.monotonic() - began)
+                samples[k][side].append(rate)
+                spent[k][side].append((pair.leader.processor_seconds() - before) / work_done * 1e6)
                 pair.settle() if side == "followed" else pair.leader.settle()
     if not pair.follower.process:
         pair.follower.mount()
@@ -179,10 +192,12 @@ def cost(pair, options):
     rows = []
     for k, s in samples.items():
         alone, followed = statistics.median(s["alone"]), statistics.median(s["followed"])
-        rows.append({"row": f"cost-{k}", "alone": alone, "followed": followed, "ratio": followed / alone, "met": followed >= 0.9 * alone})
+        used = {side: statistics.median(spent[k][side]) for side in spent[k]}
+        rows.append({"row": f"cost-{k}", "alone": alone, "followed": followed, "ratio": followed / alone, "met": followed >= 0.9 * alone,
+                     "processor_us": used})
         print(f"cost-{k:14} alone {alone:10.1f}   followed {followed:10.1f}   ratio {followed / alone:.2f}   target 0.90 "
-              f"{'met' if followed >= 0.9 * alone else 'NOT MET'}")
-    return {"rows": rows, "samples": samples}
+              f"{'met' if followed >= 0.9 * alone else 'NOT MET'}   leader's processor us {used['alone']:.0f}, {used['followed']:.0f}")
+    return {"rows": rows, "samples": samples, "processor_us": spent}
 
 
 def round_trip_us(n=2000):
@@ -336,6 +351,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clawfs", required=True, metavar="PROGRAM")
     parser.add_argument("--dir", required=True, metavar="DIR", help="where to work: on the disk to be measured")
+    parser.add_argument("--follower-dir", metavar="DIR", help="where the follower works (default: --dir)")
     parser.add_argument("--rows", type=lambda t: t.split(","), default=["cost", "latency", "lag"])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
@@ -348,9 +364,10 @@ def main():
         parser.error("rows are " + ", ".join(ROWS))
     os.makedirs(options.dir, exist_ok=True)
     work = tempfile.mkdtemp(prefix="clawfs-replication-", dir=os.path.abspath(options.dir))
+    follower_work = tempfile.mkdtemp(prefix="clawfs-replication-", dir=options.follower_dir) if options.follower_dir else work
     pair = None
     try:
-        pair = Pair(os.path.abspath(options.clawfs), work)
+        pair = Pair(os.path.abspath(options.clawfs), work, follower_work)
         result = {name: ROWS[name](pair, options) for name in ROWS if name in options.rows}
     except (RuntimeError, OSError) as e:
         say(f"failed: {e}")
@@ -358,7 +375,8 @@ def main():
     finally:
         if pair:
             pair.close()
-        shutil.rmtree(work, ignore_errors=True)
+        for directory in (work, follower_work):
+            shutil.rmtree(directory, ignore_errors=True)
     if options.json:
         with open(options.json, "w") as f:
             json.dump(result, f, indent=1)
