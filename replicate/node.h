@@ -114,6 +114,8 @@ MUST_CHECK int session_pump(struct session *s, int64_t *ret_deadline_ns);
 /* What is to be sent, borrowed until the next call; session_sent() takes the first n bytes away. */
 struct slice session_output(struct session *s);
 void session_sent(struct session *s, size_t n);
+/* A peer follows us on it, so that what comes in is mostly acks. */
+bool session_leads(const struct session *s);
 
 /* Acts of an admin. */
 MUST_CHECK int node_promote(struct node *n); /* -EAGAIN: fenced, resyncing or differing; -EALREADY: it leads; says why in the log */

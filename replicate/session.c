@@ -190,6 +190,11 @@ struct slice session_output(struct session *s)
 	return (struct slice){session_pending(s) ? s->out.p + s->out_sent : NULL, session_pending(s)};
 }
 
+bool session_leads(const struct session *s)
+{
+	return s->state == SESSION_LEADING;
+}
+
 void session_sent(struct session *s, size_t n)
 {
 	assert(n <= session_pending(s));

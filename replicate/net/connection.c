@@ -117,12 +117,14 @@ static int poll_ms(int64_t deadline_ns)
  * Sleeps until something may have changed.  A wake-up that came since the round began found this connection awake and wrote
  * nothing: the counts tell.  Both sides first tell and then look, so one of them notices the other.
  */
-static void rest(struct connection *c, const struct round *round, bool nap)
+static void rest(struct connection *c, const struct session *ss, const struct round *round, bool nap)
 {
 	struct server *s = c->server;
 	int64_t until_ns = nap ? now_ns() + NAP_NS : INT64_MAX;
+	/* The ack of each batch would end each nap, and the batches would go out one by one. */
+	bool deaf = nap && !round->blocked && session_leads(ss) && !atomic_load(&s->hurry);
 	struct pollfd p[] = {
-	    {.fd = c->fd, .events = channel_events(c->channel, round->blocked)},
+	    {.fd = deaf ? -1 : c->fd, .events = channel_events(c->channel, round->blocked)},
 	    {.fd = c->wake_fd, .events = POLLIN},
 	};
 	eventfd_t count;
@@ -156,7 +158,7 @@ static int take_round(struct connection *c, struct session *ss, bool *sent)
 		r = transmit(c, ss, &round);
 	*sent |= round.sent;
 	if (r == 0 && !round.more) {
-		rest(c, &round, *sent);
+		rest(c, ss, &round, *sent);
 		*sent = false;
 	}
 	return r;

@@ -153,6 +153,7 @@ void server_wake(struct server *s)
 {
 	if (!s)
 		return;
+	atomic_store(&s->hurry, true);
 	atomic_fetch_add(&s->wakes, 1);
 	if (atomic_load(&s->sleepers) > 0 || atomic_load(&s->nappers) > 0)
 		wake_all(s, true);
@@ -162,6 +163,7 @@ void server_news(struct server *s)
 {
 	if (!s)
 		return;
+	atomic_store(&s->hurry, false);
 	atomic_fetch_add(&s->news, 1);
 	if (atomic_load(&s->sleepers) > 0)
 		wake_all(s, false);

@@ -26,7 +26,10 @@
 #define JOIN_NS            (10 * NSEC_PER_SEC)
 #define STRANGER_LINES_MAX 10u /* in the log, a minute */
 
-/* What a connection's thread does between two rounds: a nap lasts 2 ms at most, and only server_wake() ends it sooner. */
+/*
+ * What a connection's thread does between two rounds: a nap lasts 2 ms at most, and server_wake() ends it sooner; what the peer
+ * sends does, too, unless that is acks for which nobody waits.
+ */
 enum rest { REST_NONE, REST_NAP, REST_SLEEP };
 enum connection_state { CONNECTION_PENDING, CONNECTION_PROVEN, CONNECTION_ENDED };
 
@@ -85,6 +88,7 @@ struct server {
 
 	atomic_uint_fast64_t wakes, news; /* calls of server_wake() and server_news() */
 	atomic_int nappers, sleepers;     /* connections that rest */
+	atomic_bool hurry;                /* the last call was server_wake(): somebody may wait for an ack */
 };
 
 /* server.c */

@@ -2,8 +2,8 @@
  * sites.h: nodes on the network for tests of the server: each a directory, a server, and a node that is a script instead of
  * replicate/node.c; certificates good and bad; and a proxy that cuts connections where it is told to.
  *
- * The scripted node: a session sends a greeting of GREETING_BYTES, then what its site is told to (flood, echo, an end), and counts what it
- * gets.  It has the functions of node.h that the server calls, so the linker takes these and leaves the real ones out.
+ * The scripted node: a session sends a greeting of GREETING_BYTES, then what its site is told to (flood, news, answers, an end), and counts what
+ * it gets.  It has the functions of node.h that the server calls, so the linker takes these and leaves the real ones out.
  */
 #pragma once
 
@@ -44,6 +44,8 @@ struct node {
 	atomic_int n_sessions, n_opened, last_why;
 	atomic_uint_fast64_t received, sent, pumps, last_peer;
 	atomic_bool flood, huge;
+	atomic_bool leads, answers; /* answers: a byte for each input */
+	atomic_uint news;           /* bytes to be sent by whichever session comes first */
 	atomic_int fail; /* every session ends with it, after "why" was said */
 };
 
@@ -129,6 +131,8 @@ int session_input(struct session *s, const void *p, size_t len)
 	assert_non_null(p);
 	assert_true(len > 0);
 	atomic_fetch_add(&s->node->received, len);
+	if (atomic_load(&s->node->answers))
+		buf_put(&s->out, "a", 1);
 	return 0;
 }
 
@@ -149,6 +153,8 @@ int session_pump(struct session *s, int64_t *ret_deadline_ns)
 		assert_non_null(at);
 		memset(at, 7, 65536);
 	}
+	for (unsigned left = atomic_exchange(&n->news, 0); left > 0; left--)
+		buf_put(&s->out, "n", 1);
 	*ret_deadline_ns = clock_mono_ns(&clock_system) + 10 * NSEC_PER_SEC;
 	return 0;
 }
@@ -156,6 +162,11 @@ int session_pump(struct session *s, int64_t *ret_deadline_ns)
 struct slice session_output(struct session *s)
 {
 	return (struct slice){s->out.p + s->done, s->out.len - s->done};
+}
+
+bool session_leads(const struct session *s)
+{
+	return atomic_load(&s->node->leads);
 }
 
 void session_sent(struct session *s, size_t n)

@@ -392,6 +392,55 @@ static void a_wake_is_noticed_at_once_and_costs_nothing_while_awake(void **state
 	server_wake(NULL);
 }
 
+/* One thing to be sent each 100 us for 300 ms, each answered by the peer.  Returns how often the sender looked what there is. */
+static uint64_t tell_news(struct pair *p, void (*tell)(struct server *), unsigned *ret_told, double *ret_seconds)
+{
+	uint64_t before = atomic_load(&p->a.node.pumps);
+	double begun = seconds();
+	unsigned told = 0;
+
+	while (seconds() - begun < 0.3) {
+		atomic_fetch_add(&p->a.node.news, 1);
+		told++;
+		tell(p->a.server);
+		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+	}
+	*ret_seconds = seconds() - begun;
+	*ret_told = told;
+	return atomic_load(&p->a.node.pumps) - before;
+}
+
+/* Answers for which nobody waits do not end the nap in which news gather; all of both arrive. */
+static void news_gather_whatever_the_peer_answers(void **state)
+{
+	struct pair *p = *state;
+	unsigned told;
+	double took;
+
+	start_pair(p, 0, 0);
+	WAIT_UNTIL(both_talk(p));
+	nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+	atomic_store(&p->a.node.leads, true);
+	atomic_store(&p->b.node.answers, true);
+	uint64_t at_b = atomic_load(&p->b.node.received), at_a = atomic_load(&p->a.node.received);
+	uint64_t looks = tell_news(p, server_news, &told, &took);
+	assert_true((double)looks <= took / 0.002 * 2 + 20); /* a round that sends, and one that finds nothing */
+	WAIT_UNTIL(atomic_load(&p->b.node.received) == at_b + told);
+	WAIT_UNTIL(atomic_load(&p->a.node.received) > at_a);
+
+	/* Where somebody waits each is sent, and its answer heard, at once. */
+	at_b = atomic_load(&p->b.node.received);
+	for (unsigned i = 0; i < 50; i++) {
+		double begun = seconds();
+		at_a = atomic_load(&p->a.node.received);
+		atomic_fetch_add(&p->a.node.news, 1);
+		server_wake(p->a.server);
+		WAIT_UNTIL(atomic_load(&p->a.node.received) > at_a);
+		assert_true(seconds() - begun < 1);
+	}
+	assert_int_equal(atomic_load(&p->b.node.received), at_b + 50);
+}
+
 struct waker {
 	struct server *server;
 	atomic_bool stop;
@@ -609,6 +658,7 @@ int main(void)
 	    CASE(stopping_is_quick_while_busy),
 	    CASE(stopping_does_not_wait_for_a_connect),
 	    CASE(a_wake_is_noticed_at_once_and_costs_nothing_while_awake),
+	    CASE(news_gather_whatever_the_peer_answers),
 	    CASE(wakes_may_come_at_any_time),
 	    CASE(a_session_that_fails_says_why_first),
 	    CASE(a_session_that_holds_too_much_is_ended),
