@@ -332,7 +332,7 @@ class Archive(Actor):
     def act(self):
         mnt = self.world.leader.mnt
         if not self.acts:
-            cli("archive", "set", "--interval=2s", "cold", mnt, check=EXIT_OK)
+            cli("archive", "set", "--interval=2s", "--keep=1m", "cold", mnt, check=EXIT_OK)  # or it takes gigabytes a minute
         cli("archive", "now", mnt, check=EXIT_OK, timeout=300)
         cli("drill", "--dir=" + self.world.drills, mnt, check=EXIT_OK, timeout=600)
         if os.listdir(self.world.drills):
