@@ -1,5 +1,5 @@
 /*
- * open.c: format, open and close.
+ * open.c: opens a volume: recovery, then the first writes of this mount, then threads.
  *
  * Recovery, in order: superblock; index, and in it the anchor; arena and its bitmap; journal, replayed from the anchor's
  * tail (recover.c).  Up to here nothing was written.  Then the incarnation is raised durably, the journal starts, and an
@@ -10,15 +10,14 @@
  * replays nothing: its journal begins anew and nothing is readable until a resync is complete.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/log.h"
 #include "fs/core/audit/audit.h"
 #include "fs/core/archive/archiving.h"
-#include "fs/core/core.h"
 #include "fs/core/index.h"
+#include "fs/core/open_impl.h"
 #include "fs/core/share/share.h"
 #include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap.h"
@@ -34,9 +33,6 @@
 #define LEAF_CACHE_SHARE 16 /* of memory_bytes */
 #define LEAVES_SMALL     512u
 #define STRIPES_SMALL    64u /* without threads there is nobody to wait for */
-#define DRAIN_NS         (10 * NSEC_PER_SEC)
-#define REAP_NS          (5 * NSEC_PER_SEC)
-#define SQUEEZE_NS       (5 * NSEC_PER_SEC)
 
 static void journal_failed_hook(void *ctx, int error, const char *what)
 {
@@ -50,8 +46,7 @@ static int flush_data_hook(void *ctx)
 	return arena_flush(fs->arena);
 }
 
-/* Locks, caches and counters; no I/O. */
-static int fs_new(const struct fs_config *c, struct fs **ret)
+int fs_new(const struct fs_config *c, struct fs **ret)
 {
 	CLEANUP_FREE struct fs *fs = calloc(1, sizeof(*fs));
 
@@ -86,68 +81,13 @@ static int fs_new(const struct fs_config *c, struct fs **ret)
 	return 0;
 }
 
-/*
- * Those inside stores, and who waits for what they fetch, come out first; then who asked them, last who fetches for the others.
- * While there are services: a change that one of them is at may need room.  Again: does nothing.
- */
-static void close_tiers(struct fs *fs)
-{
-	atomic_store(&fs->closing, true);
-	stores_shut(fs);
-	recall_shut(fs);
-	scrub_shut(fs); /* its threads wait for both of these */
-	jobs_close(fs);
-	archiver_stop(fs);
-	ageing_close(fs);
-	recall_close(fs);
-}
-
-static void fs_free(struct fs *fs) NO_THREAD_SAFETY
-{
-	close_tiers(fs);
-	scrub_close(fs);
-	archiver_close(fs);
-	stores_close(fs);
-	resync_free(fs);
-	audit_close(fs);
-	fs->journal = journal_close(fs->journal);
-	durability_close(fs);
-	positions_close(fs);
-	usage_close(fs);
-	feed_close(fs);
-	squeeze_close(fs);
-	policies_free(fs);
-	fs->arena = arena_close(fs->arena);
-	fs->icache = icache_free(fs->icache);
-	fs->lcache = lcache_free(fs->lcache);
-	snaps_close(fs);
-	shares_close(fs);
-	fs->kv = kv_close(fs->kv);
-	fs->refs = refs_free(fs->refs);
-	fs->sums = sums_free(fs->sums);
-	objects_close(fs);
-	watches_close(fs);
-	damage_close(fs);
-	replica_close(fs);
-	homer_destroy(&fs->homer);
-	free(fs->reap);
-	mutex_destroy(&fs->failure_lock);
-	mutex_destroy(&fs->reap_lock);
-	mutex_destroy(&fs->rename_lock);
-	mutex_destroy(&fs->wide_lock);
-	mutex_destroy(&fs->maint);
-	mutex_destroy(&fs->ckpt_lock);
-	rwlock_destroy(&fs->gate);
-	free(fs);
-}
-
 static struct journal_geometry geometry_of(const struct super *s)
 {
 	return (struct journal_geometry){.n_segments = s->journal_segments,
 					 .segment_blocks = (uint64_t)s->journal_segment_kib * KIB / BLOCK_SIZE};
 }
 
-static int open_arena(struct fs *fs, uint32_t n_chunks)
+int fs_open_arena(struct fs *fs, uint32_t n_chunks)
 {
 	const struct arena_config ac = {.store = fs->store,
 					.chunk_blocks = (uint64_t)fs->super.chunk_kib * KIB / BLOCK_SIZE,
@@ -167,108 +107,6 @@ static int open_caches(struct fs *fs)
 
 	return r < 0 ? r : lcache_new(fs->kv, leaves, &fs->lcache);
 }
-
-/* ---- format ---- */
-
-static int format_index(struct fs *fs, const struct fs_format_options *o)
-{
-	int64_t now = clock_real_ns(fs->clock);
-	struct arena_status as;
-	struct inode root = {.ino = FS_ROOT_INO,
-			     .mode = S_IFDIR | (o->root_mode ? o->root_mode & 07777 : 0755),
-			     .uid = o->root_uid,
-			     .gid = o->root_gid,
-			     .nlink = 2,
-			     .atime_ns = now,
-			     .mtime_ns = now,
-			     .ctime_ns = now,
-			     .btime_ns = now,
-			     .parent = FS_ROOT_INO,
-			     .next_cookie = 3};
-
-	arena_get_status(fs->arena, &as);
-	struct anchor a = {
-	    .tail = {0, 1, 0}, .next_ino = FS_ROOT_INO + 1, .n_inodes = 1, .n_chunks = as.n_chunks}; /* no epoch has begun */
-	memcpy(a.volume, fs->super.volume, sizeof(a.volume));
-	int r = index_put_inode(fs->kv, &root);
-	if (r < 0)
-		return r;
-	struct kv_batch *b = index_batch();
-	index_put_anchor(b, &a);
-	r = kv_write(fs->kv, b);
-	if (r == 0)
-		r = fs->kv->ops->freeze(fs->kv);
-	return r < 0 ? r : fs->kv->ops->flush_frozen(fs->kv);
-}
-
-static int given_or_random(const uint8_t given[16], uint8_t ret_uuid[16])
-{
-	static const uint8_t none[16];
-
-	memcpy(ret_uuid, given, sizeof(none));
-	return memcmp(given, none, sizeof(none)) == 0 ? uuid_random(ret_uuid) : 0;
-}
-
-static int format_super(const struct fs_format_options *o, const struct fs *fs, struct super *ret)
-{
-	uint32_t node_id = o->node_id ? o->node_id : 1;
-
-	*ret = (struct super){.epoch = o->epoch || o->follower ? o->epoch : epoch_make(1, node_id),
-			      .node_id = node_id,
-			      .follower = o->follower,
-			      .resyncing = o->follower,
-			      .clean = true,
-			      .incompat = fs->config.encryption ? SUPER_ENCRYPTED : 0,
-			      .journal_segments = o->journal.n_segments,
-			      .journal_segment_kib = (uint32_t)(o->journal.segment_blocks * BLOCK_SIZE / KIB),
-			      .chunk_kib = (uint32_t)(o->chunk_bytes / KIB),
-			      .max_blocks = o->max_bytes ? o->max_bytes / BLOCK_SIZE : UINT64_MAX,
-			      .host_reserve = o->host_reserve,
-			      .created_ns = clock_real_ns(fs->clock),
-			      .version = SUPER_FORMAT_VERSION};
-	snprintf(ret->label, sizeof(ret->label), "%s", o->label ? o->label : "");
-	int r = given_or_random(o->volume, ret->volume);
-	return r < 0 ? r : given_or_random(o->node, ret->node);
-}
-
-int fs_format(const struct fs_config *c, const struct fs_format_options *o)
-{
-	struct super existing;
-	struct fs *fs;
-	int r = super_read(c->store, &existing);
-
-	if (r != -ENODATA)
-		return r == 0 || r == -EBADMSG || r == -EPROTONOSUPPORT || r == -EUCLEAN ? -EEXIST : r;
-	r = fs_new(c, &fs);
-	if (r < 0)
-		return r;
-	r = format_super(o, fs, &fs->super);
-	if (r == 0)
-		r = journal_format(fs->store, &o->journal);
-	if (r == 0)
-		r = open_arena(fs, 0);
-	if (r == 0) { /* makes the first chunk */
-		r = arena_reserve(fs->arena, 1);
-		if (r == 0)
-			arena_unreserve(fs->arena, 1);
-	}
-	if (r == 0)
-		r = c->kv_open(c->kv_ctx, true, &fs->kv);
-	if (r == 0)
-		r = format_index(fs, o);
-	if (r == 0)
-		ballast_lay(fs);
-	if (r == 0)
-		r = store_sync_names(fs->store);
-	if (r == 0) /* last: without it there is no volume here */
-		r = super_create(fs->store, &fs->super);
-	if (r == 0)
-		r = store_sync_names(fs->store);
-	fs_free(fs);
-	return r;
-}
-
-/* ---- open ---- */
 
 static int check_super(const struct fs *fs)
 {
@@ -449,7 +287,7 @@ static int open_all(struct fs *fs)
 	if (r == 0)
 		r = usage_open(fs, a.applied_seq);
 	if (r == 0)
-		r = open_arena(fs, a.n_chunks);
+		r = fs_open_arena(fs, a.n_chunks);
 	if (r == 0)
 		r = load_bitmap(fs);
 	if (r == 0)
@@ -512,87 +350,6 @@ int fs_open(const struct fs_config *c, struct fs **ret)
 	}
 	*ret = fs;
 	return 0;
-}
-
-/* ---- close ---- */
-
-/* Data still in the ring goes home, so that the next mount has nothing to replay; bounded, for it is only a kindness. */
-static void drain(struct fs *fs)
-{
-	int64_t until = clock_mono_ns(fs->clock) + DRAIN_NS;
-	bool more = true;
-
-	while (more && clock_mono_ns(fs->clock) < until)
-		if (fs_home_step(fs, 4096, &more) < 0)
-			return;
-}
-
-static bool ring_is_roomy(struct fs *fs)
-{
-	struct journal_status js;
-
-	journal_get_status(fs->journal, &js);
-	return js.used_blocks < js.ring_blocks / 4; /* below where any writer waits; a checkpoint may keep an eighth */
-}
-
-static int finish(struct fs *fs)
-{
-	int64_t until = clock_mono_ns(fs->clock) + REAP_NS;
-	bool more = true;
-	int r = journal_commit_all(fs->journal, NULL);
-
-	/* Nobody but us makes room now.  Orphans left over are the next mount's. */
-	if (r == 0 && !ring_is_roomy(fs)) {
-		drain(fs);
-		r = fs_checkpoint(fs);
-	}
-	while (r == 0 && more && ring_is_roomy(fs) && clock_mono_ns(fs->clock) < until)
-		if (fs_reap_step(fs, &more) < 0)
-			break;
-	if (r == 0)
-		r = journal_commit_all(fs->journal, NULL);
-	if (r == 0) {
-		drain(fs);
-		squeeze_finish(fs, clock_mono_ns(fs->clock) + SQUEEZE_NS);
-		r = fs_checkpoint(fs);
-	}
-	if (r < 0)
-		return r;
-	struct super s = fs->super;
-	s.clean = true;
-	if (s.fence <= atomic_load(&fs->applied_seq))
-		s.fence = s.window = 0;
-	return super_write(fs->store, &s);
-}
-
-int fs_close(struct fs *fs)
-{
-	int r = 0;
-
-	close_tiers(fs);
-	services_stop(fs);
-	fs_end_waits(fs);
-	stores_save(fs);
-	if (!fs->config.read_only) {
-		int failed = atomic_load(&fs->failed);
-
-		r = failed ? failed : finish(fs);
-		audit_finish(fs);
-	}
-	struct store *store = fs->store;
-	fs_free(fs);
-	store_close(store);
-	return r;
-}
-
-void fs_abandon(struct fs *fs)
-{
-	close_tiers(fs);
-	services_stop(fs);
-	fs_end_waits(fs);
-	struct store *store = fs->store;
-	fs_free(fs);
-	store_close(store);
 }
 
 void fs_get_recovery(struct fs *fs, struct fs_recovery *ret)
