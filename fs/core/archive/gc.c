@@ -13,84 +13,24 @@
  */
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "fs/core/archive/impl.h"
-#include "fs/core/tier/ageing/impl.h"
+#include "fs/core/tier/gc_list.h"
 
-#define PORTION 512u
-#define PREFIX  "archive/"
-
-struct found {
-	struct archive_id id;
-	uint64_t size;
-	int64_t modified_ns;
-};
 struct archive_gc {
-	struct fs *fs;
-	const struct tier_store *store;
-	bool dry;
-	void (*fn)(void *ctx, const char *line);
-	void *ctx;
-	struct gc_result *res;
+	struct gc_list list;
+	struct archive_id id[GC_PORTION]; /* of those listed */
 	struct archive_place place;
 	struct pack_volume_key key;
 	struct archive_manifest m;
-	struct found found[PORTION];
-	size_t n;
-	bool more;
-	char last[OBJECT_KEY_MAX + 1];
 };
 
-static void say(const struct archive_gc *g, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static void say(const struct archive_gc *g, const char *fmt, ...)
-{
-	char line[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	g->fn(g->ctx, line);
-}
-
-/* ---- the listing ---- */
-
-static int note(void *ctx, const char *key, const struct object_info *info)
+static int parse_archived(void *ctx, const char *key, size_t i)
 {
 	struct archive_gc *g = ctx;
-	struct found *f = &g->found[g->n];
 
-	if (g->n == PORTION) {
-		g->more = true;
-		return 1;
-	}
-	snprintf(g->last, sizeof(g->last), "%s", key);
-	if (archive_name_parse(key, &f->id) < 0) {
-		say(g, "%s: not a name that clawfs gives: left alone", key);
-		return 0;
-	}
-	f->size = info->size;
-	f->modified_ns = info->modified_ns;
-	g->n++;
-	g->res->listed++;
-	return 0;
-}
-
-static int list(struct archive_gc *g)
-{
-	struct object_call call = {.purpose = OBJECT_BACKGROUND};
-	char after[OBJECT_KEY_MAX + 1];
-
-	memcpy(after, g->last, sizeof(after));
-	g->n = 0;
-	g->more = false;
-	int r = g->store->guard->ops->list(g->store->guard, &call, PREFIX, after, note, g);
-	if (r < 0)
-		say(g, "store %s cannot be listed: %s", g->store->name, *call.message ? call.message : strerror(-r));
-	return r < 0 ? r : 0;
+	return archive_name_parse(key, &g->id[i]);
 }
 
 /* ---- the manifest ---- */
@@ -111,8 +51,8 @@ static int read_manifest(struct archive_gc *g)
 	}
 	if (r == 0)
 		return 1;
-	say(g, "store %s: what its archive needs is not known for sure: nothing of it is removed: %s", g->store->name,
-	    *g->place.message ? g->place.message : strerror(-r));
+	gc_say(&g->list, "store %s: what its archive needs is not known for sure: nothing of it is removed: %s",
+	       g->list.store->name, *g->place.message ? g->place.message : strerror(-r));
 	return r == -ENOENT || r == -EBADMSG || r == -EUCLEAN ? 0 : r;
 }
 
@@ -161,46 +101,28 @@ static bool is_needed(const struct archive_manifest *m, const struct archive_id 
 
 /* ---- orphans ---- */
 
-static bool is_old(const struct archive_gc *g, const struct found *f)
-{
-	int64_t age_ns;
-
-	return f->modified_ns && !__builtin_sub_overflow(steady_now(g->fs->ageing), f->modified_ns, &age_ns) &&
-	       age_ns > g->store->d.grace_ns;
-}
-
-static int look_at(struct archive_gc *g, const struct found *f)
+static int look_at(struct archive_gc *g, size_t i)
 {
 	char key[ARCHIVE_NAME_MAX];
 
-	if (is_needed(&g->m, &f->id))
+	if (is_needed(&g->m, &g->id[i]))
 		return 0;
-	archive_name(&f->id, key);
-	if (!is_old(g, f)) {
-		say(g, "%s: the archive does not need it (%llu bytes), and it is younger than the grace time: left alone", key,
-		    (unsigned long long)f->size);
+	archive_name(&g->id[i], key);
+	if (!gc_may_remove(&g->list, i, key))
 		return 0;
-	}
-	g->res->orphans++;
-	g->res->orphan_bytes += f->size;
-	if (g->dry) {
-		say(g, "%s: the archive does not need it (%llu bytes): would be removed", key, (unsigned long long)f->size);
-		return 0;
-	}
-	int r = archive_remove(&g->place, &f->id);
+	int r = archive_remove(&g->place, &g->id[i]);
 	if (r < 0) {
-		say(g, "cannot be removed: %s", g->place.message);
+		gc_say(&g->list, "cannot be removed: %s", g->place.message);
 		return r;
 	}
-	g->res->removed++;
-	say(g, "%s: the archive does not need it (%llu bytes): removed", key, (unsigned long long)f->size);
+	gc_was_removed(&g->list, i, key);
 	return 0;
 }
 
 static bool has_orphans(const struct archive_gc *g)
 {
-	for (size_t i = 0; i < g->n; i++)
-		if (!is_needed(&g->m, &g->found[i].id))
+	for (size_t i = 0; i < g->list.n; i++)
+		if (!is_needed(&g->m, &g->id[i]))
 			return true;
 	return false;
 }
@@ -211,16 +133,16 @@ static int run(struct archive_gc *g)
 	int r, sure = 1;
 
 	do {
-		r = list(g);
-		if (r < 0 || g->n == 0)
+		r = gc_list_next(&g->list);
+		if (r < 0 || g->list.n == 0)
 			return r;
 		if (g->m.generation == 0 || has_orphans(g))
 			sure = read_manifest(g);
 		if (sure <= 0)
 			return sure;
-		for (size_t i = 0; i < g->n && r == 0; i++)
-			r = look_at(g, &g->found[i]);
-	} while (r == 0 && g->more);
+		for (size_t i = 0; i < g->list.n && r == 0; i++)
+			r = look_at(g, i);
+	} while (r == 0 && g->list.more);
 	return r;
 }
 
@@ -232,7 +154,16 @@ int archive_gc(struct fs *fs, const struct tier_store *store, bool dry, void (*f
 
 	if (!g)
 		return -ENOMEM;
-	*g = (struct archive_gc){.fs = fs, .store = store, .dry = dry, .fn = fn, .ctx = ctx, .res = res};
+	g->list = (struct gc_list){.fs = fs,
+				   .store = store,
+				   .prefix = "archive/",
+				   .unneeded = "the archive does not need it",
+				   .parse = parse_archived,
+				   .parse_ctx = g,
+				   .dry = dry,
+				   .fn = fn,
+				   .ctx = ctx,
+				   .res = res};
 	g->place = (struct archive_place){.store = store->guard, .purpose = OBJECT_BACKGROUND};
 	memcpy(g->place.volume, fs->super.volume, sizeof(g->place.volume));
 	r = store->d.encrypt ? stores_key(fs, &g->key) : 0;

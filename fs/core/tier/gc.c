@@ -11,82 +11,24 @@
  * leader's.
  */
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "fs/core/archive/archiving.h"
 #include "fs/core/tier/ageing/impl.h"
+#include "fs/core/tier/gc_list.h"
 
-#define PORTION 1024u
-
-struct listed {
-	uint64_t object, size;
-	int64_t modified_ns;
-};
 struct gc {
-	struct fs *fs;
-	const struct tier_store *store;
-	bool dry;
-	void (*fn)(void *ctx, const char *line);
-	void *ctx;
-	struct gc_result *res;
-	/* a portion of the listing */
-	struct listed listed[PORTION];
-	size_t n;
-	bool more;
-	char last[OBJECT_KEY_MAX + 1];
-	uint64_t next_row; /* rows below were compared */
+	struct gc_list list;
+	uint64_t object[GC_PORTION]; /* of those listed, rising */
+	uint64_t next_row;           /* rows below were compared */
 };
 
-static void say(const struct gc *g, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static void say(const struct gc *g, const char *fmt, ...)
-{
-	char line[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	g->fn(g->ctx, line);
-}
-
-/* ---- the listing ---- */
-
-static int note_listed(void *ctx, const char *key, const struct object_info *info)
+static int parse_pack(void *ctx, const char *key, size_t i)
 {
 	struct gc *g = ctx;
-	struct listed *l = &g->listed[g->n];
 
-	if (g->n == PORTION) {
-		g->more = true;
-		return 1;
-	}
-	snprintf(g->last, sizeof(g->last), "%s", key);
-	if (object_name_parse(key, &l->object) < 0) {
-		say(g, "%s: not a name that clawfs gives: left alone", key);
-		return 0;
-	}
-	l->size = info->size;
-	l->modified_ns = info->modified_ns;
-	g->n++;
-	g->res->listed++;
-	return 0;
-}
-
-static int list_portion(struct gc *g)
-{
-	struct object_call call = {.purpose = OBJECT_BACKGROUND};
-	char after[OBJECT_KEY_MAX + 1];
-
-	memcpy(after, g->last, sizeof(after));
-	g->n = 0;
-	g->more = false;
-	int r = g->store->guard->ops->list(g->store->guard, &call, "packs/", after, note_listed, g);
-	if (r < 0)
-		say(g, "store %s cannot be listed: %s", g->store->name, *call.message ? call.message : strerror(-r));
-	return r < 0 ? r : 0;
+	return object_name_parse(key, &g->object[i]);
 }
 
 /* ---- orphans ---- */
@@ -96,59 +38,40 @@ static int is_orphan(struct gc *g, uint64_t object)
 {
 	struct object_row o;
 
-	if (ageing_is_writing(g->fs, object))
+	if (ageing_is_writing(g->list.fs, object))
 		return 0;
-	int r = objects_get(g->fs, object, &o);
+	int r = objects_get(g->list.fs, object, &o);
 	if (r == -ENOENT)
 		return 1;
-	return r < 0 ? r : o.store != g->store->d.id;
+	return r < 0 ? r : o.store != g->list.store->d.id;
 }
 
-/* By a clock that does not jump: it would make an upload of this moment old. */
-static bool is_old(const struct gc *g, const struct listed *l)
+static int remove_orphan(struct gc *g, size_t i, const char *key)
 {
-	int64_t age_ns;
-
-	return l->modified_ns && !__builtin_sub_overflow(steady_now(g->fs->ageing), l->modified_ns, &age_ns) &&
-	       age_ns > g->store->d.grace_ns;
-}
-
-static int remove_orphan(struct gc *g, const struct listed *l, const char *key)
-{
+	struct object_store *store = g->list.store->guard;
 	struct object_call call = {.purpose = OBJECT_BACKGROUND};
-	int r = is_orphan(g, l->object);
+	int r = is_orphan(g, g->object[i]);
 
 	if (r <= 0)
 		return r;
-	r = g->store->guard->ops->remove(g->store->guard, &call, key);
+	r = store->ops->remove(store, &call, key);
 	if (r < 0 && r != -ENOENT) {
-		say(g, "%s: cannot be removed: %s", key, *call.message ? call.message : strerror(-r));
+		gc_say(&g->list, "%s: cannot be removed: %s", key, *call.message ? call.message : strerror(-r));
 		return r;
 	}
-	g->res->removed++;
-	say(g, "%s: nothing refers to it (%llu bytes): removed", key, (unsigned long long)l->size);
+	gc_was_removed(&g->list, i, key);
 	return 0;
 }
 
-static int look_at_listed(struct gc *g, const struct listed *l)
+static int look_at_listed(struct gc *g, size_t i)
 {
 	char key[OBJECT_NAME_MAX];
-	int r = is_orphan(g, l->object);
+	int r = is_orphan(g, g->object[i]);
 
 	if (r <= 0)
 		return r;
-	object_name(l->object, key);
-	if (!is_old(g, l)) {
-		say(g, "%s: nothing refers to it (%llu bytes), and it is younger than the grace time: left alone", key,
-		    (unsigned long long)l->size);
-		return 0;
-	}
-	g->res->orphans++;
-	g->res->orphan_bytes += l->size;
-	if (!g->dry)
-		return remove_orphan(g, l, key);
-	say(g, "%s: nothing refers to it (%llu bytes): would be removed", key, (unsigned long long)l->size);
-	return 0;
+	object_name(g->object[i], key);
+	return gc_may_remove(&g->list, i, key) ? remove_orphan(g, i, key) : 0;
 }
 
 /* ---- missing ---- */
@@ -157,8 +80,8 @@ static int look_at_listed(struct gc *g, const struct listed *l)
 struct gap {
 	struct gc *g;
 	uint64_t end;
-	size_t at; /* in g->listed */
-	uint64_t missing[PORTION];
+	size_t at; /* in g->object */
+	uint64_t missing[GC_PORTION];
 	size_t n;
 	bool full;
 };
@@ -170,15 +93,15 @@ static int compare_row(void *ctx, const struct object_row *o)
 
 	if (o->object > gap->end)
 		return 1;
-	if (gap->n == PORTION) {
+	if (gap->n == GC_PORTION) {
 		gap->full = true;
 		return 1;
 	}
 	g->next_row = o->object + 1;
-	while (gap->at < g->n && g->listed[gap->at].object < o->object)
+	while (gap->at < g->list.n && g->object[gap->at] < o->object)
 		gap->at++;
-	bool listed = gap->at < g->n && g->listed[gap->at].object == o->object;
-	if (!listed && o->store == g->store->d.id && o->n_live && !ageing_is_writing(g->fs, o->object))
+	bool listed = gap->at < g->list.n && g->object[gap->at] == o->object;
+	if (!listed && o->store == g->list.store->d.id && o->n_live && !ageing_is_writing(g->list.fs, o->object))
 		gap->missing[gap->n++] = o->object;
 	return 0;
 }
@@ -191,17 +114,18 @@ static int ask_for(struct gc *g, uint64_t object)
 	struct object_row o;
 
 	object_name(object, key);
-	int r = g->store->guard->ops->head(g->store->guard, &call, key, &info);
+	int r = g->list.store->guard->ops->head(g->list.store->guard, &call, key, &info);
 	if (r != -ENOENT) {
 		if (r < 0)
-			say(g, "%s: not listed, and cannot be asked for: %s", key, *call.message ? call.message : strerror(-r));
+			gc_say(&g->list, "%s: not listed, and cannot be asked for: %s", key,
+			       *call.message ? call.message : strerror(-r));
 		return r;
 	}
-	if (objects_get(g->fs, object, &o) < 0 || !o.n_live) /* gone while it was listed */
+	if (objects_get(g->list.fs, object, &o) < 0 || !o.n_live) /* gone while it was listed */
 		return 0;
-	g->res->missing++;
-	say(g, "%s: MISSING: %u blocks of files were in it: restore them, or the store", key, o.n_live);
-	log_error("store %s does not have object %s, which holds %u blocks of files", g->store->name, key, o.n_live);
+	g->list.res->missing++;
+	gc_say(&g->list, "%s: MISSING: %u blocks of files were in it: restore them, or the store", key, o.n_live);
+	log_error("store %s does not have object %s, which holds %u blocks of files", g->list.store->name, key, o.n_live);
 	return 0;
 }
 
@@ -215,7 +139,7 @@ static int find_missing(struct gc *g, uint64_t end)
 		if (r < 0)
 			return r;
 		*gap = (struct gap){.g = g, .end = end};
-		r = objects_each(g->fs, g->next_row, compare_row, gap);
+		r = objects_each(g->list.fs, g->next_row, compare_row, gap);
 		for (size_t i = 0; i < gap->n && r >= 0; i++)
 			r = ask_for(g, gap->missing[i]);
 	} while (gap->full);
@@ -229,13 +153,13 @@ static int run(struct gc *g)
 	int r;
 
 	do {
-		r = list_portion(g);
+		r = gc_list_next(&g->list);
 		/* Numbers in names have one length: their order is that of the rows. */
 		if (r == 0)
-			r = find_missing(g, g->more ? g->listed[g->n - 1].object : UINT64_MAX);
-		for (size_t i = 0; i < g->n && r == 0; i++)
-			r = look_at_listed(g, &g->listed[i]);
-	} while (r == 0 && g->more);
+			r = find_missing(g, g->list.more ? g->object[g->list.n - 1] : UINT64_MAX);
+		for (size_t i = 0; i < g->list.n && r == 0; i++)
+			r = look_at_listed(g, i);
+	} while (r == 0 && g->list.more);
 	return r;
 }
 
@@ -247,15 +171,23 @@ int gc_run(struct fs *fs, const char *store, bool dry, void (*fn)(void *ctx, con
 	*ret = (struct gc_result){0};
 	if (!g)
 		return -ENOMEM;
-	*g = (struct gc){.fs = fs, .dry = dry, .fn = fn, .ctx = ctx, .res = ret};
+	g->list = (struct gc_list){.fs = fs,
+				   .prefix = "packs/",
+				   .unneeded = "nothing refers to it",
+				   .parse = parse_pack,
+				   .parse_ctx = g,
+				   .dry = dry,
+				   .fn = fn,
+				   .ctx = ctx,
+				   .res = ret};
 	if (r == 0)
-		r = stores_get_by_name(fs, store, &g->store);
+		r = stores_get_by_name(fs, store, &g->list.store);
 	if (r < 0)
 		return r;
 	steady_look(fs->ageing);
 	r = run(g);
 	if (r == 0)
-		r = archive_gc(fs, g->store, dry, fn, ctx, ret);
-	stores_put(fs, g->store);
+		r = archive_gc(fs, g->list.store, dry, fn, ctx, ret);
+	stores_put(fs, g->list.store);
 	return r;
 }
