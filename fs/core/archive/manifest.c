@@ -143,47 +143,53 @@ static char *to_text(const struct archive_manifest *m)
 	return text;
 }
 
-static bool stream_ok(const struct archive_stream *s)
+static bool stream_ok(const void *element)
 {
+	const struct archive_stream *s = element;
+
 	return s->epoch && s->first.seq && s->known.seq >= s->first.seq && s->known.part == 0 && (unsigned)s->end < STREAM_ENDS &&
 	       s->removing.seq <= s->first.seq && s->known.seq < UINT64_MAX;
 }
 
-static bool base_ok(const struct archive_base *b)
+static bool base_ok(const void *element)
 {
+	const struct archive_base *b = element;
+
 	return b->epoch && (unsigned)b->state <= BASE_GOING && b->seq < UINT64_MAX &&
 	       (b->state != BASE_DONE || (b->ready_seq >= b->seq && b->parts > 0 && b->fence <= b->ready_seq));
 }
 
-static int take_streams(const json_t *array, struct archive_manifest *m)
+static void *add_stream(struct archive_manifest *m)
 {
-	const json_t *o;
-	size_t i;
-
-	json_array_foreach(array, i, o)
-	{
-		struct archive_stream *s = manifest_add_stream(m);
-		int r = s ? from_json(o, stream_members, ARRAY_SIZE(stream_members), s) : -ENOMEM;
-
-		if (r == 0 && !stream_ok(s))
-			r = -EUCLEAN;
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return manifest_add_stream(m);
 }
 
-static int take_bases(const json_t *array, struct archive_manifest *m)
+static void *add_base(struct archive_manifest *m)
+{
+	return manifest_add_base(m);
+}
+
+/* What the arrays are of. */
+struct kind {
+	const struct member *members;
+	size_t n;
+	void *(*add)(struct archive_manifest *m);
+	bool (*ok)(const void *element);
+};
+static const struct kind stream_kind = {stream_members, ARRAY_SIZE(stream_members), add_stream, stream_ok},
+			 base_kind = {base_members, ARRAY_SIZE(base_members), add_base, base_ok};
+
+static int take_all(const json_t *array, const struct kind *k, struct archive_manifest *m)
 {
 	const json_t *o;
 	size_t i;
 
 	json_array_foreach(array, i, o)
 	{
-		struct archive_base *b = manifest_add_base(m);
-		int r = b ? from_json(o, base_members, ARRAY_SIZE(base_members), b) : -ENOMEM;
+		void *element = k->add(m);
+		int r = element ? from_json(o, k->members, k->n, element) : -ENOMEM;
 
-		if (r == 0 && !base_ok(b))
+		if (r == 0 && !k->ok(element))
 			r = -EUCLEAN;
 		if (r < 0)
 			return r;
@@ -206,9 +212,9 @@ static int from_text(const struct buf *text, struct archive_manifest *ret)
 	if (r == 0 && m.generation == 0)
 		r = -EUCLEAN;
 	if (r == 0)
-		r = take_streams(streams, &m);
+		r = take_all(streams, &stream_kind, &m);
 	if (r == 0)
-		r = take_bases(bases, &m);
+		r = take_all(bases, &base_kind, &m);
 	json_decref(root);
 	if (r < 0)
 		manifest_free(&m);
