@@ -17,6 +17,7 @@
 #include "base/disk.h"
 
 #define MEMSTORE_FILES 32
+#define MEMSTORE_TOTAL (100 * GIB)
 
 struct memfile {
 	char name[64];
@@ -31,6 +32,7 @@ struct memstore {
 	/* that write (1 = the first) and all later ones fail; 0: none */
 	unsigned long fail_write_from, fail_flush_from;
 	int fail_error;
+	uint64_t host_free; /* what the host says it has free; MEMSTORE_TOTAL at first */
 	/* reads of these bytes of a file fail */
 	const uint8_t *bad_sector;
 	void (*on_write)(void *ctx, const char *name, uint64_t off, unsigned flags);
@@ -167,6 +169,13 @@ static inline int memstore_op_sync_names(struct store *base)
 	return 0;
 }
 
+static inline int memstore_op_space(struct store *base, uint64_t *ret_free, uint64_t *ret_total)
+{
+	*ret_free = ((const struct memstore *)base)->host_free;
+	*ret_total = MEMSTORE_TOTAL;
+	return 0;
+}
+
 static inline void memstore_op_close(struct store *base)
 {
 	(void)base;
@@ -176,12 +185,13 @@ static const struct store_ops memstore_ops = {
     .open = memstore_op_open,
     .remove = memstore_op_remove,
     .sync_names = memstore_op_sync_names,
+    .space = memstore_op_space,
     .close = memstore_op_close,
 };
 
 static inline void memstore_init(struct memstore *s)
 {
-	*s = (struct memstore){.base = {&memstore_ops}, .fail_error = -EIO};
+	*s = (struct memstore){.base = {&memstore_ops}, .fail_error = -EIO, .host_free = MEMSTORE_TOTAL};
 }
 
 static inline void memstore_free(struct memstore *s)

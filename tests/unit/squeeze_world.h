@@ -14,6 +14,7 @@
 #include "fs/core/squeeze/squeeze.h"
 #include "memstore.h"
 #include "tests/lib/rng.h"
+#include "tests/lib/steps.h"
 #include "volume.h"
 
 #define OK(call) assert_int_equal(call, 0)
@@ -27,25 +28,10 @@ struct squeeze_world {
 	uint64_t size; /* of the file */
 };
 
-static uint64_t squeeze_host_free = 100 * GIB;
-
-static inline int squeeze_space(struct store *s, uint64_t *ret_free, uint64_t *ret_total)
-{
-	(void)s;
-	*ret_total = 100 * GIB;
-	*ret_free = squeeze_host_free;
-	return 0;
-}
-
 static inline void squeeze_world_open(struct squeeze_world *w, const char *policy)
 {
-	static struct store_ops ops;
-
 	memset(w, 0, sizeof(*w));
 	memstore_init(&w->store);
-	ops = *w->store.base.ops;
-	ops.space = squeeze_space;
-	w->store.base.ops = &ops;
 	volume_make(&w->v, &w->store.base, NULL);
 	OK(fs_set_policy(w->v.fs, &root, w->v.dir, "compression", policy));
 }
@@ -90,11 +76,7 @@ static inline int world_write(struct squeeze_world *w, uint64_t off, size_t len)
 
 static inline void world_home(struct squeeze_world *w)
 {
-	bool more = true;
-
-	OK(journal_commit_all(w->v.fs->journal, NULL));
-	while (more)
-		OK(fs_home_step(w->v.fs, 64, &more));
+	steps_home(w->v.fs);
 }
 
 static inline void world_squeeze(struct squeeze_world *w)
@@ -137,18 +119,9 @@ static inline void world_check(struct squeeze_world *w)
 		fail_msg("the file is not what was written");
 }
 
-static inline void world_fsck_line(void *ctx, const char *line)
-{
-	(void)ctx;
-	print_error("%s\n", line);
-}
-
 static inline void world_fsck(struct squeeze_world *w)
 {
-	struct fs_check_result c;
-
-	OK(fs_check(w->v.fs, true, world_fsck_line, NULL, &c));
-	assert_int_equal(c.damaged_blocks + c.structure_errors + c.accounting_errors, 0);
+	assert_sound(w->v.fs);
 }
 
 static inline struct arena_status world_space(struct squeeze_world *w)

@@ -16,63 +16,39 @@
 
 #include "fs/core/core.h"
 #include "fs/core/snap/snap.h"
-#include "memstore.h"
-#include "tests/lib/tree.h"
-#include "volume.h"
+#include "memvolume.h"
+#include "tests/lib/history.h"
 
 #define OK(call) assert_int_equal(call, 0)
 
 /* ---- a file of two blocks, and its model ---- */
 
-#define SLOTS     2u
 #define SNAPS_CAP 8u
 
 struct state {
 	unsigned version[SLOTS]; /* which write it has; 0: none */
 };
 struct history {
-	struct volume v;
-	struct memstore store;
+	struct memvolume m;
+	struct fs *fs; /* of m */
 	struct state live, snap[SNAPS_CAP];
 	unsigned name[SNAPS_CAP]; /* number in its name */
 	unsigned n_snaps, n_names, n_writes;
-	uint64_t base; /* blocks in use without the file */
 	unsigned long n_checks;
 };
 
 enum letter { WRITE_0, WRITE_1, CUT, SNAP, DROP_OLDEST, DROP_NEWEST, STEP, HOME, LETTERS };
 static const char letter_names[] = "01csonth"; /* in the order above */
 
-/* The history under way, so that one that fails is said. */
-static char said[16];
-#define SAME(got, want)                                                                                                          \
-	do {                                                                                                                     \
-		unsigned long long got_ = (got), want_ = (want);                                                                 \
-		if (got_ != want_)                                                                                               \
-			fail_msg("after \"%s\": %s is %llu, expected %llu", said, #got, got_, want_);                            \
-	} while (0)
-
-static void name_of(unsigned number, char ret[16])
-{
-	snprintf(ret, 16, "s%u", number);
-}
-
 static void put_slot(struct history *h, unsigned slot)
 {
-	uint8_t block[BLOCK_SIZE];
-
 	h->live.version[slot] = ++h->n_writes;
-	memset(block, 0, sizeof(block));
-	memcpy(block, &h->n_writes, sizeof(h->n_writes));
-	OK(fs_write(h->v.fs, &root, h->v.file, slot * BLOCK_SIZE, sizeof(block), block, false));
+	slot_write(h->fs, h->m.v.file, slot, h->n_writes);
 }
 
 static void cut_file(struct history *h)
 {
-	const struct record_attr a = {.mask = ATTR_SIZE};
-	struct fs_attr now;
-
-	OK(fs_setattr(h->v.fs, &root, h->v.file, &a, &now));
+	file_resize(h->fs, h->m.v.file, 0);
 	h->live = (struct state){{0}};
 }
 
@@ -80,31 +56,23 @@ static void drop(struct history *h, unsigned i)
 {
 	char name[16];
 
-	name_of(h->name[i], name);
-	OK(fs_snap_delete(h->v.fs, &root, name));
+	snap_name(h->name[i], name);
+	OK(fs_snap_delete(h->fs, &root, name));
 	memmove(&h->snap[i], &h->snap[i + 1], (h->n_snaps - i - 1) * sizeof(h->snap[0]));
 	memmove(&h->name[i], &h->name[i + 1], (h->n_snaps - i - 1) * sizeof(h->name[0]));
 	h->n_snaps--;
 }
 
-static void home_all(struct fs *fs)
-{
-	bool more = true;
-
-	OK(journal_commit_all(fs->journal, NULL));
-	while (more)
-		OK(fs_home_step(fs, 64, &more));
-}
-
 /* False when there is nothing to do it with. */
-static bool act(struct history *h, enum letter a)
+static bool act(void *ctx, uint8_t letter)
 {
+	struct history *h = ctx;
 	bool more;
 
-	switch (a) {
+	switch ((enum letter)letter) {
 	case WRITE_0:
 	case WRITE_1:
-		put_slot(h, a - WRITE_0);
+		put_slot(h, letter - WRITE_0);
 		return true;
 	case CUT:
 		cut_file(h);
@@ -112,8 +80,8 @@ static bool act(struct history *h, enum letter a)
 	case SNAP: {
 		char name[16];
 
-		name_of(++h->n_names, name);
-		OK(fs_snap_create(h->v.fs, &root, name));
+		snap_name(++h->n_names, name);
+		OK(fs_snap_create(h->fs, &root, name));
 		h->name[h->n_snaps] = h->n_names;
 		h->snap[h->n_snaps++] = h->live;
 		return true;
@@ -122,13 +90,13 @@ static bool act(struct history *h, enum letter a)
 	case DROP_NEWEST:
 		if (h->n_snaps == 0)
 			return false;
-		drop(h, a == DROP_OLDEST ? 0 : h->n_snaps - 1);
+		drop(h, letter == DROP_OLDEST ? 0 : h->n_snaps - 1);
 		return true;
 	case STEP:
-		OK(fs_snap_step(h->v.fs, &more));
+		OK(fs_snap_step(h->fs, &more));
 		return true;
 	case HOME:
-		home_all(h->v.fs);
+		steps_home(h->fs);
 		return true;
 	case LETTERS:
 		break;
@@ -160,22 +128,6 @@ static uint64_t count(const struct history *h, unsigned only)
 	return n;
 }
 
-static void check_content(struct history *h, uint64_t ino, const struct state *want)
-{
-	_Alignas(DISK_BLOCK) uint8_t room[(SLOTS + 2) * BLOCK_SIZE];
-	void *at;
-	size_t len;
-
-	OK(fs_read(h->v.fs, ino, 0, SLOTS * BLOCK_SIZE, room, &at, &len));
-	for (unsigned i = 0; i < SLOTS; i++) {
-		unsigned got = 0;
-
-		if (len >= (i + 1) * BLOCK_SIZE)
-			memcpy(&got, (uint8_t *)at + i * BLOCK_SIZE, sizeof(got));
-		SAME(got, want->version[i]);
-	}
-}
-
 struct seen {
 	struct history *h;
 	unsigned n;
@@ -188,146 +140,89 @@ static int see(void *ctx, const struct fs_snap *s)
 	struct fs_attr dir, file;
 	char name[16];
 
-	name_of(h->name[seen->n], name);
+	snap_name(h->name[seen->n], name);
 	assert_string_equal(s->name, name);
 	assert_true(s->held);
 	SAME(s->only_bytes / BLOCK_SIZE, count(h, seen->n));
-	OK(fs_lookup(h->v.fs, s->root, "sub", &dir));
-	OK(fs_lookup(h->v.fs, dir.ino, "name", &file));
-	check_content(h, file.ino, &h->snap[seen->n]);
+	OK(fs_lookup(h->fs, s->root, "sub", &dir));
+	OK(fs_lookup(h->fs, dir.ino, "name", &file));
+	slots_check(h->fs, file.ino, h->snap[seen->n].version);
 	seen->n++;
 	return 0;
-}
-
-static void fsck_line(void *ctx, const char *line)
-{
-	(void)ctx;
-	print_error("%s\n", line);
-}
-
-static void fsck(struct fs *fs)
-{
-	struct fs_check_result c;
-
-	OK(fs_check(fs, true, fsck_line, NULL, &c));
-	assert_int_equal(c.damaged_blocks + c.structure_errors + c.accounting_errors, 0);
 }
 
 static void check(struct history *h)
 {
 	struct seen seen = {.h = h};
-	struct arena_status as;
-	bool more = true;
 
-	home_all(h->v.fs);
-	while (more)
-		OK(fs_snap_step(h->v.fs, &more));
-	arena_get_status(h->v.fs->arena, &as);
-	SAME(as.used_blocks, h->base + count(h, UINT32_MAX));
-	SAME(as.reserved_blocks, 0);
-	check_content(h, h->v.file, &h->live);
-	OK(fs_snap_each(h->v.fs, true, see, &seen));
+	steps_home(h->fs);
+	steps_snaps(h->fs);
+	SAME(used_blocks(h->fs), h->m.base + count(h, UINT32_MAX));
+	SAME(reserved_blocks(h->fs), 0);
+	slots_check(h->fs, h->m.v.file, h->live.version);
+	OK(fs_snap_each(h->fs, true, see, &seen));
 	SAME(seen.n, h->n_snaps);
 	h->n_checks++;
 }
 
-static void start_over(struct history *h)
+static void start_over(void *ctx)
 {
+	struct history *h = ctx;
+
 	while (h->n_snaps)
 		drop(h, 0);
 	cut_file(h);
 	check(h);
-	OK(fs_checkpoint(h->v.fs));
+	OK(fs_checkpoint(h->fs));
 	h->n_writes = 0;
 }
 
-static void run_history(struct history *h, const enum letter *word, unsigned n)
+static void check_word(void *ctx)
 {
-	bool done = true;
+	struct history *h = ctx;
 
-	for (unsigned i = 0; i < n && done; i++)
-		done = act(h, word[i]);
-	if (done) {
-		check(h);
-		if (h->n_checks % 16 == 0)
-			fsck(h->v.fs);
-	}
-	start_over(h);
+	check(h);
+	if (h->n_checks % 16 == 0)
+		assert_sound(h->fs);
 }
 
-/* Every word of `n` of the letters; the one that fails is said. */
-static void every_word(struct history *h, const enum letter *letters, unsigned n_letters, unsigned n)
+static const struct acts acts = {.names = letter_names, .act = act, .check = check_word, .start_over = start_over};
+
+static struct history *history_open(void)
 {
-	unsigned long words = 1;
+	struct history *h = calloc(1, sizeof(*h));
 
-	for (unsigned i = 0; i < n; i++)
-		words *= n_letters;
-	for (unsigned long w = 0; w < words; w++) {
-		enum letter word[8];
-		unsigned long rest = w;
-
-		for (unsigned i = 0; i < n; i++, rest /= n_letters) {
-			word[i] = letters[rest % n_letters];
-			said[i] = letter_names[word[i]];
-		}
-		said[n] = 0;
-		run_history(h, word, n);
-	}
-}
-
-static int much_space(struct store *s, uint64_t *ret_free, uint64_t *ret_total)
-{
-	(void)s;
-	*ret_free = *ret_total = 100 * GIB;
-	return 0;
-}
-
-static void history_open(struct history *h)
-{
-	static struct store_ops ops;
-	struct arena_status as;
-
-	memset(h, 0, sizeof(*h));
-	memstore_init(&h->store);
-	ops = *h->store.base.ops;
-	ops.space = much_space;
-	h->store.base.ops = &ops;
-	volume_make(&h->v, &h->store.base, NULL);
-	home_all(h->v.fs);
-	arena_get_status(h->v.fs->arena, &as);
-	h->base = as.used_blocks;
+	memvolume_open(&h->m);
+	h->fs = h->m.v.fs;
+	return h;
 }
 
 static void history_close(struct history *h)
 {
-	OK(fs_close(h->v.fs));
-	kv_disk_free(h->v.index);
-	memstore_free(&h->store);
+	memvolume_close(&h->m);
 	free(h);
 }
 
 static void each_history_leaves_the_blocks_that_somebody_has(void **state)
 {
-	static const enum letter all[] = {WRITE_0, WRITE_1, CUT, SNAP, DROP_OLDEST, DROP_NEWEST, STEP, HOME},
-				 few[] = {WRITE_0, SNAP, DROP_OLDEST, DROP_NEWEST};
-	struct history *h = malloc(sizeof(*h));
+	static const uint8_t all[] = {WRITE_0, WRITE_1, CUT, SNAP, DROP_OLDEST, DROP_NEWEST, STEP, HOME},
+			     few[] = {WRITE_0, SNAP, DROP_OLDEST, DROP_NEWEST};
+	struct history *h = history_open();
 
 	(void)state;
-	history_open(h);
 	for (unsigned n = 1; n <= 5; n++)
-		every_word(h, all, ARRAY_SIZE(all), n);
-	every_word(h, few, ARRAY_SIZE(few), 8);
-	fsck(h->v.fs);
+		every_word(&acts, h, all, ARRAY_SIZE(all), n);
+	every_word(&acts, h, few, ARRAY_SIZE(few), 8);
+	assert_sound(h->fs);
 	history_close(h);
 }
 
 /* Deletes in every order of four snapshots with a write between each two, and steps between, or at the end. */
 static void any_order_of_deleting_frees_the_same(void **state)
 {
-	struct history *h = malloc(sizeof(*h));
+	struct history *h = history_open();
 
 	(void)state;
-	history_open(h);
 	for (unsigned order = 0; order < 4 * 3 * 2; order++)
 		for (unsigned steps = 0; steps < 16; steps++) {
 			unsigned rest = order;
@@ -345,7 +240,7 @@ static void any_order_of_deleting_frees_the_same(void **state)
 			check(h);
 			start_over(h);
 		}
-	fsck(h->v.fs);
+	assert_sound(h->fs);
 	history_close(h);
 }
 
@@ -384,14 +279,13 @@ static void only_names_are_names(void **state)
 /* As many as there can be, listed page by page, each once; and room for another when one went. */
 static void there_is_an_end_to_how_many(void **state)
 {
-	struct history *h = malloc(sizeof(*h));
+	struct history *h = history_open();
 	unsigned n = 0, pages = 0;
 	uint64_t from = 0;
 	char name[256];
 
 	(void)state;
-	history_open(h);
-	struct fs *fs = h->v.fs;
+	struct fs *fs = h->fs;
 	for (unsigned i = 0; i < SNAPS_MAX; i++) {
 		snprintf(name, sizeof(name), "a rather long name of a snapshot, so that there are pages: %u", i);
 		OK(fs_snap_create(fs, &root, name));
@@ -466,7 +360,7 @@ static void a_snapshot_cannot_be_changed(void **state)
 static void damage_in_a_snapshot_is_told(void **state)
 {
 	_Alignas(DISK_BLOCK) uint8_t room[3 * BLOCK_SIZE];
-	struct history *h = malloc(sizeof(*h));
+	struct history *h = history_open();
 	struct fs_attr dir, file;
 	uint64_t top;
 	struct leaf l;
@@ -474,12 +368,11 @@ static void damage_in_a_snapshot_is_told(void **state)
 	void *at;
 
 	(void)state;
-	history_open(h);
-	struct fs *fs = h->v.fs;
+	struct fs *fs = h->fs;
 	put_slot(h, 0);
 	OK(fs_snap_create(fs, &root, "s"));
 	put_slot(h, 0);
-	home_all(fs);
+	steps_home(fs);
 	OK(fs_snap_root(fs, "s", &top));
 	OK(fs_lookup(fs, top, "sub", &dir));
 	OK(fs_lookup(fs, dir.ino, "name", &file));
@@ -489,8 +382,7 @@ static void damage_in_a_snapshot_is_told(void **state)
 	OK(arena_write_many(fs->arena, &(struct arena_write){.at = l.slot[0].home, .n_blocks = 1, .p = room}, 1));
 	assert_int_equal(fs_read(fs, file.ino, 0, BLOCK_SIZE, room, &at, &len), -EBADMSG);
 	assert_non_null(strstr(fs->damage, "/.clawfs/snapshots/s/sub/name"));
-	struct fs_check_result c;
-	OK(fs_check(fs, true, fsck_line, NULL, &c));
+	const struct fs_check_result c = fsck_result(fs);
 	assert_int_equal(c.damaged_blocks, 1);
 	assert_int_equal(c.structure_errors + c.accounting_errors, 0);
 	history_close(h);
@@ -499,26 +391,23 @@ static void damage_in_a_snapshot_is_told(void **state)
 /* Somebody took the copy of the index away: the snapshot says so, the volume lives, and deleting it frees its blocks. */
 static void a_snapshot_without_its_index_can_be_deleted(void **state)
 {
-	struct history *h = malloc(sizeof(*h));
-	struct fs_check_result c;
+	struct history *h = history_open();
 	struct fs_attr a;
 	uint64_t top;
 
 	(void)state;
-	history_open(h);
-	struct fs *fs = h->v.fs;
+	struct fs *fs = h->fs;
 	put_slot(h, 0);
 	OK(fs_snap_create(fs, &root, "s"));
 	put_slot(h, 0);
 	OK(fs->kv->ops->snapshot_remove(fs->kv, 0));
 	OK(fs_snap_root(fs, "s", &top));
 	assert_int_equal(fs_lookup(fs, top, "sub", &a), -EIO);
-	home_all(fs);
-	OK(fs_check(fs, true, fsck_line, NULL, &c));
-	assert_int_equal(c.structure_errors, 1);
+	steps_home(fs);
+	assert_int_equal(fsck_result(fs).structure_errors, 1);
 	OK(fs_snap_delete(fs, &root, "s"));
 	check(h);
-	fsck(fs);
+	assert_sound(fs);
 	history_close(h);
 }
 

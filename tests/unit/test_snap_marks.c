@@ -23,6 +23,7 @@
 #include "fs/core/snap/snap_impl.h"
 #include "tests/lib/rng.h"
 #include "tests/lib/simstore.h"
+#include "tests/lib/steps.h"
 #include "volume.h"
 
 #define OK(call) assert_int_equal(call, 0)
@@ -324,20 +325,6 @@ static void check_all(struct world *w)
 	}
 }
 
-static void fsck_line(void *ctx, const char *line)
-{
-	(void)ctx;
-	print_error("%s\n", line);
-}
-
-static void fsck(struct fs *fs)
-{
-	struct fs_check_result c;
-
-	OK(fs_check(fs, false, fsck_line, NULL, &c));
-	assert_int_equal(c.damaged_blocks + c.structure_errors + c.accounting_errors, 0);
-}
-
 /* A crash takes back what was not committed: the names that the test knows are looked up again. */
 static void crash(struct world *w, bool killed)
 {
@@ -359,7 +346,7 @@ static void run_round(uint64_t seed)
 		check_all(&w);
 	}
 	step_snapshots(&w);
-	fsck(w.v.fs);
+	assert_sound(w.v.fs);
 	volume_close(&w.v);
 }
 
@@ -490,7 +477,7 @@ static void marks_that_nothing_needs_go(void **state)
 	touch(&w, 4);
 	OK(fs_checkpoint(w.v.fs));
 	assert_int_equal(n_marks(w.v.fs), 0);
-	fsck(w.v.fs);
+	assert_sound(w.v.fs);
 	volume_close(&w.v);
 }
 

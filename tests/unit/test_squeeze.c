@@ -507,7 +507,7 @@ static void a_packed_block_is_overwritten_only_where_there_is_space_for_it(void 
 		overwrite(&w, &g, 0, LEAF_DATA_BYTES);
 		world_home(&w);
 		world_squeeze(&w);
-		squeeze_host_free = 0; /* it grows no more */
+		w.store.host_free = 0; /* it grows no more */
 		OK(fs_checkpoint(w.v.fs));
 		/* All but so many blocks are promised to somebody else. */
 		struct arena_status as = world_space(&w);
@@ -529,7 +529,7 @@ static void a_packed_block_is_overwritten_only_where_there_is_space_for_it(void 
 		world_squeeze(&w);
 		world_check(&w);
 		arena_unreserve(w.v.fs->arena, others);
-		squeeze_host_free = 100 * GIB;
+		w.store.host_free = MEMSTORE_TOTAL;
 		world_fsck(&w);
 		squeeze_world_close(&w);
 	}
