@@ -11,6 +11,7 @@
 #include <linux/falloc.h>
 
 #include "tests/lib/cold.h"
+#include "tests/lib/steps.h"
 #include "tests/lib/tree.h"
 #include "tests/unit/volume.h"
 
@@ -43,16 +44,6 @@ static inline void fill(uint8_t *p, size_t len, uint64_t seed)
 		p[i] = (uint8_t)rng_u64(&g);
 }
 
-static inline void home_all(struct fs *fs)
-{
-	bool more = true;
-
-	assert_int_equal(fs_sync(fs), 0);
-	while (more)
-		assert_int_equal(fs_home_step(fs, 4096, &more), 0);
-	assert_int_equal(fs_checkpoint(fs), 0);
-}
-
 static inline void put(struct world *w, uint64_t off, size_t len)
 {
 	assert_int_equal(fs_write(w->v.fs, &owner, w->v.file, off, len, w->want + off, false), 0);
@@ -75,7 +66,7 @@ static inline struct world *world_new(void)
 	memset(w->want + HOLE * BLOCK, 0, BLOCK);
 	put(w, 0, HOLE * BLOCK);
 	put(w, (HOLE + 1) * BLOCK, w->size - (HOLE + 1) * BLOCK);
-	home_all(w->v.fs);
+	steps_settle(w->v.fs);
 	return w;
 }
 
@@ -100,19 +91,11 @@ static inline void world_free(struct world *w)
 	free(w);
 }
 
-static inline void on_line(void *ctx, const char *line)
-{
-	(void)ctx;
-	print_error("%s\n", line);
-}
-
 static inline void assert_clean(struct world *w)
 {
-	struct fs_check_result r;
 	char why[200];
 
-	assert_int_equal(fs_check(w->v.fs, true, on_line, NULL, &r), 0);
-	assert_int_equal(r.damaged_blocks + r.structure_errors + r.accounting_errors, 0);
+	assert_sound(w->v.fs);
 	if (!cold_check(w->cold, w->v.fs, why, sizeof(why)))
 		fail_msg("%s", why);
 }

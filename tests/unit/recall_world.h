@@ -21,6 +21,7 @@
 #include "fs/core/tier/tier.h"
 #include "tests/lib/rng.h"
 #include "tests/lib/simobject.h"
+#include "tests/lib/steps.h"
 #include "tests/unit/volume.h"
 
 #define STORE_TEXT   "file:///cold id=1 pack=64M timeout=1"
@@ -135,12 +136,7 @@ static inline uint64_t make_file(struct recall_world *w, uint64_t dir, const cha
 
 static inline void home_all(struct recall_world *w)
 {
-	bool more = true;
-
-	assert_int_equal(fs_sync(w->v.fs), 0);
-	while (more)
-		assert_int_equal(fs_home_step(w->v.fs, 4096, &more), 0);
-	assert_int_equal(fs_checkpoint(w->v.fs), 0);
+	steps_settle(w->v.fs);
 }
 
 /* ---- packing: as ageing does it, with nothing left to it ---- */

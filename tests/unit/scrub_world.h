@@ -10,6 +10,7 @@
 #include "fs/core/scrub/impl.h"
 #include "fs/core/snap/snap.h"
 #include "fs/core/tier/tier.h"
+#include "tests/lib/steps.h"
 #include "tests/unit/badstore.h"
 #include "tests/unit/volume.h"
 
@@ -130,12 +131,7 @@ static inline void world_close(struct scrub_world *w)
 
 static inline void world_home(struct scrub_world *w)
 {
-	bool more = true;
-
-	assert_int_equal(fs_sync(w->v.fs), 0);
-	while (more)
-		assert_int_equal(fs_home_step(w->v.fs, 4096, &more), 0);
-	assert_int_equal(fs_checkpoint(w->v.fs), 0);
+	steps_settle(w->v.fs);
 }
 
 /* /sub/name gets `n` blocks, at home; the peer has them too. */
@@ -258,18 +254,11 @@ static inline struct scrub_pass scrub_to_the_end(struct fs *fs)
 	return p;
 }
 
-static inline void no_finding(void *ctx, const char *line)
-{
-	(void)ctx;
-	print_message("%s\n", line);
-}
-
 /* fsck of what is there; the number of blocks it finds damaged, and nothing else wrong. */
 static inline uint64_t fsck(struct fs *fs)
 {
-	struct fs_check_result res;
+	const struct fs_check_result res = fsck_result(fs);
 
-	assert_int_equal(fs_check(fs, true, no_finding, NULL, &res), 0);
 	assert_int_equal(res.structure_errors, 0);
 	assert_int_equal(res.accounting_errors, 0);
 	return res.damaged_blocks;

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "tests/lib/steps.h"
 #include "tests/unit/replica_world.h"
 
 static const struct fs_cred cred = {.pid = 1};
@@ -28,16 +29,6 @@ static inline void put_bytes(struct fs *fs, uint64_t ino, uint64_t off, size_t l
 
 	memset(p, byte, len);
 	OK(fs_write(fs, &cred, ino, off, len, p, false));
-}
-
-static inline void home_all(struct fs *fs)
-{
-	bool more = true;
-
-	OK(fs_sync(fs));
-	while (more)
-		OK(fs_home_step(fs, 4096, &more));
-	OK(fs_checkpoint(fs));
 }
 
 static inline uint64_t hash_of(struct fs *fs)

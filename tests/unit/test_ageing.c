@@ -256,8 +256,7 @@ static void a_file_changed_on_its_way_is_not_placed(void **state)
 		if (change != unlink_it)
 			assert_int_equal(fs_unlink(t.v.fs, &root, t.v.dir, "f"), 0);
 		assert_int_equal(fs_unlink(t.v.fs, &root, t.v.dir, "other"), 0);
-		for (bool more = true; more;)
-			assert_int_equal(fs_reap_step(t.v.fs, &more), 0);
+		steps_reap(t.v.fs);
 		pass(2 * HOUR_NS);
 		step(); /* dead for long enough */
 		assert_int_equal(n_packs(&t), 0);
@@ -379,8 +378,7 @@ static void status_tells_stores_objects_and_work(void **state)
 	evict(gone);
 	step();
 	assert_int_equal(fs_unlink(t.v.fs, &root, t.v.dir, "g"), 0);
-	for (bool more = true; more;)
-		assert_int_equal(fs_reap_step(t.v.fs, &more), 0);
+	steps_reap(t.v.fs);
 	expect_content(t.v.fs, ino, MIB, 1);
 	tier = tier_status(&root_object);
 	const json_t *s = json_object_get(json_object_get(tier, "stores"), "s");

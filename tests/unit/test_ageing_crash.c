@@ -84,8 +84,7 @@ static void remove_gone(struct story *run, unsigned from, unsigned to)
 		name_file(false, i, name);
 		assert_int_equal(fs_unlink(fs, &root, run->t.v.dir, name), 0);
 	}
-	for (bool more = true; more;)
-		assert_int_equal(fs_reap_step(fs, &more), 0);
+	steps_reap(fs);
 }
 
 static void do_all(struct story *run)

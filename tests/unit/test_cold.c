@@ -148,7 +148,7 @@ static void do_with_recall(struct world *w, const struct act *a, bool must_wait)
 	assert_int_equal(tier_take_miss().n_leaves, 0);
 	assert_bytes(w);
 	assert_clean(w);
-	home_all(w->v.fs);
+	steps_settle(w->v.fs);
 	assert_bytes(w);
 	volume_reopen(&w->v, true);
 	assert_bytes(w);
@@ -176,7 +176,7 @@ static void a_copy_that_must_wait_leaves_no_trace_of_its_source(void **state)
 	(void)state;
 	write_at(w, true, 41 * BLOCK, BLOCK, 0);
 	put(w, 41 * BLOCK, BLOCK);
-	home_all(w->v.fs);
+	steps_settle(w->v.fs);
 	assert_int_equal(cold_tier(w->cold, w->v.fs, w->v.file, NULL), 0);
 	uint64_t blocks;
 	assert_int_equal(tier_drop_homes(w->v.fs, w->v.file, 0, 2, &blocks), 0); /* not the last leaf, which is copied from */
@@ -266,7 +266,6 @@ static void what_needs_no_cold_data_waits_for_none(void **state)
 static void removing_a_cold_file_touches_no_object_and_leaves_a_dead_one(void **state)
 {
 	struct world *w = world_new();
-	bool more = true;
 
 	(void)state;
 	make_cold(w);
@@ -277,8 +276,7 @@ static void removing_a_cold_file_touches_no_object_and_leaves_a_dead_one(void **
 	fs_forget(w->v.fs, w->v.file, 1);
 	now_ns += 77;
 	assert_int_equal(fs_unlink(w->v.fs, &root, w->v.dir, "name"), 0);
-	while (more)
-		assert_int_equal(fs_reap_step(w->v.fs, &more), 0);
+	steps_reap(w->v.fs);
 	assert_int_equal(tier_take_miss().n_leaves, 0);
 	o = only_object(w);
 	assert_true(o.n_live == 0 && o.n_blocks == FILE_BLOCKS - 1 && o.dead_ns == now_ns);

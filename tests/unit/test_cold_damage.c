@@ -39,10 +39,10 @@ static void a_damaged_home_of_tiered_data_is_no_loss(void **state)
 
 	w = world_new();
 	assert_int_equal(cold_tier(w->cold, w->v.fs, w->v.file, NULL), 0);
-	home_all(w->v.fs);
+	steps_settle(w->v.fs);
 	damage_home(w, 3);
 	damage_home(w, 5);
-	assert_int_equal(fs_check(w->v.fs, true, on_line, NULL, &res), 0);
+	assert_int_equal(fs_check(w->v.fs, true, steps_finding, NULL, &res), 0);
 	assert_int_equal(res.damaged_blocks, 2);
 	assert_int_equal(read_at(w, false, 0, w->size), -EINPROGRESS);
 	struct tier_miss m = tier_take_miss();
@@ -91,27 +91,27 @@ static void fsck_finds_objects_and_leaves_that_disagree(void **state)
 
 	(void)state;
 	make_cold(w);
-	assert_int_equal(fs_check(w->v.fs, true, on_line, NULL, &res), 0);
+	assert_int_equal(fs_check(w->v.fs, true, steps_finding, NULL, &res), 0);
 	assert_true(res.objects == 1 && res.cold_blocks == FILE_BLOCKS - 1);
 	assert_int_equal(res.damaged_blocks + res.structure_errors + res.accounting_errors, 0);
 	/* A leaf that lost its copies without a record: the row counts too many. */
 	old = new = leaf_of(w, 2);
 	memset(&new, 0, sizeof(new));
 	assert_int_equal(extent_put(w->v.fs, NULL, w->v.file, 2, &old, &new, NULL), 0);
-	assert_int_equal(fs_check(w->v.fs, false, on_line, NULL, &res), 0);
+	assert_int_equal(fs_check(w->v.fs, false, steps_finding, NULL, &res), 0);
 	assert_int_equal(res.accounting_errors, 2); /* and the inode's blocks */
 	assert_int_equal(extent_put(w->v.fs, NULL, w->v.file, 2, &new, &old, NULL), 0);
 	/* A frame behind the end of its object. */
 	new = old;
 	new.object.offset = UINT32_MAX - RECORD_FRAME_MAX;
 	assert_int_equal(extent_put(w->v.fs, NULL, w->v.file, 2, &old, &new, NULL), 0);
-	assert_int_equal(fs_check(w->v.fs, false, on_line, NULL, &res), 0);
+	assert_int_equal(fs_check(w->v.fs, false, steps_finding, NULL, &res), 0);
 	assert_true(res.structure_errors == 1 && res.accounting_errors == 0);
 	/* An object that nobody knows. */
 	new = old;
 	new.object.id = 4711;
 	assert_int_equal(extent_put(w->v.fs, NULL, w->v.file, 2, &old, &new, NULL), 0);
-	assert_int_equal(fs_check(w->v.fs, false, on_line, NULL, &res), 0);
+	assert_int_equal(fs_check(w->v.fs, false, steps_finding, NULL, &res), 0);
 	assert_true(res.structure_errors == 1 && res.accounting_errors == 1);
 	assert_int_equal(extent_put(w->v.fs, NULL, w->v.file, 2, &new, &old, NULL), 0);
 	/* A row that is none. */
@@ -119,7 +119,7 @@ static void fsck_finds_objects_and_leaves_that_disagree(void **state)
 	struct kv_batch *b = index_batch();
 	kv_batch_put(b, key_slice(&k), (struct slice){"junk", 4});
 	assert_int_equal(kv_write(w->v.fs->kv, b), 0);
-	assert_int_equal(fs_check(w->v.fs, false, on_line, NULL, &res), 0);
+	assert_int_equal(fs_check(w->v.fs, false, steps_finding, NULL, &res), 0);
 	assert_int_equal(res.structure_errors, 1);
 	struct object_row o;
 	assert_int_equal(objects_get(w->v.fs, 12, &o), -EUCLEAN);

@@ -25,7 +25,7 @@ static void homing_and_evicting_are_no_changes(void **state)
 	assert_int_equal(cold_tier(w->cold, w->v.fs, w->v.file, NULL), 0);
 	assert_int_equal(cold_evict(w->v.fs, w->v.file), 0); /* but for what is staged */
 	assert_int_equal(cold_pack(w->cold, w->v.fs, w->v.file, NULL, &p), 0);
-	home_all(w->v.fs);
+	steps_settle(w->v.fs);
 	assert_int_equal(cold_evict(w->v.fs, w->v.file), 0);
 	assert_int_equal(cold_keep(w->cold, w->v.fs, w->v.file), 0);
 	assert_int_equal(cold_place(w->v.fs, w->v.file, &p, &placed), 0);
@@ -182,7 +182,7 @@ static void more_leaves_than_a_record_has_take_several(void **state)
 	assert_int_equal(placed, 2500);
 	assert_int_equal(objects_get(w->v.fs, 9, &o), 0);
 	assert_int_equal(o.n_live, 2500);
-	home_all(w->v.fs);
+	steps_settle(w->v.fs);
 	uint64_t blocks;
 	assert_int_equal(tier_drop_homes(w->v.fs, w->v.file, 0, UINT64_MAX, &blocks), 0);
 	assert_int_equal(blocks, 2500);
@@ -209,7 +209,7 @@ static void a_staged_slot_keeps_its_home(void **state)
 	assert_int_equal(blocks, 13);
 	assert_int_equal(tier_drop_homes(w->v.fs, w->v.file, 0, 1, &blocks), 0);
 	assert_int_equal(blocks, 0);
-	home_all(w->v.fs);
+	steps_settle(w->v.fs);
 	assert_bytes(w);
 	assert_int_equal(tier_drop_homes(w->v.fs, w->v.file, 0, UINT64_MAX, &blocks), 0);
 	assert_int_equal(blocks, FILE_BLOCKS - 1 - 13);

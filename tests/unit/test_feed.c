@@ -20,6 +20,7 @@
 #include "journal/ship.h"
 #include "tests/lib/rng.h"
 #include "tests/lib/simstore.h"
+#include "tests/lib/steps.h"
 #include "tests/unit/volume.h"
 
 #define UNANSWERED 1
@@ -489,7 +490,6 @@ static void what_is_not_durable_is_not_told(void **state)
 static void fill_ring(void)
 {
 	static _Alignas(BLOCK_SIZE) uint8_t bytes[16 * BLOCK_SIZE];
-	bool more = true;
 
 	for (unsigned i = 0; i < 40 * 16; i++) {
 		const struct fs_cred cred = asker();
@@ -497,10 +497,7 @@ static void fill_ring(void)
 		assert_int_equal(fs_write(vol.fs, &cred, vol.file, 0, sizeof(bytes), bytes, false), 0);
 		if (i % 16 != 15)
 			continue;
-		assert_int_equal(fs_sync(vol.fs), 0);
-		for (more = true; more;)
-			assert_int_equal(fs_home_step(vol.fs, 4096, &more), 0);
-		assert_int_equal(fs_checkpoint(vol.fs), 0);
+		steps_settle(vol.fs);
 	}
 }
 

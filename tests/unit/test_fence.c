@@ -50,7 +50,7 @@ static void overwrite(struct world *w, const struct late *l)
 		put_bytes(leader(w), l->ino, off, BLOCK_SIZE, 0xb2);
 		OK(fs_sync(leader(w)));
 	}
-	home_all(leader(w)); /* in place */
+	steps_settle(leader(w)); /* in place */
 }
 
 static void late_make(struct world *w, struct late *ret)
@@ -58,7 +58,7 @@ static void late_make(struct world *w, struct late *ret)
 	struct late l = {.ino = make_file(leader(w), "f")};
 
 	put_bytes(leader(w), l.ino, 0, SIZE, 0x11);
-	home_all(leader(w));
+	steps_settle(leader(w));
 	ship_all(w);
 	for (unsigned i = 0; i < N_FOLLOWERS; i++)
 		commit(w->follower[i].fs);
@@ -125,7 +125,7 @@ static void assert_leads(struct world *w, struct fs *fs, struct fs *other, uint6
 		ops_of(fs)->cursor_free(c);
 		assert_same_tree(other, fs);
 	}
-	home_all(fs);
+	steps_settle(fs);
 	assert_clean(w, fs);
 }
 
@@ -146,7 +146,7 @@ static void a_follower_stays_readable_before_the_fence(void **state)
 			assert_int_equal(commit(fs), l.first - 1);
 		FAILS(-EAGAIN, ops_of(fs)->state_sum(fs_replica(fs), seq, &sum));
 		if (seq % 5 == 0)
-			home_all(fs);
+			steps_settle(fs);
 		assert_clean(w, fs);
 	}
 	deliver(fs, &l, l.last, l.last);
@@ -154,7 +154,7 @@ static void a_follower_stays_readable_before_the_fence(void **state)
 	assert_int_equal(commit(fs), l.last);
 	for (uint64_t seq = l.first; seq <= l.last; seq++)
 		assert_true(sum_of(leader(w), seq) == sum_of(fs, seq));
-	home_all(fs);
+	steps_settle(fs);
 	assert_clean(w, fs);
 	late_free(&l);
 }
@@ -204,7 +204,7 @@ static void a_stream_that_begins_again_replaces_the_window(void **state)
 	}
 	deliver(n->fs, &l, l.first, l.last);
 	assert_arrived(n->fs, &l);
-	home_all(n->fs);
+	steps_settle(n->fs);
 	assert_clean(w, n->fs);
 	late_free(&l);
 }
@@ -319,7 +319,7 @@ static void a_window_larger_than_the_ring_is_given_up(void **state)
 		put_bytes(leader(w), l.ino, seq % 60 * BLOCK_SIZE, 15 * BLOCK_SIZE, (uint8_t)seq);
 		OK(fs_sync(leader(w)));
 		if (seq % 40 == 0)
-			home_all(leader(w));
+			steps_settle(leader(w));
 		OK(message_read(leader(w), &c, seq, &m));
 		OK(message_deliver(n->fs, &m));
 		message_free(&m);
@@ -343,7 +343,7 @@ static void a_window_larger_than_the_ring_is_given_up(void **state)
 	commit(n->fs);
 	ops_of(leader(w))->cursor_free(c);
 	assert_same_tree(n->fs, leader(w));
-	home_all(n->fs);
+	steps_settle(n->fs);
 	assert_clean(w, n->fs);
 	late_free(&l);
 }
@@ -401,7 +401,7 @@ static void a_batch_that_does_not_fit_ends_the_window(void **state)
 	assert_int_equal(point_of(n->fs).applied_seq, at - 1);
 	deliver(n->fs, &l, at, l.last); /* what the leader did make */
 	assert_arrived(n->fs, &l);
-	home_all(n->fs);
+	steps_settle(n->fs);
 	assert_clean(w, n->fs);
 	buf_free(&logical);
 	late_free(&l);
@@ -454,7 +454,7 @@ static void check_follower(struct world *w, const struct late *l, struct node *n
 	if (at < l->last)
 		deliver(n->fs, l, l->first, l->last);
 	assert_arrived(n->fs, l);
-	home_all(n->fs);
+	steps_settle(n->fs);
 	assert_clean(w, n->fs);
 }
 
@@ -471,10 +471,10 @@ static void a_crash_at_any_moment_of_the_window_leaves_one_state_or_the_other(vo
 		if (seq % 4 == 0)
 			commit(n->fs);
 		if (seq % 9 == 0)
-			home_all(n->fs);
+			steps_settle(n->fs);
 	}
 	commit(n->fs);
-	home_all(n->fs);
+	steps_settle(n->fs);
 	each_crash(w, &l, n, from, check_follower);
 	late_free(&l);
 }

@@ -16,6 +16,7 @@
 #include "fs/core/dump.h"
 #include "fs/core/index.h"
 #include "tests/lib/rng.h"
+#include "tests/lib/steps.h"
 #include "tests/unit/volume.h"
 
 #define KEY "durability"
@@ -242,7 +243,6 @@ static void what_is_moved_inherits_where_it_is(void **state)
 static void what_was_unlinked_belongs_where_it_was_or_to_the_volume(void **state)
 {
 	uint64_t dir = make(FS_ROOT_INO, "gone", S_IFDIR | 0755), file = make(dir, "file", S_IFREG | 0644);
-	bool more = true;
 
 	(void)state;
 	set(FS_ROOT_INO, "replicas=3");
@@ -251,8 +251,7 @@ static void what_was_unlinked_belongs_where_it_was_or_to_the_volume(void **state
 	expect(file, true, "replicas=1");
 	assert_int_equal(fs_rmdir(vol.fs, &root, FS_ROOT_INO, "gone"), 0);
 	fs_forget(vol.fs, dir, 1);
-	while (more)
-		assert_int_equal(fs_reap_step(vol.fs, &more), 0);
+	steps_reap(vol.fs);
 	expect(dir, false, "");
 	expect(file, true, "replicas=3");
 }
@@ -388,7 +387,6 @@ static void it_survives_a_clean_end_and_a_kill(void **state)
 static void it_goes_with_its_inode(void **state)
 {
 	uint64_t later = make(FS_ROOT_INO, "later", S_IFREG | 0644);
-	bool more = true;
 
 	(void)state;
 	set(later, "local");
@@ -397,8 +395,7 @@ static void it_goes_with_its_inode(void **state)
 	assert_int_equal(fs_unlink(vol.fs, &root, vol.dir, "name"), 0);
 	expect(vol.file, false, "local"); /* it is still open */
 	fs_forget(vol.fs, vol.file, 1);
-	while (more)
-		assert_int_equal(fs_reap_step(vol.fs, &more), 0);
+	steps_reap(vol.fs);
 	expect(vol.file, false, "");
 	expect(vol.dir, false, "local");
 	expect(later, false, "local");

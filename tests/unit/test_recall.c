@@ -144,7 +144,6 @@ static void names_and_lengths_change_without_a_request(void **state)
 	uint64_t ino = make_cold(&w, w.v.dir, "f", 4 * LEAF_SIZE);
 	const struct record_attr half = {.mask = ATTR_SIZE, .size = 2 * LEAF_SIZE};
 	struct fs_attr a;
-	bool more = true;
 
 	(void)state;
 	uint64_t before = simobject_calls(w.so, OBJECT_KINDS);
@@ -152,8 +151,7 @@ static void names_and_lengths_change_without_a_request(void **state)
 	assert_int_equal(fs_setattr(w.v.fs, &root, ino, &half, &a), 0);
 	assert_int_equal(fs_unlink(w.v.fs, &root, FS_ROOT_INO, "g"), 0);
 	fs_forget(w.v.fs, ino, 1);
-	while (more)
-		assert_int_equal(fs_reap_step(w.v.fs, &more), 0);
+	steps_reap(w.v.fs);
 	assert_int_equal(simobject_calls(w.so, OBJECT_KINDS), before);
 }
 

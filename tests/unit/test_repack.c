@@ -44,8 +44,7 @@ static void thin_out(unsigned round, unsigned keep, uint64_t ino[N_PACKED])
 		ino[i] = 0;
 		assert_int_equal(fs_unlink(t.v.fs, &root, t.v.dir, name), 0);
 	}
-	for (bool more = true; more;)
-		assert_int_equal(fs_reap_step(t.v.fs, &more), 0);
+	steps_reap(t.v.fs);
 }
 
 static void expect_kept(unsigned round, const uint64_t ino[N_PACKED])
@@ -150,8 +149,7 @@ static void an_object_that_is_gone_already_is_forgotten(void **state)
 	make_packed(1, a);
 	thin_out(1, 100, a);
 	assert_int_equal(fs_unlink(t.v.fs, &root, t.v.dir, "r1-0"), 0);
-	for (bool more = true; more;)
-		assert_int_equal(fs_reap_step(t.v.fs, &more), 0);
+	steps_reap(t.v.fs);
 	for (uint64_t i = 0; simobject_entry(t.so, i, &e); i++)
 		if (object_name_parse(e.key, &object) == 0)
 			break;

@@ -153,7 +153,7 @@ static void a_follower_goes_round_its_ring(void **state)
 		put_bytes(leader(w), ino, i % 16 * 64 * KIB, 60 * KIB, (uint8_t)i);
 		if (i % 16 == 15) {
 			ship_all(w);
-			home_all(leader(w));
+			steps_settle(leader(w));
 		}
 	}
 	assert_same_tree(w->follower[0].fs, leader(w));
@@ -461,7 +461,7 @@ static void batches_a_peer_needs_outlive_a_restart(void **state)
 	for (unsigned keep = 1; keep <= 2; keep++) {
 		fs_set_ship_floor(leader(w), keep == 2 ? want : 0);
 		put_bytes(leader(w), ino, 0, 20 * KIB, (uint8_t)keep);
-		home_all(leader(w));
+		steps_settle(leader(w));
 		ops_of(leader(w))->cursor_free(w->cursor);
 		w->cursor = NULL;
 		OK(fs_close(leader(w)));
@@ -481,7 +481,7 @@ static void batches_a_peer_needs_outlive_a_restart(void **state)
 	for (unsigned i = 0; i < 100; i++) {
 		put_bytes(leader(w), ino, 0, 60 * KIB, (uint8_t)i);
 		if (i % 10 == 9)
-			home_all(leader(w));
+			steps_settle(leader(w));
 	}
 	struct journal_status js;
 	journal_get_status(leader(w)->journal, &js);

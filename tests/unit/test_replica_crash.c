@@ -80,7 +80,7 @@ static void crash_everywhere(struct world *w, bool late)
 		if (seq % 3 == 0)
 			durable = commit(n->fs);
 		if (seq % 11 == 0)
-			home_all(n->fs);
+			steps_settle(n->fs);
 		log[n_log++] = (struct delivery){simstore_mark(n->image.store), durable, point_of(n->fs).applied_seq};
 	}
 	uint64_t last = simstore_count(n->image.store);
@@ -148,7 +148,7 @@ static void a_checkpoint_in_the_middle_of_a_batch_sees_nothing_of_it(void **stat
 	assert_same_tree(n->fs, leader(w));
 }
 
-static uint64_t used_blocks(struct fs *fs)
+static uint64_t taken_blocks(struct fs *fs)
 {
 	struct arena_status as;
 
@@ -171,7 +171,7 @@ static void a_dropped_batch_leaves_nothing_behind(void **state)
 	put_bytes(leader(w), ino, 2 * MIB, 200 * KIB, 7);
 	OK(fs_sync(leader(w)));
 	OK(message_read(leader(w), &w->cursor, point_of(leader(w)).durable_seq, &m));
-	before = used_blocks(f);
+	before = taken_blocks(f);
 	for (unsigned pieces = 0; pieces <= 2; pieces++) {
 		OK(v->ops->take_batch(v, &m.b, &n_data));
 		assert_int_equal(n_data, 2);
@@ -186,7 +186,7 @@ static void a_dropped_batch_leaves_nothing_behind(void **state)
 		}
 		v->ops->drop_batch(v);
 		v->ops->drop_batch(v);
-		assert_true(used_blocks(f) == before);
+		assert_true(taken_blocks(f) == before);
 		FAILS(-EINVAL, v->ops->finish_batch(v));
 	}
 	OK(message_deliver(f, &m));

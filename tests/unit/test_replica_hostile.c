@@ -403,7 +403,7 @@ static void a_clone_of_tiered_data_is_refused(void **state)
 	put_bytes(leader(w), from, 0, 160 * KIB, 1);
 	OK(cold_tier(w->run.cold, leader(w), from, NULL));
 	ship_all(w);
-	home_all(f);
+	steps_settle(f);
 	OK(fs_sync(f));
 	OK(tier_drop_homes(f, from, 0, 3, &blocks));
 	const struct record whole[] = {R(CLONE, to, .clone = {.from = from, .from_block = 39, .n_blocks = 2, .size = 8192})};

@@ -435,7 +435,6 @@ static void a_failed_block_of_a_snapshot_that_goes_is_not_used_again(void **stat
 {
 	struct fs *fs = world.v.fs;
 	uint8_t *p = aligned_alloc(DISK_BLOCK, 128 * KIB);
-	bool more = true;
 
 	(void)state;
 	assert_int_equal(fs_snap_create(fs, &root, "s"), 0);
@@ -450,8 +449,7 @@ static void a_failed_block_of_a_snapshot_that_goes_is_not_used_again(void **stat
 	assert_true(quarantine_has(fs, was));
 	assert_int_equal(fs_forget_all(fs), 0);
 	assert_int_equal(fs_snap_delete(fs, &root, "s"), 0);
-	while (more)
-		assert_int_equal(fs_snap_step(fs, &more), 0);
+	steps_snaps(fs);
 	assert_true(arena_is_used(fs->arena, was));
 	assert_int_equal(fsck(fs), 0);
 	assert_int_equal(scrub_command(fs, "release"), 0);

@@ -120,8 +120,7 @@ static void each_block_is_read_once_however_many_snapshots_share_it(void **state
 	assert_int_equal(p.bad_blocks + p.bad_rows + p.errors, 0);
 	assert_true(p.checked_bytes <= p.total_bytes);
 	assert_int_equal(fs_snap_delete(world.v.fs, &root, "t1"), 0);
-	for (bool more = true; more;)
-		assert_int_equal(fs_snap_step(world.v.fs, &more), 0);
+	steps_snaps(world.v.fs);
 	assert_int_equal(scrub().checked_bytes, 3 * BLOCKS * BLOCK_SIZE);
 }
 
@@ -332,8 +331,7 @@ static void a_snapshot_that_goes_in_the_middle_of_its_part_ends_that_part(void *
 			assert_true(damage_is_bad(world.v.fs, a.ino, 20));
 		assert_int_equal(fs_snap_delete(world.v.fs, &root, names[1 - after % 2]), 0);
 		assert_int_equal(fs_forget_all(world.v.fs), 0);
-		for (more = true; more;)
-			assert_int_equal(fs_snap_step(world.v.fs, &more), 0);
+		steps_snaps(world.v.fs);
 	}
 }
 

@@ -230,10 +230,7 @@ static void delete_snapshot(struct world *w)
 
 static void step_snapshots(struct world *w)
 {
-	bool more = true;
-
-	while (more)
-		OK(fs_snap_step(w->v.fs, &more));
+	steps_snaps(w->v.fs);
 }
 
 static void home(struct world *w)

@@ -17,6 +17,7 @@
 #include "fs/core/replica/rows.h"
 #include "tests/crash/sim_run.h"
 #include "tests/lib/cow.h"
+#include "tests/lib/steps.h"
 #include "pull.h"
 
 static const struct fs_cred root = {.uid = 0};
@@ -88,7 +89,6 @@ static size_t check_after(struct sim_run *leader, struct sim_run *follower, cons
 	struct row_list want, got;
 	struct held l = {.n = 0}, f = {.n = 0};
 	size_t n = 0;
-	bool more = true;
 
 	rows_of(leader->fs, &want);
 	rows_of(follower->fs, &got);
@@ -96,8 +96,7 @@ static size_t check_after(struct sim_run *leader, struct sim_run *follower, cons
 	row_list_free(&want);
 	row_list_free(&got);
 	assert_clean(follower);
-	while (more)
-		assert_int_equal(fs_snap_step(follower->fs, &more), 0);
+	steps_snaps(follower->fs);
 	assert_clean(follower);
 	assert_int_equal(fs_snap_each(leader->fs, false, note, &l), 0);
 	assert_int_equal(fs_snap_each(follower->fs, false, note, &f), 0);

@@ -307,11 +307,8 @@ static void fill_pattern(struct squeeze_world *w, struct rng *g, uint16_t patter
 /* Nothing is left over: reservations and blocks, whatever was done, go back with the file's data. */
 static void start_over(struct squeeze_world *w, uint64_t used)
 {
-	bool more = true;
-
 	set_size(w, 0);
-	while (more)
-		OK(fs_snap_step(w->v.fs, &more));
+	steps_snaps(w->v.fs);
 	assert_int_equal(world_space(w).used_blocks, used);
 	assert_int_equal(world_space(w).reserved_blocks, 0);
 	OK(fs_checkpoint(w->v.fs));
@@ -383,7 +380,6 @@ static void what_a_snapshot_has_is_not_packed(void **state)
 	struct rng g = {.state = test_seed(6)};
 	struct squeeze_world w;
 	struct leaf l;
-	bool more = true;
 
 	(void)state;
 	squeeze_world_open(&w, "zstd");
@@ -397,8 +393,7 @@ static void what_a_snapshot_has_is_not_packed(void **state)
 	assert_int_equal(leaf_packed(&l), 0);
 	assert_int_equal(world_space(&w).used_blocks, used);
 	OK(fs_snap_delete(w.v.fs, &root, "s"));
-	while (more)
-		OK(fs_snap_step(w.v.fs, &more));
+	steps_snaps(w.v.fs);
 	OK(fs_compress(w.v.fs, w.v.file));
 	world_squeeze(&w);
 	l = world_leaf(&w, 0);

@@ -21,7 +21,7 @@ static uint64_t supersede(struct world *w, uint64_t ino, size_t len)
 	uint64_t seq = point_of(leader(w)).durable_seq;
 	for (size_t off = 0; off < len; off += 3 * BLOCK_SIZE)
 		put_bytes(leader(w), ino, off, BLOCK_SIZE, 0xb2);
-	home_all(leader(w));
+	steps_settle(leader(w));
 	return seq;
 }
 
@@ -52,7 +52,6 @@ static void a_block_given_to_another_file_is_superseded(void **state)
 	struct world *w = *state;
 	struct fs_attr a;
 	uint64_t ino = make_file(leader(w), "f");
-	bool more = true;
 	struct message m;
 
 	ship_all(w);
@@ -61,9 +60,8 @@ static void a_block_given_to_another_file_is_superseded(void **state)
 	uint64_t seq = point_of(leader(w)).durable_seq;
 	OK(fs_unlink(leader(w), &cred, FS_ROOT_INO, "f"));
 	fs_forget(leader(w), ino, 1);
-	while (more)
-		OK(fs_reap_step(leader(w), &more));
-	home_all(leader(w));
+	steps_reap(leader(w));
+	steps_settle(leader(w));
 	OK(fs_mknod(leader(w), &cred, FS_ROOT_INO, "g", S_IFREG | 0644, 0, &a));
 	for (unsigned i = 0; i < 4; i++) /* the arena is small: it comes round */
 		put_bytes(leader(w), a.ino, i * 300 * KIB, 300 * KIB, 2);
@@ -92,7 +90,7 @@ static void data_evicted_before_it_was_sent_is_cold(void **state)
 	uint64_t seq = point_of(leader(w)).durable_seq;
 	OK(cold_tier(w->run.cold, leader(w), ino, NULL));
 	OK(cold_evict(leader(w), ino));
-	home_all(leader(w));
+	steps_settle(leader(w));
 	OK(fs_mknod(leader(w), &cred, FS_ROOT_INO, "g", S_IFREG | 0644, 0, &a));
 	for (unsigned i = 0; i < 4; i++)
 		put_bytes(leader(w), a.ino, i * 300 * KIB, 300 * KIB, 2);
@@ -131,7 +129,7 @@ static void a_follower_may_evict_at_any_moment(void **state)
 	put_bytes(leader(w), ino, 0, 160 * KIB, 1);
 	OK(cold_tier(w->run.cold, leader(w), ino, NULL));
 	ship_all(w);
-	home_all(f);
+	steps_settle(f);
 	put_bytes(leader(w), ino, 0, 60 * KIB, 2);
 	OK(fs_fallocate(leader(w), &cred, ino, FALLOC_FL_ZERO_RANGE, 64 * KIB, 40 * KIB));
 	OK(fs_sync(leader(w)));

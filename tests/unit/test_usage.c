@@ -21,6 +21,7 @@
 #include "fs/core/index.h"
 #include "fs/core/usage/usage_impl.h"
 #include "tests/lib/recount.h"
+#include "tests/lib/steps.h"
 #include "tests/unit/volume.h"
 
 static struct volume vol;
@@ -51,12 +52,7 @@ static int free_volume(void **state)
 /* Without threads nobody else makes room in the journal. */
 static void make_room(void)
 {
-	bool more = true;
-
-	assert_int_equal(journal_commit_all(vol.fs->journal, NULL), 0);
-	while (more)
-		assert_int_equal(fs_home_step(vol.fs, 4096, &more), 0);
-	assert_int_equal(fs_checkpoint(vol.fs), 0);
+	steps_settle(vol.fs);
 }
 
 static void recount(uint64_t dir)
@@ -256,14 +252,12 @@ static void remove_below(uint64_t dir)
 static void place_remove(const struct place *p, uint64_t parent, const char *name)
 {
 	struct fs_usage u;
-	bool more = true;
 
 	remove_below(p->dir[BASE]);
 	assert_int_equal(fs_dir_usage(vol.fs, p->dir[BASE], &u), 0);
 	assert_true(u.bytes == 0 && u.files == 0 && u.subdirs == 0);
 	assert_int_equal(fs_rmdir(vol.fs, &root, parent, name), 0);
-	while (more)
-		assert_int_equal(fs_reap_step(vol.fs, &more), 0);
+	steps_reap(vol.fs);
 }
 
 /* Operations as digits of `seq`; after step i the totals are asked for when bit i of `asked` is set. */
@@ -770,7 +764,6 @@ static void quotas_outlive_kills_and_removed_directories(void **state)
 {
 	unsigned n_quotas = 0;
 	struct place p;
-	bool more = true;
 
 	(void)state;
 	make_full(&p, "base");
@@ -789,8 +782,7 @@ static void quotas_outlive_kills_and_removed_directories(void **state)
 	assert_int_equal(create(p.dir[BASE], "z"), 0); /* the list is made while the removed one still has its policies */
 	assert_int_equal(fs_quotas_each(vol.fs, count_quota, &n_quotas), 0);
 	assert_int_equal(n_quotas, 1);
-	while (more)
-		assert_int_equal(fs_reap_step(vol.fs, &more), 0);
+	steps_reap(vol.fs);
 	assert_int_equal(create(p.dir[BASE], "z2"), 0);
 	recount(FS_ROOT_INO);
 	assert_true(fsck_is_clean());

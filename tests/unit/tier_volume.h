@@ -17,6 +17,7 @@
 #include "fs/core/tier/tier.h"
 #include "tests/lib/rng.h"
 #include "tests/lib/simobject.h"
+#include "tests/lib/steps.h"
 #include "tests/unit/volume.h"
 
 #define STORE_OPTIONS "file:///cold pack=8M grace=1h"
@@ -210,17 +211,8 @@ static inline void ignore_line(void *ctx, const char *line)
 	(void)line;
 }
 
-static inline void print_finding(void *ctx, const char *line)
-{
-	(void)ctx;
-	fprintf(stderr, "fsck: %s\n", line);
-}
-
 /* Index, allocation, leaves and rows agree, and all data is there. */
 static inline void expect_sound(struct fs *fs)
 {
-	struct fs_check_result res;
-
-	assert_int_equal(fs_check(fs, true, print_finding, NULL, &res), 0);
-	assert_int_equal(res.structure_errors + res.accounting_errors + res.damaged_blocks, 0);
+	assert_sound(fs);
 }
