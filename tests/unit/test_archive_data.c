@@ -8,29 +8,17 @@
 #include <cmocka.h>
 
 #include "base/log.h"
-#include "fs/core/archive/impl.h"
 #include "fs/core/archive/restore.h"
-#include "tests/unit/tier_volume.h"
+#include "tests/unit/archive_case.h"
 
 static struct tiered t;
-
-static void archive_all(void)
-{
-	bool more = true;
-
-	assert_int_equal(fs_sync(t.v.fs), 0);
-	for (unsigned i = 0; more; i++) {
-		assert_true(i < 1000);
-		assert_int_equal(archiver_step(t.v.fs, true, &more), 0);
-	}
-}
 
 static int make(void **state)
 {
 	(void)state;
 	tiered_open(&t);
 	assert_int_equal(fs_archive_set(t.v.fs, &root, "store=s interval=5s"), 0);
-	archive_all();
+	archive_rounds(t.v.fs);
 	return 0;
 }
 
@@ -107,16 +95,6 @@ static void evict(uint64_t ino)
 	assert_true(is_cold(t.v.fs, ino));
 }
 
-/* A base, now. */
-static void new_base(void)
-{
-	uint64_t n = t.v.fs->archiver->v.bases;
-
-	t.v.fs->archiver->since_base = UINT64_MAX / 2;
-	archive_all();
-	assert_int_equal(t.v.fs->archiver->v.bases, n + 1);
-}
-
 static uint64_t durable(void)
 {
 	struct journal_status js;
@@ -136,7 +114,7 @@ static void cold_data_is_in_the_base_and_hot_in_the_copy(void **state)
 	(void)state;
 	evict(a);
 	evict(b);
-	new_base();
+	archive_new_base(t.v.fs);
 	assert_true(is_cold(t.v.fs, a) && is_cold(t.v.fs, b)); /* reading it kept nothing */
 	restored(0, &c);
 	assert_int_equal(c.res.unreachable, 0);
@@ -159,13 +137,13 @@ static void what_ages_out_after_the_base_is_whole_at_each_batch(void **state)
 	struct copy c;
 
 	(void)state;
-	archive_all();
+	archive_rounds(t.v.fs);
 	evict(a);
-	archive_all();
+	archive_rounds(t.v.fs);
 	write_content(t.v.fs, a, 0, MIB, 7);
 	last = durable();
 	evict(a);
-	archive_all();
+	archive_rounds(t.v.fs);
 	restored(first, &c);
 	expect_content(c.v.fs, find(c.v.fs, "a"), MIB, 1);
 	copy_close(&c);
@@ -229,7 +207,7 @@ static void a_batch_larger_than_a_segment_goes_on_in_the_next(void **state)
 
 		snprintf(name, sizeof(name), "big%d", (int)at);
 		uint64_t ino = make_file(t.v.fs, t.v.dir, name), parts = n_parts();
-		archive_all();
+		archive_rounds(t.v.fs);
 		write_content(t.v.fs, ino, 0, 24 * MIB, at);
 		durable();
 		simobject_fault(t.so, OBJECT_PUT, simobject_calls(t.so, OBJECT_PUT) + 1 + at, UINT64_MAX, SIMOBJECT_FAIL,
@@ -240,15 +218,14 @@ static void a_batch_larger_than_a_segment_goes_on_in_the_next(void **state)
 		assert_true(r < 0 || at > 2);
 		simobject_clear(t.so);
 		tiered_reopen(&t, true);
-		archive_all();
+		archive_rounds(t.v.fs);
 		assert_true(n_parts() > parts);
 		restored(0, &c);
 		expect_content(c.v.fs, find(c.v.fs, name), 24 * MIB, at);
 		copy_close(&c);
 		assert_int_equal(fs_unlink(t.v.fs, &root, t.v.dir, name), 0);
-		for (more = true; more;)
-			assert_int_equal(fs_reap_step(t.v.fs, &more), 0);
-		archive_all();
+		steps_reap(t.v.fs);
+		archive_rounds(t.v.fs);
 		assert_int_equal(fs_checkpoint(t.v.fs), 0);
 	}
 }
@@ -260,12 +237,11 @@ static void states_whose_data_went_are_passed_over(void **state)
 	struct copy c;
 
 	(void)state;
-	archive_all();
+	archive_rounds(t.v.fs);
 	uint64_t gone = file_of(t.v.fs, t.v.dir, "gone", MIB, 1), with = durable();
 	(void)keep;
 	assert_int_equal(fs_unlink(t.v.fs, &root, t.v.dir, "gone"), 0);
-	for (bool more = true; more;)
-		assert_int_equal(fs_reap_step(t.v.fs, &more), 0);
+	steps_reap(t.v.fs);
 	(void)gone;
 	assert_int_equal(fs_checkpoint(t.v.fs), 0);
 	for (unsigned i = 0; i < 12; i++) {
@@ -275,7 +251,7 @@ static void states_whose_data_went_are_passed_over(void **state)
 		file_of(t.v.fs, t.v.dir, name, MIB, 50 + i);
 	}
 	uint64_t after = durable();
-	archive_all();
+	archive_rounds(t.v.fs);
 	restored(with, &c);
 	assert_int_equal(c.res.seq, before);
 	assert_int_equal(c.res.passed_over, with - before);

@@ -8,30 +8,9 @@
 #include <cmocka.h>
 
 #include "base/log.h"
-#include "fs/core/archive/impl.h"
-#include "tests/unit/tier_volume.h"
+#include "tests/unit/archive_case.h"
 
 static struct tiered t;
-
-static void archive_all(void)
-{
-	bool more = true;
-
-	assert_int_equal(fs_sync(t.v.fs), 0);
-	for (unsigned i = 0; more; i++) {
-		assert_true(i < 1000);
-		assert_int_equal(archiver_step(t.v.fs, true, &more), 0);
-	}
-}
-
-static void new_base(void)
-{
-	uint64_t n = t.v.fs->archiver->v.bases;
-
-	t.v.fs->archiver->since_base = UINT64_MAX / 2;
-	archive_all();
-	assert_int_equal(t.v.fs->archiver->v.bases, n + 1);
-}
 
 /* Three bases, and segments around them; some of a base with several parts. */
 static int make(void **state)
@@ -44,10 +23,10 @@ static int make(void **state)
 
 		snprintf(name, sizeof(name), "f%u", i);
 		file_of(t.v.fs, t.v.dir, name, 4 * MIB, i);
-		archive_all();
-		new_base();
+		archive_rounds(t.v.fs);
+		archive_new_base(t.v.fs);
 		make_file(t.v.fs, t.v.dir, i ? "x" : "y");
-		archive_all();
+		archive_rounds(t.v.fs);
 		if (i == 1)
 			assert_int_equal(fs_unlink(t.v.fs, &root, t.v.dir, "x"), 0);
 	}
@@ -84,7 +63,7 @@ static void settle(void)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		t.v.fs->archiver->dirty = true;
-		archive_all();
+		archive_rounds(t.v.fs);
 	}
 }
 
@@ -271,7 +250,7 @@ static void parts_of_a_base_that_was_cut_off_go(void **state)
 	(void)state;
 	settle();
 	file_of(t.v.fs, t.v.dir, "big", 24 * MIB, 9);
-	archive_all();
+	archive_rounds(t.v.fs);
 	t.v.fs->archiver->since_base = UINT64_MAX / 2;
 	assert_int_equal(archiver_step(t.v.fs, true, &more), 0); /* it is begun */
 	for (unsigned i = 0; i < 4; i++)
@@ -286,7 +265,7 @@ static void parts_of_a_base_that_was_cut_off_go(void **state)
 			break;
 		}
 	tiered_reopen(&t, true);
-	archive_all();
+	archive_rounds(t.v.fs);
 	settle();
 	snprintf(prefix, sizeof(prefix), "/b/%016llx/", (unsigned long long)seq);
 	uint64_t left = 0;

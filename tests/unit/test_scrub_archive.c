@@ -8,36 +8,15 @@
 #include <cmocka.h>
 
 #include "base/log.h"
-#include "fs/core/archive/impl.h"
 #include "fs/core/scrub/impl.h"
 #include "fs/core/snap/snap.h"
-#include "tests/unit/tier_volume.h"
+#include "tests/unit/archive_case.h"
 
 #define FILES      4u
 #define FILE_BYTES (15 * MIB) /* two parts of a base, nearly */
 
 static struct tiered t;
 static uint64_t file[FILES];
-
-static void archive_all(void)
-{
-	bool more = true;
-
-	assert_int_equal(fs_sync(t.v.fs), 0);
-	for (unsigned i = 0; more; i++) {
-		assert_true(i < 1000);
-		assert_int_equal(archiver_step(t.v.fs, true, &more), 0);
-	}
-}
-
-static void new_base(void)
-{
-	uint64_t n = t.v.fs->archiver->v.bases;
-
-	t.v.fs->archiver->since_base = UINT64_MAX / 2;
-	archive_all();
-	assert_int_equal(t.v.fs->archiver->v.bases, n + 1);
-}
 
 static void home(void)
 {
@@ -74,7 +53,7 @@ static int make_with(const char *options)
 	}
 	home();
 	assert_int_equal(fs_archive_set(t.v.fs, &root, "store=s interval=5s"), 0);
-	archive_all();
+	archive_rounds(t.v.fs);
 	return 0;
 }
 
@@ -209,10 +188,10 @@ static void what_was_written_after_the_base_is_found_in_segments(void **state)
 	for (uint64_t at = 0; at < MIB; at += 32 * KIB)
 		write_content(t.v.fs, small, at, 32 * KIB, 21);
 	large = file_of(t.v.fs, t.v.dir, "large", 3 * MIB, 22);
-	archive_all();
+	archive_rounds(t.v.fs);
 	huge = file_of(t.v.fs, t.v.dir, "huge", 24 * MIB, 23);
 	home();
-	archive_all();
+	archive_rounds(t.v.fs);
 	forget_ring();
 	for (uint64_t block = 3; block < 256; block += 50)
 		damage(small, block);
@@ -250,13 +229,13 @@ static void a_snapshot_is_repaired_from_the_base_and_the_segments_before_it(void
 	(void)state;
 	write_content(t.v.fs, file[1], 0, 2 * MIB, 31);
 	home();
-	archive_all();
+	archive_rounds(t.v.fs);
 	assert_int_equal(fs_snap_create(t.v.fs, &root, "s"), 0);
 	uint64_t f0 = ino_in("s", "f0"), f1 = ino_in("s", "f1");
 	for (unsigned f = 0; f < 2; f++)
 		write_content(t.v.fs, file[f], 0, FILE_BYTES, 40 + f);
 	home();
-	new_base();
+	archive_new_base(t.v.fs);
 	damage(f0, 9);
 	damage(f1, 9);
 	damage(f1, 3000);
@@ -351,7 +330,7 @@ static void no_object_of_the_archive_is_believed(void **state)
 	(void)state;
 	write_content(t.v.fs, file[3], 0, 8 * MIB, 77);
 	home();
-	archive_all();
+	archive_rounds(t.v.fs);
 	size_t cap = 80 * MIB;
 	uint8_t *whole = malloc(cap), *other = malloc(cap);
 	for (uint64_t i = 0; simobject_entry(t.so, i, &e); i++) {
@@ -404,7 +383,7 @@ static void forged_objects_repair_nothing_and_do_no_harm(void **state)
 	(void)state;
 	write_content(t.v.fs, file[3], 0, 4 * MIB, 78); /* in a segment */
 	home();
-	archive_all();
+	archive_rounds(t.v.fs);
 	forget_ring();
 	memcpy(p.volume, t.v.fs->super.volume, sizeof(p.volume));
 	for (uint64_t i = 0; simobject_entry(t.so, i, &e); i++) {
@@ -456,7 +435,7 @@ static void a_base_that_is_damaged_is_replaced_by_the_one_before(void **state)
 
 	(void)state;
 	make_file(t.v.fs, t.v.dir, "new");
-	new_base();
+	archive_new_base(t.v.fs);
 	const struct archive_base *b = base_newest(t.v.fs->archiver);
 	snprintf(prefix, sizeof(prefix), "/b/%016llx/", (unsigned long long)b->seq);
 	unsigned n = 0;
