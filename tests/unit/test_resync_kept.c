@@ -165,46 +165,63 @@ static bool says_the_same(const struct row *was, const struct row *is)
 	return a.mapped == b.mapped && a.unwritten == b.unwritten && memcmp(a.crc, b.crc, sizeof(a.crc)) == 0;
 }
 
+/* A leader, and a follower that went another way; what it had is kept in the sink when it is replaced. */
+struct apart {
+	struct memory_sink sink;
+	struct sim_run leader, follower;
+};
+
+/* As many steps of each since they parted. */
+static void apart_open(struct apart *a, uint64_t seed, enum sim_profile profile, unsigned leader_steps, unsigned follower_steps)
+{
+	a->sink = (struct memory_sink){.base = {.ops = &sink_ops}};
+	node_lead(&a->leader, seed, profile, COMMON_STEPS + leader_steps);
+	node_diverge(&a->follower, seed, profile, follower_steps);
+	a->follower.fs->config.diverged = &a->sink.base;
+}
+
+static void apart_close(struct apart *a)
+{
+	sim_free(&a->follower);
+	sim_free(&a->leader);
+	diverged_free(&a->sink.base);
+}
+
 static void all_that_is_replaced_is_kept_and_nothing_else(void **state)
 {
 	size_t rows_kept = 0, blocks_kept = 0;
 
 	(void)state;
 	for (unsigned seed = 1; seed <= SEEDS; seed++) {
-		struct memory_sink sink = {.base = {.ops = &sink_ops}};
-		struct sim_run leader, follower;
+		struct apart a;
 		struct row_list old;
 		size_t n_rows = 0, n_blocks = 0;
 
-		node_lead(&leader, seed, seed % SIM_PROFILES, COMMON_STEPS + 60);
-		node_diverge(&follower, seed, seed % SIM_PROFILES, 60);
-		follower.fs->config.diverged = &sink.base;
-		rows_of(follower.fs, &old);
-		uint8_t *bytes = read_leaves(follower.fs, &old);
-		struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true, .twice = seed % 2};
+		apart_open(&a, seed, seed % SIM_PROFILES, 60, 60);
+		rows_of(a.follower.fs, &old);
+		uint8_t *bytes = read_leaves(a.follower.fs, &old);
+		struct pull p = {.leader = a.leader.fs, .follower = a.follower.fs, .save = true, .twice = seed % 2};
 		assert_int_equal(pull_run(&p), 0);
-		assert_int_equal(sink.n_tails, 1);
-		assert_int_equal(sink.synced_data, sink.n_data);
-		assert_int_equal(sink.synced_lines, sink.n_lines);
-		assert_non_null(strstr(sink.info, "\"complete\": true"));
+		assert_int_equal(a.sink.n_tails, 1);
+		assert_int_equal(a.sink.synced_data, a.sink.n_data);
+		assert_int_equal(a.sink.synced_lines, a.sink.n_lines);
+		assert_non_null(strstr(a.sink.info, "\"complete\": true"));
 		for (size_t i = 0; i < old.n; i++) {
 			const struct row *was = &old.e[i].row, *is = row_find(&p.rows, was->key);
 
 			n_rows += !is || !says_the_same(was, is);
 			if (row_table(was->key) == TABLE_EXTENT)
-				n_blocks += assert_leaf_kept(&sink, was, is, bytes + i * LEAF_SLOTS * BLOCK_SIZE);
+				n_blocks += assert_leaf_kept(&a.sink, was, is, bytes + i * LEAF_SLOTS * BLOCK_SIZE);
 		}
-		assert_int_equal(sink.n_lines, n_rows);
-		assert_int_equal(sink.n_data, n_blocks);
+		assert_int_equal(a.sink.n_lines, n_rows);
+		assert_int_equal(a.sink.n_data, n_blocks);
 		rows_kept += n_rows;
 		blocks_kept += n_blocks;
-		assert_equal_volumes(&leader, &follower);
+		assert_equal_volumes(&a.leader, &a.follower);
 		free(bytes);
 		row_list_free(&old);
 		pull_free(&p);
-		sim_free(&follower);
-		sim_free(&leader);
-		diverged_free(&sink.base);
+		apart_close(&a);
 	}
 	assert_true(rows_kept > 500 && blocks_kept > 100);
 }
@@ -214,23 +231,20 @@ static void a_second_attempt_keeps_only_what_the_first_had_not_replaced(void **s
 {
 	(void)state;
 	for (uint64_t stop = 10; stop <= 60; stop += 10) {
-		struct memory_sink sink = {.base = {.ops = &sink_ops}};
-		struct sim_run leader, follower;
+		struct apart a;
 		struct row_list old, meanwhile;
 		size_t n_different = 0, n_never_same = 0;
 
-		node_lead(&leader, stop, SIM_MIXED, COMMON_STEPS + 60);
-		node_diverge(&follower, stop, SIM_MIXED, 60);
-		follower.fs->config.diverged = &sink.base;
-		rows_of(follower.fs, &old);
-		struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true, .stop_after = stop};
+		apart_open(&a, stop, SIM_MIXED, 60, 60);
+		rows_of(a.follower.fs, &old);
+		struct pull p = {.leader = a.leader.fs, .follower = a.follower.fs, .save = true, .stop_after = stop};
 		assert_int_equal(pull_run(&p), 1);
 		pull_free(&p);
-		rows_of(leader.fs, &meanwhile);
-		go_on(&leader, 20);
-		p = (struct pull){.leader = leader.fs, .follower = follower.fs, .save = true};
+		rows_of(a.leader.fs, &meanwhile);
+		go_on(&a.leader, 20);
+		p = (struct pull){.leader = a.leader.fs, .follower = a.follower.fs, .save = true};
 		assert_int_equal(pull_run(&p), 0);
-		assert_int_equal(sink.n_tails, 1);
+		assert_int_equal(a.sink.n_tails, 1);
 		for (size_t i = 0; i < old.n; i++) {
 			const struct row *is = row_find(&p.rows, old.e[i].row.key), *was = row_find(&meanwhile, old.e[i].row.key);
 			bool different = !is || !says_the_same(&old.e[i].row, is);
@@ -239,59 +253,51 @@ static void a_second_attempt_keeps_only_what_the_first_had_not_replaced(void **s
 			n_never_same += different && (!was || !says_the_same(&old.e[i].row, was));
 		}
 		/* And at most what the first replaced, which the second may have found to be as it was. */
-		assert_true(sink.n_lines >= n_never_same && sink.n_lines <= n_different + stop);
-		assert_equal_volumes(&leader, &follower);
+		assert_true(a.sink.n_lines >= n_never_same && a.sink.n_lines <= n_different + stop);
+		assert_equal_volumes(&a.leader, &a.follower);
 		row_list_free(&meanwhile);
 		row_list_free(&old);
 		pull_free(&p);
-		sim_free(&follower);
-		sim_free(&leader);
-		diverged_free(&sink.base);
+		apart_close(&a);
 	}
 }
 
 static void what_is_kept_is_durable_before_the_index_forgets_it(void **state)
 {
-	struct memory_sink sink = {.base = {.ops = &sink_ops}};
-	struct sim_run leader, follower;
+	struct apart a;
 
 	(void)state;
-	node_lead(&leader, 3, SIM_MIXED, COMMON_STEPS);
-	node_diverge(&follower, 3, SIM_MIXED, 40);
-	follower.fs->config.diverged = &sink.base;
-	struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true, .stop_after = 30};
+	apart_open(&a, 3, SIM_MIXED, 0, 40);
+	struct pull p = {.leader = a.leader.fs, .follower = a.follower.fs, .save = true, .stop_after = 30};
 	assert_int_equal(pull_run(&p), 1);
-	assert_true(sink.n_lines > 0 && sink.synced_lines < sink.n_lines);
+	assert_true(a.sink.n_lines > 0 && a.sink.synced_lines < a.sink.n_lines);
 	/* Anybody's checkpoint. */
-	assert_int_equal(fs_checkpoint(follower.fs), 0);
-	assert_int_equal(sink.synced_lines, sink.n_lines);
-	assert_int_equal(sink.synced_data, sink.n_data);
-	assert_non_null(strstr(sink.info, "\"complete\": false"));
+	assert_int_equal(fs_checkpoint(a.follower.fs), 0);
+	assert_int_equal(a.sink.synced_lines, a.sink.n_lines);
+	assert_int_equal(a.sink.synced_data, a.sink.n_data);
+	assert_non_null(strstr(a.sink.info, "\"complete\": false"));
 	pull_free(&p);
-	sim_free(&follower);
-	sim_free(&leader);
-	diverged_free(&sink.base);
+	apart_close(&a);
 }
 
 static void without_a_place_for_it_nothing_is_replaced(void **state)
 {
-	struct sim_run leader, follower;
+	struct apart a;
 	struct row_list before, after;
 
 	(void)state;
-	node_lead(&leader, 3, SIM_MIXED, COMMON_STEPS);
-	node_diverge(&follower, 3, SIM_MIXED, 40);
-	rows_of(follower.fs, &before);
-	struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true};
+	apart_open(&a, 3, SIM_MIXED, 0, 40);
+	a.follower.fs->config.diverged = NULL;
+	rows_of(a.follower.fs, &before);
+	struct pull p = {.leader = a.leader.fs, .follower = a.follower.fs, .save = true};
 	assert_int_equal(pull_run(&p), -EOPNOTSUPP);
-	assert_int_equal(fs_readable(follower.fs), 0);
-	rows_of(follower.fs, &after);
+	assert_int_equal(fs_readable(a.follower.fs), 0);
+	rows_of(a.follower.fs, &after);
 	assert_same_rows(&after, &before);
 	row_list_free(&before);
 	row_list_free(&after);
 	pull_free(&p);
-	sim_free(&follower);
-	sim_free(&leader);
+	apart_close(&a);
 }
 
 static void rows_that_are_here_already_change_nothing_and_are_not_kept(void **state)
@@ -325,30 +331,25 @@ static void rows_that_are_here_already_change_nothing_and_are_not_kept(void **st
 /* Once begun so, a resync keeps what it replaces to its end, whatever it is told after a restart. */
 static void to_keep_is_remembered_over_a_restart(void **state)
 {
-	struct memory_sink sink = {.base = {.ops = &sink_ops}};
-	struct sim_run leader, follower;
+	struct apart a;
 
 	(void)state;
-	node_lead(&leader, 3, SIM_MIXED, COMMON_STEPS);
-	node_diverge(&follower, 3, SIM_MIXED, 40);
-	follower.fs->config.diverged = &sink.base;
-	struct pull p = {.leader = leader.fs, .follower = follower.fs, .save = true, .stop_after = 5};
+	apart_open(&a, 3, SIM_MIXED, 0, 40);
+	struct pull p = {.leader = a.leader.fs, .follower = a.follower.fs, .save = true, .stop_after = 5};
 	assert_int_equal(pull_run(&p), 1);
 	pull_free(&p);
-	reopen(&follower);
-	assert_false(sink.open);
-	struct pull blind = {.leader = leader.fs, .follower = follower.fs};
+	reopen(&a.follower);
+	assert_false(a.sink.open);
+	struct pull blind = {.leader = a.leader.fs, .follower = a.follower.fs};
 	assert_int_equal(pull_run(&blind), -EOPNOTSUPP);
 	pull_free(&blind);
-	follower.fs->config.diverged = &sink.base;
-	size_t before = sink.n_lines;
-	struct pull again = {.leader = leader.fs, .follower = follower.fs};
-	assert_becomes(&leader, &follower, &again);
-	assert_true(sink.n_lines > before && sink.n_tails == 2);
-	assert_non_null(strstr(sink.info, "\"resumed\": true"));
-	sim_free(&follower);
-	sim_free(&leader);
-	diverged_free(&sink.base);
+	a.follower.fs->config.diverged = &a.sink.base;
+	size_t before = a.sink.n_lines;
+	struct pull again = {.leader = a.leader.fs, .follower = a.follower.fs};
+	assert_becomes(&a.leader, &a.follower, &again);
+	assert_true(a.sink.n_lines > before && a.sink.n_tails == 2);
+	assert_non_null(strstr(a.sink.info, "\"resumed\": true"));
+	apart_close(&a);
 }
 
 int main(void)
