@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/core/core.h"
+#include "tests/lib/steps.h"
 
 static const struct fs_cred history_cred = {.uid = 0};
 
@@ -25,16 +25,18 @@ static char said[16]; /* the history under way */
 	} while (0)
 
 struct acts {
-	const char *names;                       /* a character a letter */
-	bool (*act)(void *ctx, uint8_t letter);  /* false: there is nothing to do it with; then the word is left */
-	void (*check)(void *ctx);                /* after a word that was done */
-	void (*start_over)(void *ctx);           /* after each */
+	const char *names;                      /* a character a letter */
+	bool (*act)(void *ctx, uint8_t letter); /* false: there is nothing to do it with; then the word is left */
+	void (*check)(void *ctx);               /* after a word that was done */
+	void (*start_over)(void *ctx);          /* after each */
+	unsigned fsck_every;                    /* so many words that were done, fsck must find nothing */
 };
 
 /* Every word of `n` of the letters, n below 16. */
-static inline void every_word(const struct acts *a, void *ctx, const uint8_t *letters, unsigned n_letters, unsigned n)
+static inline void every_word(const struct acts *a, void *ctx, struct fs *fs, const uint8_t *letters, unsigned n_letters,
+			      unsigned n)
 {
-	unsigned long words = 1;
+	unsigned long words = 1, n_done = 0;
 
 	for (unsigned i = 0; i < n; i++)
 		words *= n_letters;
@@ -49,6 +51,8 @@ static inline void every_word(const struct acts *a, void *ctx, const uint8_t *le
 		}
 		if (done)
 			a->check(ctx);
+		if (done && ++n_done % a->fsck_every == 0)
+			assert_sound(fs);
 		a->start_over(ctx);
 	}
 }

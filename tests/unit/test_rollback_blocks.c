@@ -170,8 +170,9 @@ static int see(void *ctx, const struct fs_snap *s)
 	return 0;
 }
 
-static void check(struct history *h)
+static void check(void *ctx)
 {
+	struct history *h = ctx;
 	uint64_t used = h->m.base;
 
 	steps_home(h->fs);
@@ -198,16 +199,7 @@ static void start_over(void *ctx)
 	h->n_writes = 0;
 }
 
-static void check_word(void *ctx)
-{
-	struct history *h = ctx;
-
-	check(h);
-	if (h->n_checks % 8 == 0)
-		assert_sound(h->fs);
-}
-
-static const struct acts acts = {.names = letter_names, .act = act, .check = check_word, .start_over = start_over};
+static const struct acts acts = {.names = letter_names, .act = act, .check = check, .start_over = start_over, .fsck_every = 8};
 
 static struct history *history_open(void)
 {
@@ -232,8 +224,8 @@ static void each_history_leaves_the_blocks_that_the_lists_say(void **state)
 
 	(void)state;
 	for (unsigned n = 1; n <= 4; n++)
-		every_word(&acts, h, all, ARRAY_SIZE(all), n);
-	every_word(&acts, h, few, ARRAY_SIZE(few), 6);
+		every_word(&acts, h, h->fs, all, ARRAY_SIZE(all), n);
+	every_word(&acts, h, h->fs, few, ARRAY_SIZE(few), 6);
 	assert_sound(h->fs);
 	history_close(h);
 }

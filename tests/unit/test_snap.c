@@ -34,7 +34,6 @@ struct history {
 	struct state live, snap[SNAPS_CAP];
 	unsigned name[SNAPS_CAP]; /* number in its name */
 	unsigned n_snaps, n_names, n_writes;
-	unsigned long n_checks;
 };
 
 enum letter { WRITE_0, WRITE_1, CUT, SNAP, DROP_OLDEST, DROP_NEWEST, STEP, HOME, LETTERS };
@@ -151,8 +150,9 @@ static int see(void *ctx, const struct fs_snap *s)
 	return 0;
 }
 
-static void check(struct history *h)
+static void check(void *ctx)
 {
+	struct history *h = ctx;
 	struct seen seen = {.h = h};
 
 	steps_home(h->fs);
@@ -162,7 +162,6 @@ static void check(struct history *h)
 	slots_check(h->fs, h->m.v.file, h->live.version);
 	OK(fs_snap_each(h->fs, true, see, &seen));
 	SAME(seen.n, h->n_snaps);
-	h->n_checks++;
 }
 
 static void start_over(void *ctx)
@@ -177,16 +176,7 @@ static void start_over(void *ctx)
 	h->n_writes = 0;
 }
 
-static void check_word(void *ctx)
-{
-	struct history *h = ctx;
-
-	check(h);
-	if (h->n_checks % 16 == 0)
-		assert_sound(h->fs);
-}
-
-static const struct acts acts = {.names = letter_names, .act = act, .check = check_word, .start_over = start_over};
+static const struct acts acts = {.names = letter_names, .act = act, .check = check, .start_over = start_over, .fsck_every = 16};
 
 static struct history *history_open(void)
 {
@@ -211,8 +201,8 @@ static void each_history_leaves_the_blocks_that_somebody_has(void **state)
 
 	(void)state;
 	for (unsigned n = 1; n <= 5; n++)
-		every_word(&acts, h, all, ARRAY_SIZE(all), n);
-	every_word(&acts, h, few, ARRAY_SIZE(few), 8);
+		every_word(&acts, h, h->fs, all, ARRAY_SIZE(all), n);
+	every_word(&acts, h, h->fs, few, ARRAY_SIZE(few), 8);
 	assert_sound(h->fs);
 	history_close(h);
 }
