@@ -17,7 +17,15 @@
 enum damage_kind { DAMAGE_FLIP, DAMAGE_ZEROED, DAMAGE_TORN, DAMAGE_MISDIRECTED, DAMAGE_EIO, DAMAGE_KINDS };
 
 /* What the peer does with a question. */
-enum peer_mood { PEER_ABSENT, PEER_RIGHT, PEER_LIVE_ONLY, PEER_HAS_NOTHING, PEER_LIES, PEER_SILENT };
+enum peer_mood {
+	PEER_ABSENT,
+	PEER_RIGHT,
+	PEER_EVERYTHING /* that the file ever had */,
+	PEER_LIVE_ONLY,
+	PEER_HAS_NOTHING,
+	PEER_LIES,
+	PEER_SILENT
+};
 struct scrub_world {
 	struct volume v;
 	struct bad_place bad;
@@ -53,12 +61,15 @@ static inline void fill_block(uint64_t seed, uint64_t no, uint8_t *p)
 /* What the file of the question has there, or had in one of its snapshots: false when it never had that. */
 static inline bool peer_has(struct scrub_world *w, const struct block_wanted *b, uint8_t *block)
 {
-	bool of_snapshot = snap_is_ino(b->ino);
+	bool of_snapshot = snap_is_ino(b->ino), any = of_snapshot || w->mood == PEER_EVERYTHING;
 
 	assert_int_equal(of_snapshot ? snap_ino_own(b->ino) : b->ino, w->ino);
-	for (uint64_t seed = w->seed; seed > 0 && (seed == w->seed || of_snapshot); seed--) {
+	for (uint64_t seed = w->seed; seed > 0 && (seed == w->seed || any); seed--) {
 		fill_block(seed, b->leaf * LEAF_SLOTS + b->slot, block);
 		if (crc32c(0, block, BLOCK_SIZE) == b->crc)
+			return true;
+		fill_block(seed, b->slot, block); /* a clone of the first leaf's */
+		if (w->mood == PEER_EVERYTHING && crc32c(0, block, BLOCK_SIZE) == b->crc)
 			return true;
 	}
 	assert_true(of_snapshot || w->mood == PEER_LIVE_ONLY);
@@ -71,8 +82,8 @@ static inline void answer_question(struct scrub_world *w, struct replica_volume 
 
 	w->asked++;
 	fill_block(w->seed, b->leaf * LEAF_SLOTS + b->slot, block);
-	if (w->mood == PEER_RIGHT || w->mood == PEER_LIVE_ONLY) {
-		bool has = (w->mood == PEER_RIGHT || !snap_is_ino(b->ino)) && peer_has(w, b, block);
+	if (w->mood == PEER_RIGHT || w->mood == PEER_EVERYTHING || w->mood == PEER_LIVE_ONLY) {
+		bool has = (w->mood != PEER_LIVE_ONLY || !snap_is_ino(b->ino)) && peer_has(w, b, block);
 
 		v->ops->give_block(v, b->number, has ? block : NULL);
 	} else if (w->mood == PEER_LIES) {

@@ -5,13 +5,19 @@
  * after the other, newest first, and of each the part of its list that fits into a *round*: up to ROUND_BLOCKS places, in order.
  * The rows of the snapshot's index are walked once a round; a slot whose home is in the round is read and compared, and once all
  * of them were met the walk ends.  Where it is known which inodes changed between this snapshot and the next one (snap/marks.h),
- * only their rows are looked at, since the live tree lost no other block; should any be missing then, all rows are.  Each block
- * is on one list only, that of the last snapshot that has it, so each is read once, however many snapshots share it; and a
- * snapshot whose list is empty costs nothing.  What is damaged is named by its path below .clawfs/snapshots, and repaired where
- * it is (repair.c).
+ * only their rows are looked at, since no other block was lost on the way; should any be missing then, all rows are.  Each block
+ * is on one list only, that of a snapshot as new as the last that has it or newer, so each is read once, however many snapshots
+ * share it; and a snapshot whose list is empty costs nothing.  What is damaged is named by its path below .clawfs/snapshots, and
+ * repaired where it is (repair.c).
+ *
+ * Once the tree was set back, a list may have blocks that only older snapshots have, or none any more; and so has the list of a
+ * snapshot that is being deleted.  So what was not met goes on to the *view* of the snapshot before, newest first, as long as one
+ * is as new as the birth of any of them.  A view that is read by marks comes after all newer ones, so what it has and the next
+ * one has not lies in an inode that changed between the two.
  *
  * Newest first, because a list that is taken apart moves its blocks to the snapshot before: nothing is missed by that.  What the
- * live tree gives up meanwhile was looked at when it was live.
+ * live tree gives up meanwhile was looked at when it was live; what it takes back meanwhile, by going back, is left to the next
+ * pass.
  *
  * The cursor is the key of the first place of the round.  A restart repeats the round it was in.
  */
@@ -24,19 +30,26 @@
 #include "fs/core/snap/marks.h"
 #include "fs/core/snap/snap.h"
 
-#define ROUND_BLOCKS 262144u /* 1 GiB of data; 2 MiB of memory */
+#define ROUND_BLOCKS 262144u /* 1 GiB of data; 4 MiB of memory */
 #define ROWS_A_STEP  1024u
 #define ENTRY_BYTES  21u /* of a row of a deadlist, about what reading one costs */
 
 struct snap_round {
-	uint32_t top;
+	uint32_t top;  /* of the list */
+	uint32_t view; /* of the index that is walked: that snapshot's, or an older one's */
 	uint32_t n, cap, n_seen;
-	bool last;   /* the list ends with it */
-	bool marked; /* only rows of inodes that changed after `top`, up to `upto`, are looked at */
+	bool last; /* the list ends with it; else it goes on at `next` */
+	pointer_t next;
+	bool saved;  /* what was lost until now is marked */
+	bool own;    /* no other view was walked */
+	bool marked; /* only rows of inodes that changed after `view`, up to `upto`, are looked at */
 	uint64_t upto;
-	pointer_t *home;  /* owned; rising */
-	uint8_t *seen;    /* owned: a bit each */
-	uint8_t from[17]; /* key of the next row of the snapshot's index */
+	struct dead_place {
+		pointer_t home;
+		uint32_t birth;
+		bool seen;
+	} * place;        /* owned; by home, rising */
+	uint8_t from[17]; /* key of the next row of the view's index */
 	size_t from_len;
 };
 
@@ -44,8 +57,7 @@ void snap_round_free(struct snap_round *r)
 {
 	if (!r)
 		return;
-	free(r->home);
-	free(r->seen);
+	free(r->place);
 	free(r);
 }
 
@@ -89,31 +101,49 @@ static int grow(struct snap_round *r)
 
 	if (r->n < r->cap)
 		return 0;
-	pointer_t *home = realloc(r->home, cap * sizeof(*home));
-	if (!home)
+	struct dead_place *place = realloc(r->place, cap * sizeof(*place));
+	if (!place)
 		return -ENOMEM;
-	r->home = home;
+	r->place = place;
 	r->cap = cap;
 	return 0;
 }
 
-static int read_places(struct fs *fs, struct kv_iter *it, struct snap_round *r)
+/* One entry; what was born after the view was made is in no snapshot any more, and is freed soon. */
+static int add_place(struct snap_round *r, struct slice key, struct slice value)
+{
+	le32 birth;
+
+	if (key.len != 17 || value.len != sizeof(birth)) /* said by the pass over the rows */
+		return 0;
+	memcpy(&birth, value.p, sizeof(birth));
+	if (le32_get(birth) > r->view)
+		return 0;
+	int e = grow(r);
+	if (e == 0)
+		r->place[r->n++] = (struct dead_place){.home = be64_get((const uint8_t *)key.p + 9), .birth = le32_get(birth)};
+	return e;
+}
+
+static int read_places(struct fs *fs, struct kv_iter *it, struct snap_round *r, uint64_t *ret_bytes)
 {
 	const struct kv_ops *ops = fs->kv->ops;
 	int e = 0;
 
-	for (; e == 0 && r->n < ROUND_BLOCKS && ops->iter_valid(it); ops->iter_next(it)) {
+	r->last = true;
+	for (uint32_t n = 0; e == 0 && ops->iter_valid(it); ops->iter_next(it), n++) {
 		struct slice key = ops->iter_key(it);
 
 		if (!key_within(key, TABLE_DEAD, r->top))
 			break;
-		if (key.len != 17) /* said by the pass over the rows */
-			continue;
-		e = grow(r);
-		if (e == 0)
-			r->home[r->n++] = be64_get((const uint8_t *)key.p + 9);
+		if (n >= ROUND_BLOCKS && key.len == 17) {
+			r->last = false;
+			r->next = be64_get((const uint8_t *)key.p + 9);
+			break;
+		}
+		e = add_place(r, key, ops->iter_value(it));
+		*ret_bytes += ENTRY_BYTES;
 	}
-	r->last = r->n < ROUND_BLOCKS;
 	return e < 0 ? e : ops->iter_error(it);
 }
 
@@ -125,29 +155,61 @@ static void begin_rows(struct snap_round *r)
 	r->from_len = first.len;
 }
 
-static int load_round(struct fs *fs, struct snap_round *r, pointer_t from)
+static bool any_born(const struct snap_round *r, uint32_t upto)
+{
+	for (uint32_t i = 0; i < r->n; i++)
+		if (!r->place[i].seen && r->place[i].birth <= upto)
+			return true;
+	return false;
+}
+
+/* The newest snapshot of those up to `top` is walked next; false: none of them can have what was not met. */
+static bool begin_view(struct fs *fs, struct snap_round *r, uint64_t top)
+{
+	uint32_t next;
+
+	if (!snap_held_below(fs, top, &r->view) || !any_born(r, r->view))
+		return false;
+	r->marked = r->saved && marks_reach(fs, r->view);
+	r->upto = snap_held_above(fs, r->view, &next) ? next : SNAP_TOP_MAX;
+	begin_rows(r);
+	return true;
+}
+
+static int load_round(struct fs *fs, struct snap_round *r, pointer_t from, uint64_t *ret_bytes)
 {
 	struct index_key k = key_pair(TABLE_DEAD, r->top, from);
 	struct kv_iter *it;
-	uint32_t next;
 	int e = fs->kv->ops->iter_open(fs->kv, &it);
 
 	if (e < 0)
 		return e;
 	fs->kv->ops->iter_seek(it, key_slice(&k));
-	e = read_places(fs, it, r);
+	e = read_places(fs, it, r, ret_bytes);
 	fs->kv->ops->iter_close(it);
-	if (e == 0 && r->n) {
-		r->seen = calloc((r->n + 7) / 8, 1);
-		e = r->seen ? 0 : -ENOMEM;
-	}
-	begin_rows(r);
 	if (e < 0 || !r->n)
 		return e;
 	/* What was lost is in the cache of leaves since before it was on the list: saved, it is marked, too. */
-	r->marked = !fs->config.read_only && marks_reach(fs, r->top) && lcache_save(fs->lcache) == 0;
-	r->upto = snap_held_above(fs, r->top, &next) ? next : SNAP_TOP_MAX;
-	return 0;
+	r->saved = !fs->config.read_only && lcache_save(fs->lcache) == 0;
+	r->own = true;
+	return begin_view(fs, r, r->top) ? 0 : -ESTALE;
+}
+
+static void end_round(struct fs *fs, struct scrub_pass *p, const struct snap_round *r)
+{
+	if (r->last)
+		leave_snapshot(fs, p, r->top);
+	else
+		set_cursor(p, r->top, r->next);
+	drop_round(fs);
+}
+
+/* What was not met yet may be in the snapshot before. */
+static void end_view(struct fs *fs, struct scrub_pass *p, struct snap_round *r)
+{
+	r->own = false;
+	if (r->n_seen == r->n || r->view == 0 || !begin_view(fs, r, r->view - 1))
+		end_round(fs, p, r);
 }
 
 /* The round that the cursor says; fs->scrub->round stays NULL where there is nothing, and the cursor has moved. */
@@ -155,44 +217,31 @@ static int begin_round(struct fs *fs, struct scrub_pass *p, uint64_t *ret_bytes)
 {
 	pointer_t home;
 	uint64_t top;
-	uint32_t held;
+	uint32_t list, view;
 
 	get_cursor(p, &top, &home);
-	if (!snap_held_below(fs, top, &held)) {
+	if (!snap_list_below(fs, top, &list) || !snap_held_below(fs, list, &view)) {
 		begin_phase(p, PHASE_HEAL, 0);
 		return 0;
 	}
-	if (held != top)
-		home = 0;
 	struct snap_round *r = calloc(1, sizeof(*r));
 	if (!r)
 		return -ENOMEM;
-	r->top = held;
-	int e = load_round(fs, r, home);
-	*ret_bytes += (uint64_t)r->n * ENTRY_BYTES;
+	r->top = list;
+	r->view = view;
+	int e = load_round(fs, r, list == top ? home : 0, ret_bytes);
 	if (e == 0 && r->n) {
-		set_cursor(p, held, r->home[0]);
+		set_cursor(p, list, r->place[0].home);
 		fs->scrub->round = r;
 		return 0;
 	}
+	if (e == 0 || e == -ESTALE)
+		end_round(fs, p, r);
+	else if (e != -ENOMEM)
+		leave_snapshot(fs, p, list);
+	p->errors += e < 0 && e != -ENOMEM && e != -ESTALE; /* a damaged index was said by the pass over the rows */
 	snap_round_free(r);
-	if (e == -ENOMEM)
-		return e;
-	p->errors += e < 0; /* a damaged index was said by the pass over the rows */
-	leave_snapshot(fs, p, held);
-	return 0;
-}
-
-static void end_round(struct fs *fs, struct scrub_pass *p)
-{
-	const struct snap_round *r = fs->scrub->round;
-
-	if (r->last) {
-		leave_snapshot(fs, p, r->top);
-		return;
-	}
-	set_cursor(p, r->top, r->home[r->n - 1] + 1);
-	drop_round(fs);
+	return e == -ENOMEM ? e : 0;
 }
 
 /* ---- leaves ---- */
@@ -205,14 +254,14 @@ static bool meet(struct snap_round *r, pointer_t home)
 	while (low < high) {
 		uint32_t mid = low + (high - low) / 2;
 
-		if (r->home[mid] < home)
+		if (r->place[mid].home < home)
 			low = mid + 1;
 		else
 			high = mid;
 	}
-	if (low == r->n || r->home[low] != home || (r->seen[low / 8] >> low % 8 & 1))
+	if (low == r->n || r->place[low].home != home || r->place[low].seen)
 		return false;
-	r->seen[low / 8] |= (uint8_t)(1u << low % 8);
+	r->place[low].seen = true;
 	r->n_seen++;
 	return true;
 }
@@ -259,13 +308,13 @@ static void look_at_row(struct fs *fs, struct scrub_pass *p, struct snap_round *
 	char path[300];
 
 	if (key.len == 17 && leaf_decode(value.p, value.len, &m->verdict.leaf) == 0) {
-		m->ino = snap_ino(r->top, be64_get(k + 1));
+		m->ino = snap_ino(r->view, be64_get(k + 1));
 		m->leaf = be64_get(k + 9);
 		m->mask = meet_slots(r, &m->verdict.leaf);
 		return;
 	}
 	p->bad_rows++;
-	fs_path(fs, snap_ino(r->top, key.len >= 9 ? be64_get(k + 1) & SNAP_INO_MASK : FS_ROOT_INO), path, sizeof(path));
+	fs_path(fs, snap_ino(r->view, key.len >= 9 ? be64_get(k + 1) & SNAP_INO_MASK : FS_ROOT_INO), path, sizeof(path));
 	log_error("damaged: a leaf of %s: it cannot be read there any more", path);
 }
 
@@ -322,7 +371,7 @@ static int next_met(struct fs *fs, struct scrub_pass *p, struct snap_round *r, s
 	const struct kv_ops *ops = kv->ops;
 	struct marks_walk *marks = NULL;
 	struct kv_iter *it;
-	int e = r->marked ? marks_walk_open(fs, r->top, r->upto, be64_get(r->from + 1), &marks) : 0;
+	int e = r->marked ? marks_walk_open(fs, r->view, r->upto, be64_get(r->from + 1), &marks) : 0;
 
 	if (e == 0)
 		e = ops->iter_open(kv, &it);
@@ -353,16 +402,16 @@ static int step_held(struct fs *fs, struct scrub_pass *p, struct kv *kv, uint8_t
 	if (e < 0 && e != -ENOMEM) {
 		p->bad_rows++;
 		log_error("damaged: the index of a snapshot cannot be read to its end: %s; delete the snapshot", strerror(-e));
-		leave_snapshot(fs, p, r->top);
+		end_view(fs, p, r);
 		return 0;
 	}
 	if (e == 0 && m.mask)
 		e = check_leaf(fs, p, m.ino, m.leaf, m.mask, &m.verdict, room, ret_bytes);
-	if (e == 0 && end && r->marked && r->n_seen < r->n) {
+	if (e == 0 && end && r->own && r->marked && r->n_seen < r->n && !snap_was_rolled(fs)) {
 		r->marked = false;
 		begin_rows(r);
 	} else if (e == 0 && (end || r->n_seen == r->n)) {
-		end_round(fs, p);
+		end_view(fs, p, r);
 	}
 	return e;
 }
@@ -374,7 +423,7 @@ static bool is_at(const struct snap_round *r, const struct scrub_pass *p)
 	uint64_t top;
 
 	get_cursor(p, &top, &home);
-	return r && r->top == top && r->home[0] == home;
+	return r && r->top == top && r->place[0].home == home;
 }
 
 int step_snaps(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_bytes)
@@ -386,12 +435,12 @@ int step_snaps(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret
 		drop_round(fs);
 		return begin_round(fs, p, ret_bytes);
 	}
-	int r = snap_get(fs, fs->scrub->round->top, &held, &kv);
+	int r = snap_get(fs, fs->scrub->round->view, &held, &kv);
 	if (r == -ENOMEM)
 		return r;
 	if (r < 0) { /* deleted meanwhile; or its index cannot be read, which is said once */
 		p->errors += r != -ESTALE;
-		leave_snapshot(fs, p, fs->scrub->round->top);
+		end_view(fs, p, fs->scrub->round);
 		return 0;
 	}
 	r = step_held(fs, p, kv, room, ret_bytes);

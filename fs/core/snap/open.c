@@ -136,6 +136,20 @@ bool snap_held_below(struct fs *fs, uint64_t top, uint32_t *ret_top)
 	return h != NULL;
 }
 
+bool snap_list_below(struct fs *fs, uint64_t top, uint32_t *ret_top)
+{
+	struct snaps *s = fs->snaps;
+	bool found = false;
+
+	mutex_lock(&s->lock);
+	for (size_t i = s->n_held; i-- > 0 && !found;) {
+		found = s->held[i]->top <= top;
+		*ret_top = s->held[i]->top;
+	}
+	mutex_unlock(&s->lock);
+	return found;
+}
+
 bool snap_held_above(struct fs *fs, uint64_t top, uint32_t *ret_top)
 {
 	struct snaps *s = fs->snaps;

@@ -108,6 +108,7 @@ void snap_put(struct fs *fs, struct held *h);
 /* The newest one that is held and not being deleted, of those whose top is at most `top`; false: there is none. */
 bool snap_held_below(struct fs *fs, uint64_t top, uint32_t *ret_top);
 bool snap_held_above(struct fs *fs, uint64_t top, uint32_t *ret_top); /* the oldest of those above it */
+bool snap_list_below(struct fs *fs, uint64_t top, uint32_t *ret_top); /* as the first, being deleted or not: it may have a list */
 /* Between the top of one that is held, which is this node's, and its number in table S, which is every node's. */
 bool snap_gen_of(struct fs *fs, uint64_t top, uint64_t *ret_gen);
 bool snap_top_of(struct fs *fs, uint64_t gen, uint64_t *ret_top);
