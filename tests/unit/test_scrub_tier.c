@@ -180,6 +180,43 @@ static void a_packed_frame_is_repaired_from_the_object(void **state)
 	world_packs = false;
 }
 
+/* The file has other data since; what is in the object is as it was when it was packed. */
+static void a_packed_frame_of_a_snapshot_is_repaired_from_the_object(void **state)
+{
+	bool more = true;
+	struct fs_attr file;
+	struct leaf l;
+	uint64_t top;
+
+	(void)state;
+	world_packs = true;
+	assert_int_equal(fs_set_policy(world.v.fs, &root, FS_ROOT_INO, "compression", "lz4"), 0);
+	uint64_t ino = make_kept("f", 20 * BLOCK_SIZE);
+	while (more)
+		assert_int_equal(fs_squeeze_step(world.v.fs, &more), 0);
+	assert_int_equal(fs_snap_create(world.v.fs, &root, "s"), 0);
+	assert_int_equal(fs_snap_root(world.v.fs, "s", &top), 0);
+	assert_int_equal(fs_lookup(world.v.fs, top, "f", &file), 0);
+	write_file(&world, ino, ino + 1, 20 * BLOCK_SIZE);
+	home_all(&world);
+	for (unsigned leaf = 0; leaf < 2; leaf++) {
+		assert_int_equal(extent_get(world.v.fs, file.ino, leaf, &l), 0);
+		assert_int_equal(leaf_packed(&l), leaf == 0 ? UINT16_MAX : 0xf);
+		assert_int_equal(leaf_tiered(&l), leaf_packed(&l));
+		uint8_t junk[64];
+		memset(junk, 0x3c, sizeof(junk));
+		simstore_poke(world.v.sim, "arena.1/chunk.00000", junk, sizeof(junk), pointer_block(l.pack.start) * BLOCK_SIZE);
+	}
+	struct scrub_pass p = scrub("start");
+	assert_int_equal(p.bad_blocks, 20);
+	assert_int_equal(p.repaired_blocks, 20);
+	assert_int_equal(atomic_load(&world.v.fs->scrub->repairs.by_tier), 20);
+	assert_false(quarantine_has(world.v.fs, l.pack.start));
+	assert_int_equal(read_seed(world.v.fs, file.ino, ino, 0, 20 * BLOCK_SIZE), 0);
+	assert_int_equal(read_seed(world.v.fs, ino, ino + 1, 0, 20 * BLOCK_SIZE), 0);
+	world_packs = false;
+}
+
 static void an_object_that_is_gone_repairs_nothing(void **state)
 {
 	uint64_t ino = make_kept("f", 20 * BLOCK_SIZE); /* more than goes through the journal */
@@ -227,6 +264,7 @@ int main(void)
 	    CASE(a_block_of_a_snapshot_is_repaired_from_the_object_it_is_in),
 	    CASE(a_reader_is_served_from_the_object_meanwhile),
 	    CASE(a_packed_frame_is_repaired_from_the_object),
+	    CASE(a_packed_frame_of_a_snapshot_is_repaired_from_the_object),
 	    CASE(an_object_that_is_gone_repairs_nothing),
 	    CASE(cold_data_is_looked_at_only_when_asked_for),
 	    CASE(an_object_that_is_gone_is_an_error_of_a_cold_pass),

@@ -8,6 +8,7 @@
  *     damage.c      which blocks of files are damaged or were; damage_rows.c keeps that in the index
  *     quarantine.c  which blocks of the arena failed and are not used again
  *     repair.c      a good copy of a block from somewhere, and its new home
+ *     frame.c       a packed frame that a snapshot has, made anew where it lies
  *     ask.c         peers as such a source, and answers to theirs
  *     heal.c        what they did not have is looked for where looking costs more, all of it in one go (heal.h, wants.h)
  *     heal_run.c    when that is done: by a pass, and in the background
@@ -129,7 +130,8 @@ struct block_question {
 	uint32_t crc;
 	struct leaf_object object; /* the slot is tiered there; id 0: it is not */
 	bool shared;               /* its home may be in a snapshot, or is that of one */
-	pointer_t home;            /* that is damaged; 0: it waits in the ring */
+	pointer_t home;            /* that is damaged; 0: it waits in the ring, or is packed */
+	pointer_t frame;           /* it is packed there, which a snapshot may have; 0: it is not */
 };
 struct repair_status {
 	_Atomic uint64_t repaired, failed, by_replica, by_tier, by_copy, by_journal, by_archive, in_place, lies, answered, refused;
@@ -148,10 +150,31 @@ MUST_CHECK int repair_look(struct fs *fs, uint64_t ino, uint64_t block, struct b
 MUST_CHECK int repair_given(struct fs *fs, const struct block_question *q, const uint8_t *block, enum repair_from from);
 /* From the object that the question names, -ENOENT when it names none; not compared. */
 MUST_CHECK int repair_fetch_tier(struct fs *fs, const struct block_question *q, uint8_t *block);
+/* Whether the block has the CRC; one that has not is counted as a lie. */
+bool repair_is_wanted(struct fs *fs, const struct block_question *q, const uint8_t *block);
+/* From peers, or its object, compared: 0 and *ret_from, or -EBADMSG. */
+MUST_CHECK int repair_fetch(struct fs *fs, const struct block_question *q, uint8_t *block, enum repair_from *ret_from);
+/* It was: notes, counts and logs it. */
+void repair_say(struct fs *fs, const struct block_question *q, enum repair_from from);
 /* Blocks of a recalled frame to their places by slot; false: it is not in memory, or does not have them all. */
 bool frame_copy(struct fs *fs, const struct leaf_object *at, uint16_t mask, uint8_t *blocks);
 /* Whether anybody could have the data: a peer that can be asked. */
 bool repair_has_source(struct fs *fs);
+
+/* ---- frame.c ---- */
+
+/* Blocks of a frame that were found, by slot; NULL: that one was not.  Borrowed. */
+struct frame_given {
+	const uint8_t *block[LEAF_SLOTS];
+	enum repair_from from[LEAF_SLOTS];
+};
+/*
+ * The frame that the question names is whole again, for all who have it; `given` NULL: peers and objects are asked for what it lacks.
+ * -EBADMSG: something of it nobody has, it does not come out as it was, or the disk does not keep it; -ESTALE: the file has other data
+ * by now; -ENOENT, -EROFS, -ENOMEM.  Who calls holds the snapshot that the question is of; repair_given_frame() does.
+ */
+MUST_CHECK int repair_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given);
+MUST_CHECK int repair_given_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given);
 
 /* ---- ask.c ---- */
 

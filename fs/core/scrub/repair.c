@@ -12,8 +12,8 @@
  * shared the old one has none. A block of a snapshot is repaired in that way only; the snapshot cannot go meanwhile, so its block
  * is nobody else's.
  *
- * A packed slot gets a home of its own and leaves its frame, which goes with its last slot.  In a snapshot it stays damaged: one
- * block cannot be put into a frame.
+ * A packed slot gets a home of its own and leaves its frame, which goes with its last slot.  Where a snapshot may have the frame,
+ * it is first made anew where it is, and in a snapshot that is all there is (frame.c).
  *
  * Data that waits in the ring is brought home first; the homer takes its CRC along, so a repair finds it there.
  *
@@ -238,6 +238,8 @@ static int look_locked(struct fs *fs, uint64_t ino, uint64_t block, uint8_t *roo
 	    .ino = ino, .leaf = block / LEAF_SLOTS, .slot = (unsigned)(block % LEAF_SLOTS), .crc = s->crc, .home = s->home};
 	if (s->tiered)
 		ret->object = l.object;
+	if (s->packed && (snap_is_ino(ino) || snap_shares(fs, l.pack.birth)))
+		ret->frame = l.pack.start;
 	ret->shared = s->home && (snap_is_ino(ino) || s->shared || snap_shares(fs, s->birth));
 	return s->staged ? 2 : 1;
 }
@@ -276,7 +278,7 @@ static int look_at_home(struct fs *fs, uint64_t ino, uint64_t block, uint8_t *ro
 	return r;
 }
 
-static void say_repaired(struct fs *fs, const struct block_question *q, enum repair_from from)
+void repair_say(struct fs *fs, const struct block_question *q, enum repair_from from)
 {
 	struct repair_status *st = &fs->scrub->repairs;
 	uint64_t block = q->leaf * LEAF_SLOTS + q->slot;
@@ -291,7 +293,7 @@ static void say_repaired(struct fs *fs, const struct block_question *q, enum rep
 		 (unsigned long long)q->ino, froms[from].name);
 }
 
-static bool is_wanted(struct fs *fs, const struct block_question *q, const uint8_t *block)
+bool repair_is_wanted(struct fs *fs, const struct block_question *q, const uint8_t *block)
 {
 	if (crc32c(0, block, BLOCK_SIZE) == q->crc)
 		return true;
@@ -300,17 +302,29 @@ static bool is_wanted(struct fs *fs, const struct block_question *q, const uint8
 }
 
 /* From one source after the other; -EBADMSG: none has it. */
+int repair_fetch(struct fs *fs, const struct block_question *q, uint8_t *block, enum repair_from *ret_from)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sources); i++)
+		if (sources[i].fetch(fs, q, block) == 0 && repair_is_wanted(fs, q, block)) {
+			*ret_from = sources[i].from;
+			return 0;
+		}
+	return -EBADMSG;
+}
+
 static int try_sources(struct fs *fs, const struct block_question *q, uint8_t *block)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
-		if (sources[i].fetch(fs, q, block) < 0 || !is_wanted(fs, q, block))
-			continue;
-		int r = rewrite(fs, q, block);
-		if (r == 0)
-			say_repaired(fs, q, sources[i].from);
+	enum repair_from from;
+	int r = q->frame ? repair_frame(fs, q, NULL) : -EBADMSG;
+
+	if (r == 0 || (q->frame && snap_is_ino(q->ino)))
 		return r;
-	}
-	return -EBADMSG;
+	r = repair_fetch(fs, q, block, &from);
+	if (r == 0)
+		r = rewrite(fs, q, block);
+	if (r == 0)
+		repair_say(fs, q, from);
+	return r;
 }
 
 static int repair(struct fs *fs, uint64_t ino, uint64_t block)
@@ -392,7 +406,7 @@ int repair_given(struct fs *fs, const struct block_question *q, const uint8_t *b
 	CLEANUP_FREE void *good = NULL; /* as the arena wants it */
 	struct held *held;
 
-	if (!is_wanted(fs, q, block))
+	if (!repair_is_wanted(fs, q, block) || (q->frame && snap_is_ino(q->ino)))
 		return -EBADMSG;
 	if (posix_memalign(&good, DISK_BLOCK, BLOCK_SIZE))
 		return -ENOMEM;
@@ -403,6 +417,18 @@ int repair_given(struct fs *fs, const struct block_question *q, const uint8_t *b
 	r = rewrite(fs, q, good);
 	let_go(fs, held);
 	if (r == 0)
-		say_repaired(fs, q, from);
+		repair_say(fs, q, from);
+	return r;
+}
+
+int repair_given_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given)
+{
+	struct held *held;
+	int r = hold(fs, q->ino, &held);
+
+	if (r < 0)
+		return r;
+	r = repair_frame(fs, q, given);
+	let_go(fs, held);
 	return r;
 }

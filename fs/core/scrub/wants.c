@@ -115,6 +115,8 @@ int wants_collect(struct fs *fs, uint64_t ino, bool again, struct wants *ret)
 
 void wants_free(struct wants *w)
 {
+	for (size_t i = 0; i < w->n; i++)
+		free(w->want[i].kept);
 	free(w->want);
 	*w = (struct wants){0};
 }
@@ -161,6 +163,53 @@ bool wants_match(struct wants *w, uint64_t ino, uint64_t block, uint32_t crc)
 	return false;
 }
 
+static void end_want(struct wants *w, struct want *want, bool repaired)
+{
+	want->done = true;
+	w->n_open--;
+	w->repaired += repaired;
+}
+
+/* Of the wants of one frame: those that are open, in `ret`; false: there are more of which nothing was found yet. */
+static bool collect_frame(struct wants *w, const struct want *of, struct want *ret[LEAF_SLOTS], struct frame_given *ret_given)
+{
+	uint64_t first = of->q.leaf * LEAF_SLOTS;
+	size_t at = SIZE_MAX;
+	struct want *want;
+
+	while ((want = wants_next(w, of->ino, first, first + LEAF_SLOTS, &at))) {
+		if (want->q.frame != of->q.frame || !snap_is_ino(want->q.ino))
+			continue;
+		if (!want->kept)
+			return false;
+		ret[want->q.slot] = want;
+		ret_given->block[want->q.slot] = want->kept;
+		ret_given->from[want->q.slot] = want->from;
+	}
+	return true;
+}
+
+static int give_to_frame(struct fs *fs, struct wants *w, struct want *want, const uint8_t *p, enum repair_from from)
+{
+	struct frame_given given = {.block = {NULL}};
+	struct want *of_frame[LEAF_SLOTS] = {NULL};
+
+	if (want->kept || !repair_is_wanted(fs, &want->q, p))
+		return -EBADMSG;
+	want->kept = malloc(BLOCK_SIZE);
+	if (!want->kept)
+		return -ENOMEM;
+	memcpy(want->kept, p, BLOCK_SIZE);
+	want->from = from;
+	if (!collect_frame(w, want, of_frame, &given))
+		return -EBADMSG;
+	int r = repair_given_frame(fs, &want->q, &given);
+	for (unsigned i = 0; r == 0 && i < LEAF_SLOTS; i++)
+		if (of_frame[i] && of_frame[i] != want)
+			end_want(w, of_frame[i], true);
+	return r;
+}
+
 int wants_give(struct fs *fs, struct wants *w, uint64_t ino, uint64_t block, uint32_t crc, const uint8_t *p,
 	       enum repair_from from)
 {
@@ -168,15 +217,15 @@ int wants_give(struct fs *fs, struct wants *w, uint64_t ino, uint64_t block, uin
 	struct want *want;
 
 	while ((want = wants_next(w, ino, block, block + 1, &at))) {
-		int r = want->q.crc == crc ? repair_given(fs, &want->q, p, from) : -EBADMSG;
+		bool in_frame = want->q.frame && snap_is_ino(want->q.ino);
+		int r = want->q.crc != crc ? -EBADMSG
+			: in_frame         ? give_to_frame(fs, w, want, p, from)
+					   : repair_given(fs, &want->q, p, from);
 
-		if (r == 0 || r == -ESTALE || r == -ENOENT) {
-			want->done = true;
-			w->n_open--;
-			w->repaired += r == 0;
-		} else if (r == -EROFS || r == -ENOMEM || r == -ENOSPC) {
+		if (r == 0 || r == -ESTALE || r == -ENOENT)
+			end_want(w, want, r == 0);
+		else if (r == -EROFS || r == -ENOMEM || r == -ENOSPC)
 			return r;
-		}
 	}
 	return 0;
 }

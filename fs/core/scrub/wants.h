@@ -4,6 +4,9 @@
  * Who comes upon a block of a file, wherever, asks whether it is wanted.  The same block of a file may be wanted several times:
  * for the live file, and for snapshots of it; what fits one of them by its CRC is given to that one.
  *
+ * A packed frame of a snapshot is repaired as one (frame.c), so its blocks are kept as they are found: at most as many as the table
+ * of damage has, 64 MiB.
+ *
  * Ownership: wants_free().  Threads: one.  Errors: -ENOMEM, as named.
  */
 #pragma once
@@ -15,6 +18,8 @@ struct want {
 	struct block_question q;
 	uint64_t seq;        /* newest batch whose data it can be; UINT64_MAX: it is of the live tree */
 	bool done;           /* repaired, or not wanted any more */
+	uint8_t *kept;       /* owned: what was found of a frame of which more is wanted; NULL: nothing was */
+	enum repair_from from;
 };
 struct wants {
 	struct want *want; /* owned; by inode and block */
