@@ -338,6 +338,81 @@ static void a_frame_that_each_snapshot_has_less_of_is_repaired_for_all(void **st
 			}
 }
 
+/* Slots of the frame that are damaged with one bit of it being another. */
+static uint16_t flip(struct scrub_world *old, uint32_t off)
+{
+	struct leaf l = leaf_of(old->ino);
+	uint8_t p[BLOCK_SIZE];
+	uint16_t good;
+
+	at_frame(off / BLOCK_SIZE, false, p);
+	p[off % BLOCK_SIZE] ^= 0x10;
+	at_frame(off / BLOCK_SIZE, true, p);
+	if (packed_verify(world.v.fs, &l, UINT16_MAX, LEAF_SLOTS, NULL, &good) < 0)
+		good = 0;
+	return (uint16_t)~good;
+}
+
+static void put_slot(unsigned slot)
+{
+	uint8_t p[BLOCK_SIZE];
+
+	fill_block(77, slot, p);
+	OK(fs_write(world.v.fs, &root, world.ino, slot * BLOCK_SIZE, BLOCK_SIZE, p, false));
+	world_home(&world);
+}
+
+static void live_has_less(void)
+{
+	put_slot(3);
+}
+static void newer_snapshot_has_less(void)
+{
+	put_slot(3);
+	snap("less");
+	leave();
+}
+static void went_back_since(void)
+{
+	put_slot(3);
+	snap("less");
+	leave();
+	snap("none");
+	OK(fs_snap_rollback(world.v.fs, &root, "less", false));
+	leave();
+}
+
+/* Damage of a slot that only an older snapshot has in a frame that newer leaves are in, too. */
+static void damage_of_a_slot_that_newer_leaves_have_left_is_found(void **state)
+{
+	static void (*const ways[])(void) = {live_has_less, newer_snapshot_has_less, went_back_since};
+	unsigned n_only = 0;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		begin("lz4", false);
+		struct scrub_world old = view_of("old", 1);
+		ways[i]();
+		world.mood = PEER_RIGHT;
+		for (uint32_t off = 0; off < frame.bytes; off += 23) {
+			uint16_t bad = flip(&old, off);
+
+			if (!bad) { /* the bit said nothing */
+				flip(&old, off);
+				continue;
+			}
+			n_only += bad == 1u << 3;
+			struct scrub_pass p = scrub();
+			assert_true(p.bad_blocks > 0);
+			assert_int_equal(p.repaired_blocks, p.bad_blocks);
+			is_original();
+		}
+		is_whole(&old);
+		end();
+	}
+	assert_true(n_only >= ARRAY_SIZE(ways));
+}
+
 /* Whatever of the write the disk has when the power goes: what could be read before still can, and with a peer all is whole. */
 static void a_crash_at_any_moment_makes_nothing_worse(void **state, const char *policy, enum damage_kind kind)
 {
@@ -396,6 +471,7 @@ int main(void)
 	    cmocka_unit_test(who_lies_or_has_nothing_changes_nothing),
 	    cmocka_unit_test(what_the_disk_does_not_keep_stays_damage),
 	    cmocka_unit_test(a_frame_that_each_snapshot_has_less_of_is_repaired_for_all),
+	    cmocka_unit_test(damage_of_a_slot_that_newer_leaves_have_left_is_found),
 	    cmocka_unit_test(what_a_power_cut_leaves_of_the_write_is_repaired),
 	};
 

@@ -255,6 +255,130 @@ static void an_object_that_is_gone_is_an_error_of_a_cold_pass(void **state)
 	assert_int_equal(p.errors, 3); /* one a leaf */
 }
 
+static uint64_t write_some(uint64_t ino, uint64_t seed, uint64_t first, uint64_t n)
+{
+	uint8_t *p = malloc(n * BLOCK_SIZE);
+
+	content(seed, first * BLOCK_SIZE, p, n * BLOCK_SIZE);
+	assert_int_equal(fs_write(world.v.fs, &root, ino, first * BLOCK_SIZE, n * BLOCK_SIZE, p, false), 0);
+	free(p);
+	home_all(&world);
+	return n;
+}
+
+static void snap(const char *name)
+{
+	assert_int_equal(fs_snap_create(world.v.fs, &root, name), 0);
+}
+
+/*
+ * Cold in three leaves of `f`, of which each later snapshot has less, two of them the same; the live file has none; and a file
+ * that is as it was.
+ */
+static uint64_t make_cold_snapshots(void)
+{
+	uint64_t ino = make_cold(&world, FS_ROOT_INO, "f", 40 * BLOCK_SIZE);
+
+	make_cold(&world, FS_ROOT_INO, "same", 20 * BLOCK_SIZE);
+	snap("all");
+	write_some(ino, 77, 0, 16);
+	snap("less");
+	snap("less again");
+	write_some(ino, 78, 16, 10); /* part of a leaf: the rest stays in the object */
+	snap("part");
+	write_some(ino, 79, 0, 40);
+	return ino;
+}
+
+static void cold_data_that_only_snapshots_have_is_read_once(void **state)
+{
+	(void)state;
+	make_cold_snapshots();
+	uint64_t before = gets(&world);
+	struct scrub_pass warm = scrub("start"), p;
+	assert_int_equal(gets(&world), before);
+	p = scrub("start cold");
+	assert_int_equal(p.checked_bytes - warm.checked_bytes, (20 + 40) * BLOCK_SIZE);
+	assert_int_equal(p.errors + p.bad_blocks + p.bad_rows, 0);
+	assert_int_equal(fs_unlink(world.v.fs, &root, FS_ROOT_INO, "same"), 0);
+	assert_int_equal(fs_forget_all(world.v.fs), 0);
+	home_all(&world);
+	p = scrub("start cold");
+	assert_int_equal(p.checked_bytes - scrub("start").checked_bytes, (20 + 40) * BLOCK_SIZE);
+	assert_int_equal(fs_snap_delete(world.v.fs, &root, "all"), 0);
+	p = scrub("start cold");
+	assert_int_equal(p.checked_bytes - scrub("start").checked_bytes, (20 + 24) * BLOCK_SIZE);
+}
+
+static void cold_data_is_read_after_going_back(void **state)
+{
+	static const char *const names[] = {"all", "less", "less again", "part"};
+
+	(void)state;
+	make_cold_snapshots();
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		assert_int_equal(fs_snap_rollback(world.v.fs, &root, names[i], true), 0);
+		struct scrub_pass p = scrub("start cold");
+		uint64_t cold = p.checked_bytes - scrub("start").checked_bytes;
+		assert_true(cold >= (20 + 40) * BLOCK_SIZE && cold <= 3 * (20 + 40) * BLOCK_SIZE);
+		assert_int_equal(p.errors + p.bad_blocks + p.bad_rows, 0);
+	}
+}
+
+/* Each object in turn, wherever in it the damage is. */
+static void damage_of_each_object_that_only_snapshots_have_is_told(void **state)
+{
+	struct simobject_entry e;
+	unsigned n = 0;
+
+	(void)state;
+	make_cold_snapshots();
+	for (uint64_t i = 0; i < simobject_count(world.so); i++) {
+		assert_true(simobject_entry(world.so, i, &e));
+		if (strncmp(e.key, "packs/", 6) != 0)
+			continue;
+		for (uint64_t off = 4096; off < e.size - 4096; off += e.size / 7) {
+			simobject_corrupt(world.so, e.store, e.key, off);
+			world_reopen(&world);
+			struct scrub_pass p = scrub("start cold");
+			assert_true(p.errors + p.bad_blocks > 0);
+			simobject_corrupt(world.so, e.store, e.key, off);
+			world_reopen(&world);
+			p = scrub("start cold");
+			assert_int_equal(p.errors + p.bad_blocks, 0);
+			n++;
+		}
+	}
+	assert_true(n >= 10);
+}
+
+/* A mount after each step in the part of it that is of snapshots. */
+static void a_cold_pass_goes_on_after_a_restart_wherever_it_was(void **state)
+{
+	struct journal_waiter w = {.done = command_done};
+	struct scrub_pass p;
+	unsigned steps = 0, n_mounts = 0;
+
+	(void)state;
+	make_cold_snapshots();
+	struct scrub_pass whole = scrub("start cold");
+	fs_scrub_command(world.v.fs, (struct slice){"start cold", 10}, &w);
+	for (bool more = true; more; steps++) {
+		assert_int_equal(fs_scrub_step(world.v.fs, &more), 0);
+		scrub_get(world.v.fs, &p);
+		assert_true(steps < 1000);
+		if (p.phase != PHASE_PARTS)
+			continue;
+		assert_int_equal(fs_checkpoint(world.v.fs), 0);
+		world_reopen(&world);
+		n_mounts++;
+	}
+	assert_true(n_mounts > 4);
+	assert_int_equal(p.state, SCRUB_DONE);
+	assert_true(p.checked_bytes >= whole.checked_bytes);
+	assert_int_equal(p.errors + p.bad_blocks + p.bad_rows, 0);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, make_world, free_world)
 
 int main(void)
@@ -268,6 +392,10 @@ int main(void)
 	    CASE(an_object_that_is_gone_repairs_nothing),
 	    CASE(cold_data_is_looked_at_only_when_asked_for),
 	    CASE(an_object_that_is_gone_is_an_error_of_a_cold_pass),
+	    CASE(cold_data_that_only_snapshots_have_is_read_once),
+	    CASE(cold_data_is_read_after_going_back),
+	    CASE(damage_of_each_object_that_only_snapshots_have_is_told),
+	    CASE(a_cold_pass_goes_on_after_a_restart_wherever_it_was),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

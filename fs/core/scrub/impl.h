@@ -3,7 +3,8 @@
  *
  *     scrub.c       the thread, its states, commands
  *     walk.c        a pass: superblocks, rows of the index, data of files, cold data
- *     snaps.c       its last part: blocks that only snapshots have
+ *     snaps.c       of it: blocks that only snapshots have
+ *     parts.c       and their data that lies in objects, or in frames that others are in, too
  *     verify.c      one leaf read and compared
  *     damage.c      which blocks of files are damaged or were; damage_rows.c keeps that in the index
  *     quarantine.c  which blocks of the arena failed and are not used again
@@ -205,8 +206,8 @@ void parked_close(struct fs *fs);
 /* ---- scrub.c and walk.c ---- */
 
 enum scrub_state { SCRUB_IDLE, SCRUB_RUNNING, SCRUB_PAUSED, SCRUB_DONE };
-/* Numbers are in the index; a pass goes SUPER, ROWS, DATA, SNAPS, HEAL, END. */
-enum scrub_phase { PHASE_SUPER, PHASE_ROWS, PHASE_DATA, PHASE_END, PHASE_SNAPS, PHASE_HEAL, PHASES };
+/* Numbers are in the index; a pass goes SUPER, ROWS, DATA, SNAPS, PARTS, HEAL, END. */
+enum scrub_phase { PHASE_SUPER, PHASE_ROWS, PHASE_DATA, PHASE_END, PHASE_SNAPS, PHASE_HEAL, PHASE_PARTS, PHASES };
 /* A pass, as it is kept in the index. */
 struct scrub_pass {
 	enum scrub_state state;
@@ -247,6 +248,9 @@ void scrub_get(struct fs *fs, struct scrub_pass *ret);
 MUST_CHECK int walk_step(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_bytes);
 void begin_phase(struct scrub_pass *p, enum scrub_phase phase, uint8_t table); /* table 0: none */
 void repair_found(struct fs *fs, struct scrub_pass *p, uint64_t ino, uint64_t leaf, const struct leaf_verdict *v);
+/* Slots of `mask`, which an object has a copy of: the copy, too, is what they say; `room` as for leaf_verify(). */
+void check_cold(struct fs *fs, struct scrub_pass *p, uint64_t ino, uint64_t leaf, const struct leaf *l, uint16_t mask,
+		uint8_t *room);
 void scrub_row_encode(const struct scrub_pass *p, uint8_t *value);
 MUST_CHECK int scrub_row_decode(struct slice value, struct scrub_pass *ret);
 
@@ -255,6 +259,18 @@ MUST_CHECK int scrub_row_decode(struct slice value, struct scrub_pass *ret);
 /* A piece of PHASE_SNAPS, as walk_step(). */
 MUST_CHECK int step_snaps(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_bytes);
 void snap_round_free(struct snap_round *r); /* NULL is fine */
+
+struct marks_walk;
+/*
+ * To the rows of the next inode that is marked, when the row at hand is of another one, `ino`: 1 when it went there, 0 it is there;
+ * -ENOENT: no such inode is left.  *at is the last one that the marks gave.
+ */
+MUST_CHECK int rows_to_marked(struct kv *kv, struct kv_iter *it, struct marks_walk *marks, uint64_t ino, uint64_t *at);
+
+/* ---- parts.c ---- */
+
+/* A piece of PHASE_PARTS, as walk_step(). */
+MUST_CHECK int step_parts(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_bytes);
 
 /* ---- heal_run.c ---- */
 

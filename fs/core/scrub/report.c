@@ -14,7 +14,7 @@
 #define FILES_A_TEXT 500u
 
 static const char *const state_names[] = {"idle", "running", "paused", "done"};
-static const char *const phase_names[] = {"superblock", "index", "data", "end", "snapshots", "repair"};
+static const char *const phase_names[] = {"superblock", "index", "data", "end", "snapshots", "repair", "snapshots"};
 
 static json_int_t number(uint64_t n)
 {
@@ -185,7 +185,7 @@ static int64_t checked_ns(struct fs *fs, uint64_t ino)
 	bool under_way = (p.state == SCRUB_RUNNING || p.state == SCRUB_PAUSED) && ino < p.next_ino;
 	if (under_way && p.phase == PHASE_DATA && p.cursor_len > 9 && ino < be64_get(p.cursor + 1))
 		return p.started_ns;
-	if (under_way && (p.phase == PHASE_SNAPS || p.phase == PHASE_HEAL))
+	if (under_way && (p.phase == PHASE_SNAPS || p.phase == PHASE_PARTS || p.phase == PHASE_HEAL))
 		return p.started_ns;
 	return p.last_ended_ns && ino < p.last_next_ino ? p.last_started_ns : 0;
 }

@@ -88,7 +88,7 @@ static void leave_snapshot(struct fs *fs, struct scrub_pass *p, uint64_t top)
 {
 	drop_round(fs);
 	if (top == 0)
-		begin_phase(p, PHASE_HEAL, 0);
+		begin_phase(p, PHASE_PARTS, TABLE_EXTENT);
 	else
 		set_cursor(p, top - 1, 0);
 }
@@ -221,7 +221,7 @@ static int begin_round(struct fs *fs, struct scrub_pass *p, uint64_t *ret_bytes)
 
 	get_cursor(p, &top, &home);
 	if (!snap_list_below(fs, top, &list) || !snap_held_below(fs, list, &view)) {
-		begin_phase(p, PHASE_HEAL, 0);
+		begin_phase(p, PHASE_PARTS, TABLE_EXTENT);
 		return 0;
 	}
 	struct snap_round *r = calloc(1, sizeof(*r));
@@ -318,11 +318,7 @@ static void look_at_row(struct fs *fs, struct scrub_pass *p, struct snap_round *
 	log_error("damaged: a leaf of %s: it cannot be read there any more", path);
 }
 
-/*
- * To the rows of the next inode that may have lost any, when the row at hand is of another one: 1 when it went there, 0 it is
- * there; -ENOENT: no such inode is left.  *at is the last one that the marks gave.
- */
-static int to_marked(struct kv *kv, struct kv_iter *it, struct marks_walk *marks, uint64_t ino, uint64_t *at)
+int rows_to_marked(struct kv *kv, struct kv_iter *it, struct marks_walk *marks, uint64_t ino, uint64_t *at)
 {
 	int e = 0;
 
@@ -348,7 +344,7 @@ static int walk_rows(struct fs *fs, struct scrub_pass *p, struct kv *kv, struct 
 
 		if (key.len == 0 || k[0] != TABLE_EXTENT)
 			break;
-		int e = marks && key.len >= 9 ? to_marked(kv, it, marks, be64_get(k + 1), &at) : 0;
+		int e = marks && key.len >= 9 ? rows_to_marked(kv, it, marks, be64_get(k + 1), &at) : 0;
 		if (e == 1)
 			continue;
 		if (e < 0) {

@@ -1,7 +1,7 @@
 /*
  * walk.c: a pass over the volume, a piece at a time: both copies of the superblock, every row of the index, and the data of every
- * leaf in the order of the index; then what only snapshots have (snaps.c).  At the end what was not repaired is looked for
- * elsewhere (heal.h).
+ * leaf in the order of the index; then what only snapshots have (snaps.c, parts.c).  At the end what was not repaired is looked
+ * for elsewhere (heal.h).
  *
  * What a pass has done is a cursor: the beginning of the key in the index to go on from.  What is written behind it was just
  * written; what is written before it is met by the next pass.  A piece is a leaf's data or a few hundred rows, so that whoever
@@ -214,11 +214,9 @@ static int next_leaf(struct fs *fs, struct scrub_pass *p, uint64_t *ret_ino, uin
 	return r < 0 ? r : found ? 0 : -ENOENT;
 }
 
-/* Of a leaf that an object has a copy of: the copy, too, is what the slots say. */
-static void check_cold(struct fs *fs, struct scrub_pass *p, uint64_t ino, uint64_t leaf, const struct leaf *l, uint8_t *room)
+void check_cold(struct fs *fs, struct scrub_pass *p, uint64_t ino, uint64_t leaf, const struct leaf *l, uint16_t mask,
+		uint8_t *room)
 {
-	uint16_t mask = leaf_tiered(l);
-
 	if (!mask || recall_leaves(fs, ino, leaf, 1, OBJECT_BACKGROUND) < 0 || !frame_copy(fs, &l->object, mask, room)) {
 		p->errors += mask != 0; /* what is damaged there was named by the recall */
 		return;
@@ -264,7 +262,7 @@ static int step_data(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_
 		if (v.bad)
 			repair_found(fs, p, ino, leaf, &v);
 		if (p->cold && v.leaf.object.id)
-			check_cold(fs, p, ino, leaf, &v.leaf, room);
+			check_cold(fs, p, ino, leaf, &v.leaf, leaf_tiered(&v.leaf), room);
 	} else if (r != -ENOENT) { /* gone meanwhile */
 		p->errors++;
 	}
@@ -286,6 +284,8 @@ int walk_step(struct fs *fs, struct scrub_pass *p, uint8_t *room, uint64_t *ret_
 		return step_data(fs, p, room, ret_bytes);
 	case PHASE_SNAPS:
 		return step_snaps(fs, p, room, ret_bytes);
+	case PHASE_PARTS:
+		return step_parts(fs, p, room, ret_bytes);
 	case PHASE_HEAL:
 		return step_heal(fs, p, ret_bytes);
 	default:
