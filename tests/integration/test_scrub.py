@@ -202,6 +202,40 @@ class Healing(ScrubTest):
         self.scrub(v, check=EXIT_OK)
         self.assertEqual(self.facts(v)["files"], [])
 
+    def test_after_going_back_what_only_an_older_snapshot_has_is_named(self):
+        v = self.volume()
+        data = self.make(v, "dir/f", 20)
+        cli("snap", "create", "old", v.mnt, check=EXIT_OK)
+        os.unlink(v.path("dir/f"))
+        cli("snap", "create", "without", v.mnt, check=EXIT_OK)
+        cli("snap", "rollback", "--no-keep", "old", v.mnt, check=EXIT_OK)
+        os.unlink(v.path("dir/f"))
+        self.damage(v, data, 17)
+        self.scrub(v, check=EXIT_DAMAGED)
+        self.assertEqual([(x["path"], x["bad_blocks"]) for x in self.facts(v)["files"]],
+                         [("/.clawfs/snapshots/old/dir/f", 1)])
+
+    def test_a_compressed_piece_that_only_a_snapshot_has_is_repaired_in_place(self):
+        v = self.volume()
+        os.mkdir(v.path("dir"))
+        os.setxattr(v.path("dir"), "clawfs.compression", b"zstd")
+        data = b"".join(self.rng.randbytes(16) * (BLOCK // 16) for _ in range(16))
+        v.write("dir/f", data, sync=True)  # small enough to be in the ring
+        wait_for("the data to be at home", lambda: v.status()["homer"]["backlog_bytes"] == 0)
+        cli("compress", v.path("dir/f"), check=EXIT_OK)
+        cli("snap", "create", "old", v.mnt, check=EXIT_OK)
+        frame = Arena(v.store).find(b"\x28\xb5\x2f\xfd")  # how a frame of Zstandard begins
+        os.unlink(v.path("dir/f"))
+        good = Arena.read(frame)
+        Arena.write(frame, damaged("zeroed", good, good))
+        self.scrub(v, check=EXIT_OK)
+        f = self.facts(v)
+        self.assertEqual((f["bad_blocks"], f["repaired_blocks"], f["repairs"]["from_journal"]), (16, 16, 16))
+        self.assertEqual(Arena.read(frame), good)
+        self.assertEqual(v.read(".clawfs/snapshots/old/dir/f"), data)
+        v.umount()
+        v.fsck()
+
 
 class Giving(ScrubTest):
     def test_clear_makes_zeros_of_what_nobody_has_and_of_nothing_else(self):
