@@ -22,6 +22,7 @@ enum peer_mood {
 	PEER_RIGHT,
 	PEER_EVERYTHING /* that the file ever had */,
 	PEER_LIVE_ONLY,
+	PEER_SECOND_HALF /* of each leaf */,
 	PEER_HAS_NOTHING,
 	PEER_LIES,
 	PEER_SILENT
@@ -61,7 +62,7 @@ static inline void fill_block(uint64_t seed, uint64_t no, uint8_t *p)
 /* What the file of the question has there, or had in one of its snapshots: false when it never had that. */
 static inline bool peer_has(struct scrub_world *w, const struct block_wanted *b, uint8_t *block)
 {
-	bool of_snapshot = snap_is_ino(b->ino), any = of_snapshot || w->mood == PEER_EVERYTHING;
+	bool of_snapshot = snap_is_ino(b->ino), any = of_snapshot || w->mood == PEER_EVERYTHING || w->mood == PEER_SECOND_HALF;
 
 	assert_int_equal(of_snapshot ? snap_ino_own(b->ino) : b->ino, w->ino);
 	for (uint64_t seed = w->seed; seed > 0 && (seed == w->seed || any); seed--) {
@@ -82,8 +83,10 @@ static inline void answer_question(struct scrub_world *w, struct replica_volume 
 
 	w->asked++;
 	fill_block(w->seed, b->leaf * LEAF_SLOTS + b->slot, block);
-	if (w->mood == PEER_RIGHT || w->mood == PEER_EVERYTHING || w->mood == PEER_LIVE_ONLY) {
-		bool has = (w->mood != PEER_LIVE_ONLY || !snap_is_ino(b->ino)) && peer_has(w, b, block);
+	if (w->mood == PEER_RIGHT || w->mood == PEER_EVERYTHING || w->mood == PEER_LIVE_ONLY || w->mood == PEER_SECOND_HALF) {
+		bool asked =
+		    w->mood == PEER_SECOND_HALF ? b->slot >= LEAF_SLOTS / 2 : w->mood != PEER_LIVE_ONLY || !snap_is_ino(b->ino);
+		bool has = asked && peer_has(w, b, block);
 
 		v->ops->give_block(v, b->number, has ? block : NULL);
 	} else if (w->mood == PEER_LIES) {

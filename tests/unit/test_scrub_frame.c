@@ -82,6 +82,17 @@ static void fill_by_journal(void)
 	}
 }
 
+/* The first half of what is there again, through the journal. */
+static void repeat_half(void)
+{
+	uint8_t p[BLOCK_SIZE];
+
+	for (uint64_t i = 0; i < LEAF_SLOTS / 2; i++) {
+		fill_block(world.seed, i, p);
+		OK(fs_write(world.v.fs, &root, world.ino, i * BLOCK_SIZE, BLOCK_SIZE, p, false));
+	}
+}
+
 /* In one large write, of which the journal has no copy. */
 static void fill_past_journal(void)
 {
@@ -101,16 +112,19 @@ static void squeeze_all(void)
 }
 
 /* A file of one leaf, packed, in snapshot "old". */
-static void begin(const char *policy, bool by_journal)
+enum way { PAST_JOURNAL, BY_JOURNAL, HALF_BY_JOURNAL };
+static void begin(const char *policy, enum way way)
 {
 	world_packs = true;
 	world_now_ns = NSEC_PER_SEC;
 	world_open(&world);
 	OK(fs_set_policy(world.v.fs, &root, world.v.dir, "compression", policy));
-	if (by_journal)
+	if (way == BY_JOURNAL)
 		fill_by_journal();
 	else
 		fill_past_journal();
+	if (way == HALF_BY_JOURNAL)
+		repeat_half();
 	squeeze_all();
 	struct leaf l = leaf_of(world.ino);
 	assert_int_equal(leaf_packed(&l), UINT16_MAX);
@@ -170,10 +184,10 @@ static void is_whole(struct scrub_world *old)
 }
 
 /* `before` the damage and `between` it and the pass; the last block may be mostly padding, and is left. */
-static void each_damage(const char *policy, bool by_journal, void (*before)(void), enum peer_mood mood,
+static void each_damage(const char *policy, enum way way, void (*before)(void), enum peer_mood mood,
 			_Atomic uint64_t *(*counter)(void))
 {
-	begin(policy, by_journal);
+	begin(policy, way);
 	before();
 	struct scrub_world old = view_of("old", 1);
 	world.mood = mood;
@@ -210,14 +224,14 @@ static void what_only_a_snapshot_has_is_repaired_from_a_peer(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(policies); i++)
-		each_damage(policies[i], false, leave, PEER_RIGHT, by_peer);
+		each_damage(policies[i], PAST_JOURNAL, leave, PEER_RIGHT, by_peer);
 }
 
 static void and_from_the_journal(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(policies); i++)
-		each_damage(policies[i], true, leave, PEER_ABSENT, by_journal);
+		each_damage(policies[i], BY_JOURNAL, leave, PEER_ABSENT, by_journal);
 }
 
 /* The same data again, elsewhere. */
@@ -232,7 +246,27 @@ static void and_from_another_copy(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(policies); i++)
-		each_damage(policies[i], false, write_the_same, PEER_ABSENT, by_copy);
+		each_damage(policies[i], PAST_JOURNAL, write_the_same, PEER_ABSENT, by_copy);
+}
+
+/* Neither the peer nor the journal has all of it. */
+static void and_from_several_of_them(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
+		begin(policies[i], HALF_BY_JOURNAL);
+		leave();
+		struct scrub_world old = view_of("old", 1);
+		world.mood = PEER_SECOND_HALF;
+		damage(0, DAMAGE_ZEROED);
+		struct scrub_pass p = scrub();
+		assert_int_equal(p.bad_blocks, LEAF_SLOTS);
+		assert_int_equal(p.repaired_blocks, LEAF_SLOTS);
+		assert_int_equal(atomic_load(by_peer()), LEAF_SLOTS / 2);
+		assert_int_equal(atomic_load(by_journal()), LEAF_SLOTS / 2);
+		is_whole(&old);
+		end();
+	}
 }
 
 static void nothing(void) {}
@@ -241,14 +275,14 @@ static void what_the_live_file_has_too_is_repaired_for_both(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(policies); i++)
-		each_damage(policies[i], false, nothing, PEER_RIGHT, by_peer);
+		each_damage(policies[i], PAST_JOURNAL, nothing, PEER_RIGHT, by_peer);
 }
 
 static void a_reader_of_the_snapshot_is_served(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
-		begin(policies[i], false);
+		begin(policies[i], PAST_JOURNAL);
 		leave();
 		struct scrub_world old = view_of("old", 1);
 		world.mood = PEER_RIGHT;
@@ -269,7 +303,7 @@ static void who_lies_or_has_nothing_changes_nothing(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(moods); i++)
 		for (unsigned kind = 0; kind < KINDS; kind++) {
-			begin("lz4", false);
+			begin("lz4", PAST_JOURNAL);
 			leave();
 			struct scrub_world old = view_of("old", 1);
 			world.mood = moods[i];
@@ -295,7 +329,7 @@ static void what_the_disk_does_not_keep_stays_damage(void **state)
 	uint64_t off;
 
 	(void)state;
-	begin("zstd", false);
+	begin("zstd", PAST_JOURNAL);
 	leave();
 	struct scrub_world old = view_of("old", 1);
 	world.mood = PEER_RIGHT;
@@ -321,7 +355,7 @@ static void a_frame_that_each_snapshot_has_less_of_is_repaired_for_all(void **st
 				const uint64_t gone = last ? LEAF_SLOTS - 1 : 3;
 				uint8_t p[BLOCK_SIZE];
 
-				begin(policies[i], false);
+				begin(policies[i], PAST_JOURNAL);
 				struct scrub_world old = view_of("old", 1);
 				fill_block(77, gone, p);
 				OK(fs_write(world.v.fs, &root, world.ino, gone * BLOCK_SIZE, BLOCK_SIZE, p, false));
@@ -390,7 +424,7 @@ static void damage_of_a_slot_that_newer_leaves_have_left_is_found(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
-		begin("lz4", false);
+		begin("lz4", PAST_JOURNAL);
 		struct scrub_world old = view_of("old", 1);
 		ways[i]();
 		world.mood = PEER_RIGHT;
@@ -420,7 +454,7 @@ static void a_crash_at_any_moment_makes_nothing_worse(void **state, const char *
 	uint16_t readable = 0;
 
 	(void)state;
-	begin(policy, false);
+	begin(policy, PAST_JOURNAL);
 	leave();
 	struct scrub_world old = view_of("old", 1);
 	damage(frame.n_blocks > 2 ? 1 : 0, kind);
@@ -466,6 +500,7 @@ int main(void)
 	    cmocka_unit_test(what_only_a_snapshot_has_is_repaired_from_a_peer),
 	    cmocka_unit_test(and_from_the_journal),
 	    cmocka_unit_test(and_from_another_copy),
+	    cmocka_unit_test(and_from_several_of_them),
 	    cmocka_unit_test(what_the_live_file_has_too_is_repaired_for_both),
 	    cmocka_unit_test(a_reader_of_the_snapshot_is_served),
 	    cmocka_unit_test(who_lies_or_has_nothing_changes_nothing),

@@ -192,11 +192,10 @@ static int fetch_slot(struct fs *fs, struct frame *f, unsigned slot, uint8_t *ro
 	return r;
 }
 
-/* First the one that was asked for: whoever has not that is not asked for all. */
-static int fetch_rest(struct fs *fs, struct frame *f, unsigned first)
+static int fetch_rest(struct fs *fs, struct frame *f)
 {
 	CLEANUP_FREE uint8_t *room = malloc(BLOCK_SIZE);
-	int r = room ? fetch_slot(fs, f, first, room) : -ENOMEM;
+	int r = room ? 0 : -ENOMEM;
 
 	for (unsigned i = 0; i < LEAF_SLOTS && r == 0; i++)
 		r = fetch_slot(fs, f, i, room);
@@ -207,7 +206,7 @@ static void take_given(struct frame *f, const struct frame_given *given)
 {
 	uint16_t wanted = leaf_packed(&f->l) & (uint16_t)~f->have;
 
-	for (unsigned i = 0; given && i < LEAF_SLOTS; i++)
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
 		if ((wanted >> i & 1) && given->block[i] && crc32c(0, given->block[i], BLOCK_SIZE) == f->l.slot[i].crc)
 			take(f, i, given->block[i], given->from[i]);
 }
@@ -315,7 +314,7 @@ static void say(struct fs *fs, const struct frame *f)
 			repair_say(fs, &f->q[i], f->from[i]);
 }
 
-static int repair(struct fs *fs, const struct block_question *q, const struct frame_given *given, struct frame *f)
+static int repair(struct fs *fs, const struct block_question *q, const struct frame_given *given, bool ask, struct frame *f)
 {
 	int r = find_all(fs, f, q);
 
@@ -324,8 +323,8 @@ static int repair(struct fs *fs, const struct block_question *q, const struct fr
 	if (r < 0)
 		return r;
 	take_given(f, given);
-	if (!given)
-		r = fetch_rest(fs, f, q->slot);
+	if (ask)
+		r = fetch_rest(fs, f);
 	if (r == 0 && f->have != leaf_packed(&f->l))
 		r = -EBADMSG;
 	if (r == 0)
@@ -337,14 +336,14 @@ static int repair(struct fs *fs, const struct block_question *q, const struct fr
 	return r;
 }
 
-int repair_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given)
+int repair_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given, bool ask)
 {
 	struct frame f;
 	int r = frame_open(&f);
 
 	if (r < 0)
 		return r;
-	r = repair(fs, q, given, &f);
+	r = repair(fs, q, given, ask, &f);
 	frame_close(&f);
 	return r;
 }

@@ -224,6 +224,7 @@ static void note_searched(struct fs *fs, struct heal *h)
 
 		if (want->done)
 			continue;
+		wants_end_frame(fs, &h->wants, want);
 		want->done = repair_look(fs, want->q.ino, want->block, &q) == 0;
 		if (want->done)
 			damage_repaired(fs, want->q.ino, want->block);

@@ -170,12 +170,12 @@ struct frame_given {
 	enum repair_from from[LEAF_SLOTS];
 };
 /*
- * The frame that the question names is whole again, for all who have it; `given` NULL: peers and objects are asked for what it lacks.
+ * The frame that the question names is whole again, for all who have it; `ask`: what it lacks is asked of peers and objects.
  * -EBADMSG: something of it nobody has, it does not come out as it was, or the disk does not keep it; -ESTALE: the file has other data
  * by now; -ENOENT, -EROFS, -ENOMEM.  Who calls holds the snapshot that the question is of; repair_given_frame() does.
  */
-MUST_CHECK int repair_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given);
-MUST_CHECK int repair_given_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given);
+MUST_CHECK int repair_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given, bool ask);
+MUST_CHECK int repair_given_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given, bool ask);
 
 /* ---- ask.c ---- */
 

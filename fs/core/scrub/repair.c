@@ -314,12 +314,18 @@ int repair_fetch(struct fs *fs, const struct block_question *q, uint8_t *block, 
 
 static int try_sources(struct fs *fs, const struct block_question *q, uint8_t *block)
 {
+	struct frame_given given = {.block = {NULL}};
 	enum repair_from from;
-	int r = q->frame ? repair_frame(fs, q, NULL) : -EBADMSG;
+	int r = repair_fetch(fs, q, block, &from);
 
-	if (r == 0 || (q->frame && snap_is_ino(q->ino)))
-		return r;
-	r = repair_fetch(fs, q, block, &from);
+	if (r == 0 && q->frame) {
+		given.block[q->slot] = block;
+		given.from[q->slot] = from;
+		r = repair_frame(fs, q, &given, true);
+		if (r == 0 || snap_is_ino(q->ino))
+			return r;
+		r = 0; /* a home of its own, then */
+	}
 	if (r == 0)
 		r = rewrite(fs, q, block);
 	if (r == 0)
@@ -421,14 +427,14 @@ int repair_given(struct fs *fs, const struct block_question *q, const uint8_t *b
 	return r;
 }
 
-int repair_given_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given)
+int repair_given_frame(struct fs *fs, const struct block_question *q, const struct frame_given *given, bool ask)
 {
 	struct held *held;
 	int r = hold(fs, q->ino, &held);
 
 	if (r < 0)
 		return r;
-	r = repair_frame(fs, q, given);
+	r = repair_frame(fs, q, given, ask);
 	let_go(fs, held);
 	return r;
 }

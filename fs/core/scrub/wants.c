@@ -170,23 +170,25 @@ static void end_want(struct wants *w, struct want *want, bool repaired)
 	w->repaired += repaired;
 }
 
-/* Of the wants of one frame: those that are open, in `ret`; false: there are more of which nothing was found yet. */
+/* Of the wants of one frame: those that are open and found, in `ret`; false: there are more, of which nothing was found yet. */
 static bool collect_frame(struct wants *w, const struct want *of, struct want *ret[LEAF_SLOTS], struct frame_given *ret_given)
 {
 	uint64_t first = of->q.leaf * LEAF_SLOTS;
 	size_t at = SIZE_MAX;
 	struct want *want;
+	bool all = true;
 
 	while ((want = wants_next(w, of->ino, first, first + LEAF_SLOTS, &at))) {
 		if (want->q.frame != of->q.frame || !snap_is_ino(want->q.ino))
 			continue;
+		all &= want->kept != NULL;
 		if (!want->kept)
-			return false;
+			continue;
 		ret[want->q.slot] = want;
 		ret_given->block[want->q.slot] = want->kept;
 		ret_given->from[want->q.slot] = want->from;
 	}
-	return true;
+	return all;
 }
 
 static int give_to_frame(struct fs *fs, struct wants *w, struct want *want, const uint8_t *p, enum repair_from from)
@@ -203,11 +205,26 @@ static int give_to_frame(struct fs *fs, struct wants *w, struct want *want, cons
 	want->from = from;
 	if (!collect_frame(w, want, of_frame, &given))
 		return -EBADMSG;
-	int r = repair_given_frame(fs, &want->q, &given);
+	int r = repair_given_frame(fs, &want->q, &given, false);
 	for (unsigned i = 0; r == 0 && i < LEAF_SLOTS; i++)
 		if (of_frame[i] && of_frame[i] != want)
 			end_want(w, of_frame[i], true);
 	return r;
+}
+
+void wants_end_frame(struct fs *fs, struct wants *w, struct want *want)
+{
+	struct frame_given given = {.block = {NULL}};
+	struct want *of_frame[LEAF_SLOTS] = {NULL};
+
+	if (!want->kept || collect_frame(w, want, of_frame, &given))
+		return;
+	(void)!repair_given_frame(fs, &want->q, &given, true); /* who looks finds what came of it */
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		if (of_frame[i]) {
+			free(of_frame[i]->kept);
+			of_frame[i]->kept = NULL;
+		}
 }
 
 int wants_give(struct fs *fs, struct wants *w, uint64_t ino, uint64_t block, uint32_t crc, const uint8_t *p,

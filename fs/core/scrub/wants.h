@@ -41,6 +41,8 @@ struct want *wants_next(struct wants *w, uint64_t ino, uint64_t block, uint64_t 
  */
 MUST_CHECK int wants_give(struct fs *fs, struct wants *w, uint64_t ino, uint64_t block, uint32_t crc, const uint8_t *p,
 			  enum repair_from from);
+/* Nothing more comes: what was found of the want's frame is tried together with what peers and objects have, once. */
+void wants_end_frame(struct fs *fs, struct wants *w, struct want *want);
 /* Whether any of the wants is of these blocks with that CRC, without looking at data. */
 bool wants_match(struct wants *w, uint64_t ino, uint64_t block, uint32_t crc);
 /* The blocks of a WRITE record, one after the other at p; those of `skip` (a bit each; NULL: none) are not there. */
