@@ -35,13 +35,6 @@ bool batches_contain(const struct histories *h, uint32_t tip, uint32_t b)
 	return tip == b;
 }
 
-uint32_t batches_common(const struct histories *h, uint32_t a, uint32_t b)
-{
-	while (a != NO_BATCH && (b == NO_BATCH || !batches_contain(h, b, a)))
-		a = h->batch[a].parent;
-	return a;
-}
-
 void batches_split(struct histories *h, uint64_t epoch)
 {
 	if (!batches_is_split(h, epoch) && h->n_split < ARRAY_SIZE(h->split))

@@ -179,7 +179,7 @@ static bool model_has(const struct model *m, uint64_t ino, uint64_t off, const u
 /* What was looked for, and where. */
 struct question {
 	const struct kept *kept;
-	const struct model *old, *now, *common;
+	const struct model *old, *now;
 	struct tree tree; /* of `old` */
 	char *why;
 	size_t cap;
@@ -196,7 +196,7 @@ static bool has_bytes(const struct question *q, uint64_t ino, uint64_t *ret_off)
 
 		*ret_off = off;
 		if (memcmp(bytes + off, zeros, len) && !model_has(q->now, ino, off, bytes + off, len) &&
-		    !has_block(q->kept, ino, off, bytes + off, len) && !model_has(q->common, ino, off, bytes + off, len))
+		    !has_block(q->kept, ino, off, bytes + off, len))
 			return false;
 	}
 	return true;
@@ -250,10 +250,9 @@ static bool has_snapshot(const struct question *q, const char *name)
 	return false;
 }
 
-bool kept_has_all(const struct kept *k, const struct model *old, const struct model *now, const struct model *common,
-		  char *ret_why, size_t cap)
+bool kept_has_all(const struct kept *k, const struct model *old, const struct model *now, char *ret_why, size_t cap)
 {
-	struct question q = {.kept = k, .old = old, .now = now, .common = common, .why = ret_why, .cap = cap};
+	struct question q = {.kept = k, .old = old, .now = now, .why = ret_why, .cap = cap};
 	bool ok = true;
 
 	model_tree(old, &q.tree);

@@ -251,14 +251,10 @@ static void end_reign(struct slot *s)
 static void check_saved(struct slot *s, uint32_t before, uint32_t now)
 {
 	struct histories *h = &s->c->h;
-	uint32_t common = batches_common(h, before, now);
 	char why[300];
 
 	s->c->stats.saved++;
-	if (s->run.n_back) /* what going back put in place of the tree is not told apart here from what the resync replaced */
-		return;
-	if (!kept_has_all(&s->kept, h->batch[before].model, h->batch[now].model,
-			  common == NO_BATCH ? NULL : h->batch[common].model, why, sizeof(why)))
+	if (!kept_has_all(&s->kept, h->batch[before].model, h->batch[now].model, why, sizeof(why)))
 		cluster_fail(s->c, "slot %u: %s", s->index, why);
 }
 

@@ -323,25 +323,6 @@ static bool is_tiered(const struct row *r)
 	return row_table(r->key) == TABLE_EXTENT && r->value.p && leaf_row_decode(r->value, &l) == 0 && l.tiered;
 }
 
-/* Cold data that only this node's history has is fetched before it goes, while no lock is held; diverged.c says what was not. */
-static void recall_what_goes(struct fs *fs, const struct row *r)
-{
-	struct leaf here;
-
-	if (!fs->resync->kept || fs->resync->unrecallable || row_table(r->key) != TABLE_EXTENT ||
-	    index_get_leaf(fs->kv, row_ino(r->key), row_leaf(r->key), &here) < 0)
-		return;
-	const struct leaf_row was = leaf_row_of(&here);
-	if (!(leaf_row_going(&was, r) & leaf_cold(&here)))
-		return;
-	int e = recall_leaves(fs, row_ino(r->key), row_leaf(r->key), 1, OBJECT_BACKGROUND);
-	if (e == 0)
-		return;
-	fs->resync->unrecallable = true;
-	log_warn("cold data that only this node had cannot be fetched to be kept: %s; under diverged/ stands where it is",
-		 strerror(-e));
-}
-
 int replica_resync_put(struct replica_volume *v, const struct row *r, const struct leaf_data *d, const uint8_t *blocks)
 {
 	struct fs *fs = replica_fs(v);
@@ -357,7 +338,9 @@ int replica_resync_put(struct replica_volume *v, const struct row *r, const stru
 	e = is_tiered(r) ? tier_feature(fs) : 0;
 	if (e < 0)
 		return e;
-	recall_what_goes(fs, r);
+	e = resync_keep_first(fs, r);
+	if (e < 0)
+		return e;
 	do {
 		e = put_locked(fs, r, d, blocks);
 	} while (op_retry_space(fs, e, &tried));

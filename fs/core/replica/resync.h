@@ -1,6 +1,6 @@
 /*
- * resync.h: a follower between two states, shared by resync.c (the volume), resync_put.c (rows) and diverged.c (what is kept
- * aside).
+ * resync.h: a follower between two states, shared by resync.c (the volume), resync_put.c (rows), diverged.c and resync_keep.c
+ * (what is kept aside).
  *
  * Threads: one makes the resync; a checkpoint of another calls resync_settle() under the gate, exclusive, and everything that
  * changes what that looks at happens under the gate, too.
@@ -9,6 +9,7 @@
 #pragma once
 
 #include "fs/core/core.h"
+#include "fs/core/index.h"
 #include "fs/core/replica/rows.h"
 
 struct diverged;
@@ -27,6 +28,13 @@ struct diverged *diverged_end(struct diverged *d);
 /* Before `r` takes the place of what the index has under its key. */
 MUST_CHECK int diverged_keep(struct diverged *d, const struct row *r);
 MUST_CHECK int diverged_sync(struct diverged *d, bool complete);
+/* Whether `r` takes the last name of an inode that had one when the resync began: the leader has it without. */
+MUST_CHECK int diverged_loses_name(struct diverged *d, const struct row *r, bool *ret);
+/* The row behind `at` in the index as it was, of one table and inode, to `at`; the first one when its length is 0; -ENOENT. */
+MUST_CHECK int diverged_next(struct diverged *d, enum index_table table, uint64_t ino, struct index_key *at);
+
+/* What has to be kept, or fetched to be kept, before `r` is put, besides what it replaces.  No lock is held. */
+MUST_CHECK int resync_keep_first(struct fs *fs, const struct row *r);
 
 /*
  * Reads the homes of the slots in `wanted`, each to its place in `room` (LEAF_SLOTS blocks, aligned).  Returns those whose

@@ -117,17 +117,28 @@ uint16_t leaf_row_held(const struct leaf_row *row, const struct leaf *l)
 	return mask;
 }
 
+bool leaf_row_equal(const struct leaf_row *a, const struct leaf_row *b)
+{
+	return a->mapped == b->mapped && a->unwritten == b->unwritten && memcmp(a->crc, b->crc, sizeof(a->crc)) == 0;
+}
+
+uint16_t leaf_row_same(const struct leaf_row *a, const struct leaf_row *b)
+{
+	uint16_t both = leaf_row_data(a) & leaf_row_data(b), mask = 0;
+
+	for (unsigned i = 0; i < LEAF_SLOTS; i++)
+		if ((both >> i & 1) && a->crc[i] == b->crc[i])
+			mask |= (uint16_t)(1u << i);
+	return mask;
+}
+
 uint16_t leaf_row_going(const struct leaf_row *old, const struct row *r)
 {
-	struct leaf_row new = {0};
-	uint16_t mask = leaf_row_data(old);
+	struct leaf_row new;
 
 	if (!r->value.p || leaf_row_decode(r->value, &new) < 0)
-		return mask;
-	for (unsigned i = 0; i < LEAF_SLOTS; i++)
-		if ((leaf_row_data(&new) >> i & 1) && new.crc[i] == old->crc[i])
-			mask &= (uint16_t) ~(1u << i);
-	return mask;
+		return leaf_row_data(old);
+	return leaf_row_data(old) & (uint16_t)~leaf_row_same(old, &new);
 }
 
 /* ---- rows of another node ---- */

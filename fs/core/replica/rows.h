@@ -31,6 +31,10 @@ static inline uint16_t leaf_row_data(const struct leaf_row *l) { return l->mappe
 struct leaf_row leaf_row_of(const struct leaf *l);
 /* Slots of the row whose data `l` has on this node, as far as that says. */
 uint16_t leaf_row_held(const struct leaf_row *row, const struct leaf *l);
+/* Both say the same; where else the data is does not count. */
+bool leaf_row_equal(const struct leaf_row *a, const struct leaf_row *b);
+/* Slots with data that is the same in both. */
+uint16_t leaf_row_same(const struct leaf_row *a, const struct leaf_row *b);
 /* Slots of `old` with data that is not the same in `r`, an E row. */
 uint16_t leaf_row_going(const struct leaf_row *old, const struct row *r);
 /* Bytes written to p (LEAF_ROW_BYTES_MAX of room). */
