@@ -44,8 +44,6 @@ uint32_t batches_find(const struct histories *h, uint64_t hash);
 bool batches_add(struct histories *h, const struct known_batch *b, uint32_t *ret);
 /* Whether the history that ends with `tip` has `b` in it; NO_BATCH as `tip` has nothing. */
 bool batches_contain(const struct histories *h, uint32_t tip, uint32_t b);
-/* The newest batch that both histories have; NO_BATCH. */
-uint32_t batches_common(const struct histories *h, uint32_t a, uint32_t b);
 void batches_split(struct histories *h, uint64_t epoch);
 bool batches_is_split(const struct histories *h, uint64_t epoch);
 void acks_add(struct histories *h, unsigned level, uint32_t batch, bool waived);
