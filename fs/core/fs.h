@@ -92,6 +92,7 @@ enum {
 	FS_SABOTAGE_SHARE_TRIM = 1 << 11,     /* the ring does not keep what a clone shares there */
 	FS_SABOTAGE_ROLL_APPLIED = 1 << 12,   /* checkpoints on the way back to a snapshot say that it is over */
 	FS_SABOTAGE_PACK_REUSE = 1 << 13,     /* homes that a packed leaf had are used again before the next checkpoint */
+	FS_SABOTAGE_KEEP_REPLACED = 1 << 14,  /* a resync keeps aside what it replaces, and nothing that goes later */
 	FS_SABOTAGE_TIER_DROP_EARLY = 1 << 6, /* homes of tiered data go, and are used again, before the TIER record is durable */
 };
 

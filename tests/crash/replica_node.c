@@ -33,7 +33,9 @@ static struct fs_config slot_config(struct slot *s)
 	struct fs_config c = sim_config(&s->run, &s->run.image);
 
 	c.diverged = &s->kept.sink;
-	c.sabotage = s->c->o.sabotage == SABOTAGE_APPLY_IN_WINDOW ? FS_SABOTAGE_APPLY_IN_WINDOW : 0;
+	c.sabotage = s->c->o.sabotage == SABOTAGE_APPLY_IN_WINDOW ? FS_SABOTAGE_APPLY_IN_WINDOW
+		     : s->c->o.sabotage == SABOTAGE_KEEP_REPLACED ? FS_SABOTAGE_KEEP_REPLACED
+								  : 0;
 	return c;
 }
 

@@ -40,6 +40,7 @@ enum replica_sabotage {
 	SABOTAGE_NO_FENCE,     /* a follower forgets that data was superseded */
 	SABOTAGE_SHORT_RESYNC, /* a resync leaves out some of the rows that go */
 	SABOTAGE_APPLY_IN_WINDOW, /* a follower does not wait for the fence (FS_SABOTAGE_APPLY_IN_WINDOW) */
+	SABOTAGE_KEEP_REPLACED, /* a resync keeps nothing of what goes with an orphan of the leader's (FS_SABOTAGE_KEEP_REPLACED) */
 	SABOTAGE_FORGET_OFFER, /* a leader does not keep whom it offered the lead */
 	SABOTAGES,
 };

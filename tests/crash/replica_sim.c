@@ -150,7 +150,7 @@ static const char usage[] =
     "  --verbose         what happens, and log lines\n"
     "  --encrypted       node 1 is, node 2 is in aead mode with another key, node 3 is not\n"
     "  --sabotage RULE   break one on purpose: ack-early, ignore-epoch, skip-saving, no-fence, short-resync,\n"
-    "                    forget-offer, apply-in-window; exit 0 when that is noticed\n";
+    "                    forget-offer, apply-in-window, keep-replaced; exit 0 when that is noticed\n";
 
 static enum replica_sabotage sabotage_by_name(const char *name)
 {
@@ -162,6 +162,7 @@ static enum replica_sabotage sabotage_by_name(const char *name)
 	    [SABOTAGE_SHORT_RESYNC] = "short-resync",
 	    [SABOTAGE_FORGET_OFFER] = "forget-offer",
 	    [SABOTAGE_APPLY_IN_WINDOW] = "apply-in-window",
+	    [SABOTAGE_KEEP_REPLACED] = "keep-replaced",
 	};
 
 	for (unsigned i = 1; i < SABOTAGES; i++)

@@ -79,5 +79,7 @@ int resync_keep_first(struct fs *fs, const struct row *r)
 		return 0;
 	recall_what_goes(fs, r);
 	int e = diverged_loses_name(fs->resync->kept, r, &loses);
+	if (fs->config.sabotage & FS_SABOTAGE_KEEP_REPLACED)
+		return e;
 	return e == 0 && loses ? keep_whole(fs, row_ino(r->key)) : e;
 }
