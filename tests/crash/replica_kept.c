@@ -154,23 +154,52 @@ static bool has_block(const struct kept *k, uint64_t ino, uint64_t off, const ui
 	return false;
 }
 
-static bool has_name(const struct kept *k, const char *name)
+/* A line of this table that has `members`, as they stand there one after the other. */
+static bool has_line(const struct kept *k, char table, const char *members)
 {
-	char member[300];
+	char begin[32];
 
-	snprintf(member, sizeof(member), "\"name\":\"%s\"", name);
-	for (size_t i = 0; i < k->n; i++)
-		if (k->item[i].len == 0 && strstr((const char *)k->item[i].p, member))
+	snprintf(begin, sizeof(begin), "{\"table\":\"%c\",", table);
+	for (size_t i = 0; i < k->n; i++) {
+		const char *line = (const char *)k->item[i].p;
+
+		if (k->item[i].len == 0 && strncmp(line, begin, strlen(begin)) == 0 && strstr(line, members))
 			return true;
+	}
 	return false;
+}
+
+static bool has_name(const struct kept *k, uint64_t parent, const char *name, uint64_t ino)
+{
+	char members[400];
+
+	snprintf(members, sizeof(members), "\"parent\":%llu,\"name\":\"%s\",\"ino\":%llu,", (unsigned long long)parent, name,
+		 (unsigned long long)ino);
+	return has_line(k, 'D', members);
+}
+
+static bool has_row(const struct kept *k, char table, uint64_t ino)
+{
+	char members[64];
+
+	snprintf(members, sizeof(members), "\"ino\":%llu,", (unsigned long long)ino);
+	return has_line(k, table, members);
+}
+
+/* Under a name: an orphan is about to go. */
+static bool is_there(const struct model *m, uint64_t ino)
+{
+	const struct model_inode *i = model_get(m, ino);
+
+	return i && i->nlink > 0;
 }
 
 /* Behind its end a file has zeros. */
 static bool model_has(const struct model *m, uint64_t ino, uint64_t off, const uint8_t *want, size_t len)
 {
-	const struct model_inode *i = m ? model_get(m, ino) : NULL;
+	const struct model_inode *i = model_get(m, ino);
 
-	if (!i || !S_ISREG(i->mode) || off >= i->size)
+	if (!is_there(m, ino) || !S_ISREG(i->mode) || off >= i->size)
 		return false;
 	size_t n = min_u64(len, i->size - off);
 	return memcmp(model_bytes(m, ino) + off, want, n) == 0 && memcmp(want + n, zeros, len - n) == 0;
@@ -180,6 +209,7 @@ static bool model_has(const struct model *m, uint64_t ino, uint64_t off, const u
 struct question {
 	const struct kept *kept;
 	const struct model *old, *now;
+	bool whole;       /* with all data */
 	struct tree tree; /* of `old` */
 	char *why;
 	size_t cap;
@@ -213,17 +243,31 @@ static uint64_t parent_of(const struct tree *t, const char *path)
 	return 0;
 }
 
+/* The inode itself, with attributes and target, where nobody has it any more. */
+static bool has_inode(const struct question *q, const struct tree_entry *e)
+{
+	if (is_there(q->now, e->ino))
+		return true;
+	return has_row(q->kept, 'I', e->ino) && (!S_ISLNK(e->mode) || has_row(q->kept, 'L', e->ino)) &&
+	       (!e->xattr_hash || has_row(q->kept, 'X', e->ino));
+}
+
 static bool has_entry(const struct question *q, const struct tree_entry *e)
 {
 	const char *name = strrchr(e->path, '/');
-	uint64_t off;
+	uint64_t parent = name ? parent_of(&q->tree, e->path) : 0, off;
 
-	if (name && model_lookup(q->now, parent_of(&q->tree, e->path), name + 1) != e->ino && !has_name(q->kept, name + 1)) {
+	if (name && model_lookup(q->now, parent, name + 1) != e->ino && !has_name(q->kept, parent, name + 1, e->ino)) {
 		snprintf(q->why, q->cap, "the name %.100s of inode %llu went, and is not kept aside", e->path,
 			 (unsigned long long)e->ino);
 		return false;
 	}
-	if (S_ISREG(e->mode) && !has_bytes(q, e->ino, &off)) {
+	if (!has_inode(q, e)) {
+		snprintf(q->why, q->cap, "%.100s (inode %llu): its attributes went, and are not kept aside", e->path,
+			 (unsigned long long)e->ino);
+		return false;
+	}
+	if (q->whole && S_ISREG(e->mode) && !has_bytes(q, e->ino, &off)) {
 		snprintf(q->why, q->cap, "%.100s (inode %llu): the block at %llu went, and is not kept aside", e->path,
 			 (unsigned long long)e->ino, (unsigned long long)off);
 		return false;
@@ -241,18 +285,21 @@ static bool is_of_snapshot(const char *path)
 /* That there was one is kept; what was in it is not. */
 static bool has_snapshot(const struct question *q, const char *name)
 {
+	char members[300];
+
 	for (size_t i = 0; i < model_snaps(q->now); i++)
 		if (strcmp(model_snap_name(q->now, i), name) == 0)
 			return true;
-	if (has_name(q->kept, name))
+	snprintf(members, sizeof(members), "\"name\":\"%s\"", name);
+	if (has_line(q->kept, 'S', members))
 		return true;
 	snprintf(q->why, q->cap, "snapshot %.100s went, and that it was there is not kept aside", name);
 	return false;
 }
 
-bool kept_has_all(const struct kept *k, const struct model *old, const struct model *now, char *ret_why, size_t cap)
+bool kept_has_all(const struct kept *k, const struct model *old, const struct model *now, bool whole, char *ret_why, size_t cap)
 {
-	struct question q = {.kept = k, .old = old, .now = now, .why = ret_why, .cap = cap};
+	struct question q = {.kept = k, .old = old, .now = now, .whole = whole, .why = ret_why, .cap = cap};
 	bool ok = true;
 
 	model_tree(old, &q.tree);

@@ -27,7 +27,9 @@ void kept_crash(struct kept *k); /* what was not synced is gone */
 void kept_forget(struct kept *k); /* everything */
 void kept_free(struct kept *k);
 /*
- * Whether every block and name of `old` that `now` has not is here; says what is missing.  Not even a block that both histories come
- * from may be missing: the one that goes on without it has deleted it, perhaps before the other one had it again.
+ * Whether every name and inode of `old` that `now` has not under a name is here, and, if `old` was there `whole`, every block; says what
+ * is missing.  Not even a block that both histories come from may be missing: the one that goes on without it has deleted it, perhaps
+ * before the other one had it again.
  */
-bool kept_has_all(const struct kept *k, const struct model *old, const struct model *now, char *ret_why, size_t cap);
+bool kept_has_all(const struct kept *k, const struct model *old, const struct model *now, bool whole, char *ret_why,
+		  size_t cap);

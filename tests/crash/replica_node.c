@@ -250,13 +250,13 @@ static void end_reign(struct slot *s)
 }
 
 /* What a resync replaced is in the new history, or was kept aside. */
-static void check_saved(struct slot *s, uint32_t before, uint32_t now)
+static void check_saved(struct slot *s, uint32_t before, bool whole, uint32_t now)
 {
 	struct histories *h = &s->c->h;
 	char why[300];
 
 	s->c->stats.saved++;
-	if (!kept_has_all(&s->kept, h->batch[before].model, h->batch[now].model, why, sizeof(why)))
+	if (!kept_has_all(&s->kept, h->batch[before].model, h->batch[now].model, whole, why, sizeof(why)))
 		cluster_fail(s->c, "slot %u: %s", s->index, why);
 }
 
@@ -264,14 +264,13 @@ static void end_resync(struct slot *s, uint32_t b)
 {
 	uint32_t before = s->before_resync;
 
-	/* A leader that had all of it may have replaced some before another one came, which has not: nothing was kept then.
-	 * Behind a fence there was never all of it. */
-	bool excused = s->unsaved || !s->before_whole;
+	/* A leader that had all of it may have replaced some before another one came, which has not: nothing was kept then. */
+	bool excused = s->unsaved;
 
 	s->resyncing = s->unsaved = false;
 	s->held = b;
 	if (before != NO_BATCH && !excused && !batches_contain(&s->c->h, b, before))
-		check_saved(s, before, b);
+		check_saved(s, before, s->before_whole, b); /* behind a fence there was never all the data */
 	kept_forget(&s->kept);
 }
 

@@ -12,7 +12,8 @@
  *   - a follower whose data was superseded keeps the state before, unless its disk or its ring is full;
  *   - snapshots are those of the model, on every node; each that a node holds is the tree as it was, and the leader that makes one
  *     holds it;
- *   - what a resync replaces and no leader has is kept aside, block by block and name by name;
+ *   - what a resync replaces, and the leader has not or only without a name, is kept aside: blocks, names, inodes, and that there
+ *     was a snapshot;
  *   - who offered the lead writes nothing more in its epoch once the one that was offered has begun, whatever it forgot;
  *   - no session keeps more output than it may.
  * What an admin decides against the rule, or when all disks that had an fsync are gone, is counted and not held against anybody.
