@@ -94,12 +94,10 @@ struct leaving {
 /* One that cannot be read by now counts as it was. */
 static int find_leaving(struct diverged *d, const struct row *r, const struct leaf *old, struct leaving *ret)
 {
-	int e = index_get_leaf(d->fs->kv, row_ino(r->key), row_leaf(r->key), &ret->here);
+	int e = lcache_get(d->fs->lcache, row_ino(r->key), row_leaf(r->key), &ret->here);
 
 	if (e == -EUCLEAN || e == -EBADMSG)
 		ret->here = *old;
-	else if (e == -ENOENT)
-		memset(&ret->here, 0, sizeof(ret->here));
 	else if (e < 0)
 		return e;
 	const struct leaf_row is = leaf_row_of(&ret->here);

@@ -239,10 +239,13 @@ int replica_resync_rows(struct replica_volume *v, struct slice from, struct slic
 	return r;
 }
 
-/* What it mapped is lost to fsck, and what the leader has takes its place. */
+/*
+ * As memory has it: data that was recalled is given homes meanwhile, and a home may have been dropped just before it began.  A
+ * leaf that cannot be read: what it mapped is lost to fsck, and what the leader has takes its place.
+ */
 int resync_leaf_here(struct fs *fs, struct slice key, struct leaf *ret)
 {
-	int r = index_get_leaf(fs->kv, row_ino(key), row_leaf(key), ret);
+	int r = lcache_get(fs->lcache, row_ino(key), row_leaf(key), ret);
 
 	if (r == -EUCLEAN || r == -EBADMSG)
 		log_warn("inode %llu: leaf %llu cannot be read and is replaced; fsck will find its blocks in use",

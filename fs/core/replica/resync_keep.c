@@ -24,7 +24,7 @@ static void recall_what_goes(struct fs *fs, const struct row *r)
 	struct leaf here;
 
 	if (fs->resync->unrecallable || row_table(r->key) != TABLE_EXTENT ||
-	    index_get_leaf(fs->kv, row_ino(r->key), row_leaf(r->key), &here) < 0)
+	    lcache_get(fs->lcache, row_ino(r->key), row_leaf(r->key), &here) < 0)
 		return;
 	const struct leaf_row was = leaf_row_of(&here);
 	if (!(leaf_row_going(&was, r) & leaf_cold(&here)))

@@ -60,7 +60,7 @@ static int drop_gated(struct fs *fs, uint64_t ino, uint64_t leaf, uint32_t *ret_
 	lockset_lock(fs->icache, &ls, &ino, 1);
 	int r = extent_get(fs, ino, leaf, &old);
 	new = old;
-	uint32_t n = r == 0 ? drop_slots(fs, &new) : 0;
+	uint32_t n = r == 0 && !fs->resync ? drop_slots(fs, &new) : 0; /* a resync has asked its leader for what is not here */
 	if (n)
 		r = extent_put(fs, NULL, ino, leaf, &old, &new, NULL);
 	*ret_n = r == 0 ? n : 0;
