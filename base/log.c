@@ -1,10 +1,13 @@
-/* log.c: one line a message, to stderr with the level's name, or to syslog. */
+/* log.c: one line a message, to stderr with the level's name and the journal's mark, or to syslog. */
 #include "base/log.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "base/lock.h"
 #include "base/printable.h"
@@ -22,6 +25,25 @@ void log_setup(enum log_level level, bool to_syslog)
 	state.to_syslog = to_syslog;
 	if (to_syslog)
 		openlog("clawfs", LOG_PID, LOG_DAEMON);
+}
+
+/* Asked for each line: stderr may have become a file since the last one. */
+static bool stderr_is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	unsigned long long device, inode;
+	struct stat st;
+	char end;
+
+	return stream && sscanf(stream, "%20llu:%20llu%c", &device, &inode, &end) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
+	       device == st.st_dev && inode == st.st_ino;
+}
+
+const char *log_mark(enum log_level level)
+{
+	static const char *const marks[] = {"<3>", "<4>", "<6>", "<7>"}; /* LOG_ERR to LOG_DEBUG */
+
+	return stderr_is_journal() ? marks[level] : "";
 }
 
 void log_line(enum log_level level, const char *fmt, ...)
@@ -46,7 +68,7 @@ void log_line(enum log_level level, const char *fmt, ...)
 	if (state.to_syslog)
 		syslog(priorities[level], "%s", line);
 	else
-		fprintf(stderr, "clawfs: %s: %s\n", names[level], line);
+		fprintf(stderr, "%sclawfs: %s: %s\n", log_mark(level), names[level], line);
 }
 
 void log_last_error(char *ret_text, size_t cap)

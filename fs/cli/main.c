@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/log.h"
 #include "base/printable.h"
 
 const struct verb verbs[] = {
@@ -272,7 +273,7 @@ void complain_line(const char *fmt, ...)
 	vsnprintf(complaint, sizeof(complaint), fmt, ap);
 	va_end(ap);
 	make_printable(complaint);
-	fprintf(stderr, "%s\n", complaint);
+	fprintf(stderr, "%s%s\n", log_mark(LOG_LEVEL_ERROR), complaint);
 }
 
 const char *complained_last(void)
