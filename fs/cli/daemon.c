@@ -6,6 +6,9 @@
  * the reason at the terminal, which it keeps until then; the end of the pipe without a word means that it died.  After the good
  * word the parent asks the mount something and ends with 0 only when that was answered, so that whoever waits for the
  * command may use the mount.
+ *
+ * Until it is mounted the daemon stays in the process group of whoever called: autofs lets only that of the one who serves an
+ * automount reach the place that is being mounted, and everybody else waits for it.
  */
 #include "fs/cli/cli.h"
 
@@ -80,7 +83,6 @@ int startup_fork(const char *mountpoint, struct startup *s)
 	if (high > low + 1)
 		close_range(low + 1, high - 1, 0);
 	close_range(high + 1, ~0u, 0);
-	setsid();
 	return chdir("/") < 0 ? -errno : 0;
 }
 
@@ -110,6 +112,7 @@ void startup_finish(struct startup *s, enum exit_code code)
 	startup_to_log(s);
 	if (s->fd < 0)
 		return;
+	setsid();
 	if (code == EXIT_OK)
 		terminal_release(s);
 	while (write(s->fd, &word, 1) < 0 && errno == EINTR)
