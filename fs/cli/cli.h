@@ -325,6 +325,9 @@ MUST_CHECK int mounts_detach(const char *mountpoint);
 /* What programs wrote and the kernel still holds goes to the daemon. */
 MUST_CHECK int mount_flush(const char *mountpoint);
 
+/* umount_helper.c: as umount(8) calls it; argv[0] is the name it was called by.  Returns an exit code of umount(8). */
+int umount_helper(int argc, char **argv);
+
 /* print.c: facts for people.  A JSON object as an indented table; numbers by the unit their name ends in. */
 void facts_print(const json_t *object);
 void json_print(const json_t *object);

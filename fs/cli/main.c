@@ -308,11 +308,11 @@ static const struct verb *verb_find(const char *first, const char *second)
 	return NULL;
 }
 
-static bool is_mount_helper(const char *program)
+static bool is_called(const char *program, const char *name)
 {
 	const char *slash = strrchr(program, '/');
 
-	return strcmp(slash ? slash + 1 : program, "mount.clawfs") == 0;
+	return strcmp(slash ? slash + 1 : program, name) == 0;
 }
 
 /* mount.clawfs -f means "fake" to mount(8), the foreground to everybody else. */
@@ -433,8 +433,10 @@ int main(int argc, char **argv)
 	if (!open_standard_descriptors())
 		return EXIT_FAILED;
 	user_umask = umask(0077); /* whatever makes files of a volume, RocksDB too: nobody else may read them */
-	if (argc > 0 && is_mount_helper(argv[0]))
+	if (argc > 0 && is_called(argv[0], "mount.clawfs"))
 		return run_helper(argc, argv, true);
+	if (argc > 0 && is_called(argv[0], "umount.fuse.clawfs"))
+		return umount_helper(argc, argv);
 	if (argc < 2) {
 		help_print(NULL);
 		return EXIT_USAGE;
