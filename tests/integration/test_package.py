@@ -24,6 +24,7 @@ UNIT = "usr/lib/systemd/system/clawfs@.service"
 SCRUB_UNITS = ("usr/lib/systemd/system/clawfs-scrub@.service", "usr/lib/systemd/system/clawfs-scrub@.timer")
 DRILL_UNITS = ("usr/lib/systemd/system/clawfs-drill@.service", "usr/lib/systemd/system/clawfs-drill@.timer")
 SNAPSHOT_UNITS = ("usr/lib/systemd/system/clawfs-snapshot@.service", "usr/lib/systemd/system/clawfs-snapshot@.timer")
+HELPERS = ("usr/sbin/mount.clawfs", "usr/sbin/umount.fuse.clawfs")
 BASH_COMPLETION = "usr/share/bash-completion/completions/clawfs"
 ZSH_COMPLETION = "usr/share/zsh/vendor-completions/_clawfs"
 PAGES = {"clawfs.1": "man1", "clawfs.5": "man5", "mount.clawfs.8": "man8"}
@@ -103,13 +104,15 @@ class Contents(unittest.TestCase):
     def test_it_holds_what_it_should_and_nothing_else(self):
         files = {p for p in dpkg("--listfiles", "clawfs").stdout.split() if not os.path.isdir(path(p[1:]))}
         docs = {p for p in files if p.startswith("/usr/share/doc/clawfs/")}
-        expected = {"/usr/bin/clawfs", "/usr/sbin/mount.clawfs", "/" + UNIT, *("/" + u for u in SCRUB_UNITS + DRILL_UNITS + SNAPSHOT_UNITS),
+        expected = {"/usr/bin/clawfs", *("/" + h for h in HELPERS), "/" + UNIT,
+                    *("/" + u for u in SCRUB_UNITS + DRILL_UNITS + SNAPSHOT_UNITS),
                     "/" + BASH_COMPLETION, "/" + ZSH_COMPLETION, "/usr/share/lintian/overrides/clawfs", "/usr/share/clawfs/prometheus/clawfs.rules.yml",
                     "/usr/share/clawfs/grafana/clawfs.json"}
         expected |= {"/usr/share/man/%s/%s.gz" % (d, page) for page, d in PAGES.items()}
         self.assertEqual(files - docs, expected)
         self.assertLessEqual({"/usr/share/doc/clawfs/" + n for n in ("copyright", "changelog.gz", "examples/volume.conf")}, docs)
-        self.assertEqual(os.readlink(path("usr/sbin/mount.clawfs")), "../bin/clawfs")
+        for helper in HELPERS:
+            self.assertEqual(os.readlink(path(helper)), "../bin/clawfs")
         self.assertTrue(os.path.isdir(path("etc/clawfs")))
         self.assertEqual(os.stat(program()).st_mode & 0o7777, 0o755)
         self.assertEqual(dpkg("--verify", "clawfs").stdout, "")
@@ -322,6 +325,10 @@ class Unit(unittest.TestCase):
         self.assertIn("ExecStart", keys)
         self.assertEqual([key for key in keys if OWN_NAMESPACE.match(key)], [])
 
+    def test_a_stop_that_took_the_mount_from_somebody_is_no_failure(self):
+        """How the daemon ended is what counts: systemd takes a failed ExecStop for one of the service unless it begins with -."""
+        self.assertEqual([value[0] for key, value in self.settings() if key.startswith("ExecStop")], ["-", "-"])
+
     def test_it_is_ordered_limited_and_notified(self):
         settings = self.settings()
         for wanted in (("Type", "notify"), ("Before", "remote-fs.target"), ("WantedBy", "remote-fs.target"), ("Restart", "on-failure"),
@@ -424,6 +431,9 @@ class Smoke(Installed):
             mount -T "$3" "$2"
             [ "$(cat "$2/f")" = first ]
             clawfs umount "$2"
+            mount -t clawfs "$1" "$2"
+            umount -c "$2"
+            clawfs fsck "$1" >/dev/null
             ! mount -t clawfs -o nonsense "$1" "$2" 2>/dev/null
             clawfs fsck "$1" >/dev/null
             clawfs upgrade --check "$1" >/dev/null
@@ -603,6 +613,19 @@ class Service(Installed):
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", self.mnt], check=True)
         subprocess.run(self.command("ExecStopPost"), env=self.env(), check=True)
         self.assertTrue(is_mounted(self.mnt))
+
+    def test_what_is_mounted_over_a_dead_volume_stays(self):
+        self.start(os.path.join(self.tmp, "notify"))
+        self.words("READY=1")
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", self.mnt], check=True)
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        subprocess.run(self.command("ExecStopPost"), env=self.env(), check=True)
+        types = run("findmnt", "-rno", "FSTYPE", "--mountpoint", self.mnt).stdout.split()
+        self.assertEqual(types, ["fuse.clawfs", "tmpfs"])
+        subprocess.run(["umount", self.mnt], check=True)
+        subprocess.run(self.command("ExecStopPost"), env=self.env(), check=True)
+        self.assertFalse(is_mounted(self.mnt))
 
     def test_stopping_a_busy_volume_names_who_is_in_the_way(self):
         self.start(os.path.join(self.tmp, "notify"))
