@@ -241,6 +241,50 @@ class Handles(clawfs_env.VolumeTest):
         v.fsck()
 
 
+class Cookies(clawfs_env.VolumeTest):
+    """What an NFS client keeps of a listing it has not finished: the place must be the same after a restart of the server."""
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def listing(self, path, begin=None):
+        """[(cookie behind it, name)]"""
+        libc = self.libc
+        libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
+        libc.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
+        libc.readdir.argtypes = libc.closedir.argtypes = [ctypes.c_void_p]
+        stream, found = libc.opendir(path.encode()), []
+        self.assertTrue(stream)
+        if begin is not None:
+            libc.seekdir(stream, begin)
+        while True:
+            e = libc.readdir(stream)  # struct dirent: d_ino, d_off, d_reclen, d_type, d_name
+            if not e:
+                break
+            found.append((ctypes.c_long.from_address(e + 8).value, ctypes.string_at(e + 19)))
+        libc.closedir(stream)
+        return found
+
+    def test_a_cookie_outlives_the_mount_and_what_is_deleted_meanwhile(self):
+        v = self.volume()
+        os.mkdir(v.path("d"))
+        for i in range(300):
+            os.symlink("x", v.path("d", "e%d" % i))
+        whole = self.listing(v.path("d"))
+        self.assertEqual(len(whole), 302)
+        gone = {b"e%d" % i for i in range(0, 300, 7)}
+        deleted = set()
+        for step in (v.remount, lambda: v.kill9().mount()):
+            step()
+            for at, (cookie, _) in enumerate(whole):
+                left = [name for _, name in whole[at + 1:] if name not in deleted]
+                self.assertEqual([name for _, name in self.listing(v.path("d"), cookie)], left, at)
+            for name in gone - deleted:
+                os.unlink(v.path("d", name.decode()))
+            deleted = gone
+        v.umount()
+        v.fsck()
+
+
 class Descriptors(clawfs_env.VolumeTest):
     def closed(self, which, *args):
         """The exit code of a program that is started without these of its standard descriptors."""
