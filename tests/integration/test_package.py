@@ -109,6 +109,7 @@ class Contents(unittest.TestCase):
                     "/" + BASH_COMPLETION, "/" + ZSH_COMPLETION, "/usr/share/lintian/overrides/clawfs", "/usr/share/clawfs/prometheus/clawfs.rules.yml",
                     "/usr/share/clawfs/grafana/clawfs.json"}
         expected |= {"/usr/share/man/%s/%s.gz" % (d, page) for page, d in PAGES.items()}
+        expected.add("/usr/share/man/man8/umount.fuse.clawfs.8.gz")
         self.assertEqual(files - docs, expected)
         self.assertLessEqual({"/usr/share/doc/clawfs/" + n for n in ("copyright", "changelog.gz", "examples/volume.conf")}, docs)
         for helper in HELPERS:
