@@ -91,7 +91,7 @@ static void clone_block(void)
 	assert_true(slot_of(&world, 0).home == slot_of(&world, LEAF_SLOTS).home);
 }
 
-/* False when there is nothing to do it with. */
+/* False when there is nothing to do it with, or another letter does the same. */
 static bool act(char letter)
 {
 	struct names names = snapshots();
@@ -110,7 +110,7 @@ static bool act(char letter)
 		OK(fs_snap_create(world.v.fs, &root, name));
 		return true;
 	}
-	if (names.n == 0)
+	if (names.n == 0 || (names.n == 1 && strchr("nb", letter)))
 		return false;
 	bool oldest = strchr("oBk", letter) != NULL;
 	const char *which = names.name[oldest ? 0 : names.n - 1];
@@ -256,7 +256,7 @@ static void after_each_history_every_block_is_read_once_and_repaired(void **stat
 			text[3 + i] = letters[rest % n];
 		n_done += history(text);
 	}
-	assert_true(n_done > count / 2);
+	assert_true(n_done > count / 4);
 	print_message("%lu histories\n", n_done);
 }
 
