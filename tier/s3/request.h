@@ -15,7 +15,6 @@
 #include "tier/s3/answer.h"
 #include "tier/s3/credentials.h"
 #include "tier/s3/sigv4.h"
-#include "tier/s3/sums.h"
 
 /* What the signature of a put has of its body, over plain HTTP.  Which, the store's first answer says. */
 enum s3_bodies { S3_BODIES_UNKNOWN, S3_BODIES_MD5, S3_BODIES_SHA256 };
@@ -29,8 +28,6 @@ struct s3_store {
 	struct sigv4_signer signer;
 	_Atomic int64_t skew_ns; /* the store's clock less ours, when it was found to matter */
 	_Atomic enum s3_bodies bodies;
-	bool has_md5;     /* as the crypto library has it; not so in FIPS mode */
-	struct sums sums; /* of bodies that are put */
 	bool tls;
 	char origin[420]; /* "https://host:port" */
 	char host[400];   /* "host:port" as the Host header has it */

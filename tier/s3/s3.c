@@ -4,7 +4,6 @@
 #include "tier/s3/s3.h"
 
 #include <errno.h>
-#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
@@ -44,26 +43,15 @@ static int begin_key(const struct s3_store *s, struct object_call *call, const c
 /* ---- put */
 
 struct digests {
-	uint8_t md5[MD5_BYTES];
-	bool has_md5;
+	uint8_t md5[16];
+	bool has_md5; /* a library in FIPS mode has none */
 	char md5_base64[32], md5_hex[33], sha256_hex[SIGV4_HASH_TEXT];
 };
 
-static void make_md5(struct s3_store *s, const struct iovec *iov, int n_iov, struct digests *ret)
-{
-	ret->has_md5 = s->has_md5;
-	if (!s->has_md5)
-		return;
-	sums_begin(&s->sums, iov, n_iov, ret->md5);
-	EVP_EncodeBlock((uint8_t *)ret->md5_base64, ret->md5, sizeof(ret->md5));
-	for (unsigned i = 0; i < sizeof(ret->md5); i++)
-		snprintf(ret->md5_hex + 2 * i, 3, "%02x", ret->md5[i]);
-}
-
-static int digest_sha256(const struct iovec *iov, int n_iov, uint8_t *ret)
+static int digest_body(const EVP_MD *md, const struct iovec *iov, int n_iov, uint8_t *ret)
 {
 	EVP_MD_CTX *c = EVP_MD_CTX_new();
-	int r = c && EVP_DigestInit_ex(c, EVP_sha256(), NULL) ? 0 : -EIO;
+	int r = c && EVP_DigestInit_ex(c, md, NULL) ? 0 : -EIO;
 
 	for (int i = 0; i < n_iov && r == 0; i++)
 		if (!EVP_DigestUpdate(c, iov[i].iov_base, iov[i].iov_len))
@@ -74,10 +62,18 @@ static int digest_sha256(const struct iovec *iov, int n_iov, uint8_t *ret)
 	return r;
 }
 
+static void make_md5(const struct iovec *iov, int n_iov, struct digests *ret)
+{
+	ret->has_md5 = digest_body(EVP_md5(), iov, n_iov, ret->md5) == 0;
+	EVP_EncodeBlock((uint8_t *)ret->md5_base64, ret->md5, sizeof(ret->md5));
+	for (unsigned i = 0; i < sizeof(ret->md5); i++)
+		snprintf(ret->md5_hex + 2 * i, 3, "%02x", ret->md5[i]);
+}
+
 static int make_sha256(const struct iovec *iov, int n_iov, struct digests *ret)
 {
 	uint8_t sha256[32];
-	int r = digest_sha256(iov, n_iov, sha256);
+	int r = digest_body(EVP_sha256(), iov, n_iov, sha256);
 
 	if (r == 0)
 		sigv4_hex(sha256, ret->sha256_hex);
@@ -129,17 +125,14 @@ static int s3_put(struct object_store *base, struct object_call *call, const cha
 	int r = begin_key(s, call, key);
 	if (r < 0)
 		return r;
-	make_md5(s, iov, n_iov, &d);
+	make_md5(iov, n_iov, &d);
 	struct s3_request q = {.method = HTTP_PUT,
 			       .key = key,
 			       .create = flags & OBJECT_CREATE,
 			       .body = n_iov ? iov : &nothing,
 			       .n_body = n_iov ? n_iov : 1,
 			       .content_md5 = d.has_md5 ? d.md5_base64 : NULL};
-	r = put_digested(s, call, &q, &d);
-	if (d.has_md5)
-		sums_end(&s->sums, iov, n_iov);
-	return r;
+	return put_digested(s, call, &q, &d);
 }
 
 /* ---- get */
@@ -395,7 +388,6 @@ static void s3_close(struct object_store *base)
 	http_free(s->http);
 	credential_source_close(s->source);
 	sigv4_signer_destroy(&s->signer);
-	sums_destroy(&s->sums);
 	free(s);
 }
 
@@ -442,16 +434,6 @@ static int open_parts(struct s3_store *s, const struct s3_config *c, char *messa
 	return r;
 }
 
-/* Where the library may have no MD5, as in FIPS mode, nobody wants ours either. */
-static bool may_use_md5(void)
-{
-	EVP_MD *md = EVP_MD_fetch(NULL, "MD5", NULL);
-
-	EVP_MD_free(md);
-	ERR_clear_error();
-	return md != NULL;
-}
-
 int s3_open(const struct s3_config *c, struct object_store **ret, char *message)
 {
 	struct s3_store *s = calloc(1, sizeof(*s));
@@ -463,8 +445,6 @@ int s3_open(const struct s3_config *c, struct object_store **ret, char *message)
 	s->definition = *c->definition;
 	s->clock = c->clock ? c->clock : &clock_system;
 	sigv4_signer_init(&s->signer, s->definition.region, "s3");
-	sums_init(&s->sums, s->clock);
-	s->has_md5 = may_use_md5();
 	make_addresses(s);
 	int r = open_parts(s, c, message);
 	if (r < 0) {
