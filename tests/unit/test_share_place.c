@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -251,12 +252,54 @@ static void threads_that_share_leave_right_counts(void **state)
 	volume_close(&v);
 }
 
+struct first {
+	struct volume v;
+	uint64_t from, to;
+};
+
+static void *clone_all(void *arg)
+{
+	struct first *f = arg;
+	size_t n;
+
+	return (void *)(intptr_t)fs_copy_range(f->v.fs, &root, f->from, 0, f->to, 0, BLOCK_SIZE, &n);
+}
+
+/* One thread makes the first clone of a volume while another one is on its way to that: it stays in no lock. */
+static void two_may_make_the_first_clone(void **state)
+{
+	struct first f = {.v = {.sim = simstore_new()}};
+	uint8_t p[BLOCK_SIZE] = {7};
+	pthread_t thread;
+	void *r;
+
+	(void)state;
+	volume_make(&f.v, simstore_open(f.v.sim), NULL);
+	f.from = make_file(f.v.fs, "a");
+	f.to = make_file(f.v.fs, "b");
+	OK(fs_write(f.v.fs, &root, f.from, 0, sizeof(p), p, false));
+	steps_home(f.v.fs);
+	atomic_store(&f.v.fs->held, true); /* it waits where it begins, and then finds that the volume has clones */
+	OK(pthread_create(&thread, NULL, clone_all, &f));
+	while (atomic_load(&f.v.fs->n_held) == 0)
+		sched_yield();
+	OK(share_feature(f.v.fs));
+	atomic_store(&f.v.fs->held, false);
+	OK(pthread_join(thread, &r));
+	assert_null(r);
+	OK(pthread_rwlock_trywrlock(&f.v.fs->gate.rw));
+	OK(pthread_rwlock_unlock(&f.v.fs->gate.rw));
+	assert_sound(f.v.fs);
+	volume_close(&f.v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(overwriting_a_shared_block_needs_space_at_once),
 	    cmocka_unit_test(what_was_evicted_is_written_over_after_a_checkpoint_only),
 	    cmocka_unit_test(a_home_is_written_over_once_who_let_go_of_it_is_durable),
+	    cmocka_unit_test(two_may_make_the_first_clone),
 	    cmocka_unit_test(threads_that_share_leave_right_counts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -338,12 +338,15 @@ static void bring_home(struct fs *fs)
 /* Before the first one: the superblock is written outside of the gate, and only where this node may change anything. */
 static int prepare(struct fs *fs)
 {
-	int r = atomic_load(&fs->shares->feature) ? 0 : op_begin(fs);
+	int r;
 
-	if (r < 0 || atomic_load(&fs->shares->feature))
+	if (atomic_load(&fs->shares->feature))
+		return 0;
+	r = op_begin(fs);
+	if (r < 0)
 		return r;
 	op_end(fs);
-	return share_feature(fs);
+	return share_feature(fs); /* nothing to do where another one made the first one meanwhile */
 }
 
 int clone_range(struct fs *fs, const struct fs_cred *cred, const struct clone_range *c, uint64_t *ret_len)
