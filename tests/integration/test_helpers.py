@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from clawfs_env import CLAWFS, EXIT_MOUNT, EXIT_OK, VolumeTest, cli, is_mounted, main, mounts
 
 MNT_DETACH = 2
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 1 << 14, 1 << 18
 AUTOFS_IOC_READY, AUTOFS_IOC_FAIL = 0x9360, 0x9361  # linux/auto_fs.h
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,6 +30,9 @@ class Automount(VolumeTest):
         super().setUp()
         if not os.path.exists("/dev/autofs"):
             self.skipTest("no autofs in this kernel")
+        # Who looks at all mounts, and does so while this one waits, would wait for ever if the test was killed: nobody else sees it.
+        self.assertEqual(libc.unshare(CLONE_NEWNS), 0, os.strerror(ctypes.get_errno()))
+        self.assertEqual(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), 0, os.strerror(ctypes.get_errno()))
         self.v = self.volume(mount=False)
         self.requests, kernel = os.pipe()
         self.addCleanup(os.close, self.requests)
