@@ -93,15 +93,16 @@ class Failures(cluster.ClusterTest):
         c, proxy, follower = self.proxied()
         w = Writer(c.leader, pause=0.002)
         for i in range(12):
+            before = proxy.n_connections
             proxy.cut_after(self.random.randrange(1, 200000))
             proxy.cut()
-            time.sleep(self.random.uniform(0.5, 2.5))
+            wait_for("the follower to connect again", lambda: proxy.n_connections > before)
+            time.sleep(self.random.uniform(0, 1.5))
         acked = w.stop()
         proxy.limits.clear()
         c.settle()
         self.assert_nothing_lost(follower, acked)
         c.same()
-        self.assertGreaterEqual(proxy.n_connections, 8)
 
     def test_a_line_that_hangs_and_a_second_one_beside_it(self):
         c, proxy, follower = self.proxied()
