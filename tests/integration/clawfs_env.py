@@ -53,6 +53,21 @@ def seed(default=None):
     return n
 
 
+def threads_of(pid):
+    """What each thread of a process is doing, as far as the kernel tells: name, state, the system call it is in."""
+    lines = []
+    for task in sorted(os.listdir("/proc/%d/task" % pid), key=int):
+        try:
+            texts = []
+            for name in ("comm", "wchan", "syscall", "stack"):
+                with open("/proc/%d/task/%s/%s" % (pid, task, name)) as f:
+                    texts.append(" ".join(f.read().split()[:12]))
+            lines.append("  %s %s" % (task, " | ".join(texts)))
+        except OSError as e:
+            lines.append("  %s %s" % (task, e))
+    return "\n".join(lines)
+
+
 def cli(*args, check=None, timeout=120, **kwargs):
     """Runs clawfs with `args`; with `check` an exit code other than that one raises Failed."""
     r = subprocess.run([CLAWFS, *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -163,7 +178,10 @@ class Volume:
 
     def umount(self, timeout=60):
         """A clean unmount: returns once the daemon ended with 0; Failed with its messages otherwise."""
-        cli("umount", "--timeout", str(timeout), self.mnt, check=EXIT_OK, timeout=timeout + 10)
+        r = cli("umount", "--timeout", str(timeout), self.mnt, timeout=timeout + 10)
+        if r.returncode:
+            raise Failed("%s is not unmounted: exit %d: %s\nthreads of the daemon:\n%s\n%s" % (
+                self.mnt, r.returncode, r.stderr, threads_of(self.pid), self.messages()[-3000:]))
         code = self.wait(timeout)
         if code:
             raise Failed("the daemon of %s ended with %d:\n%s" % (self.mnt, code, self.messages()))
