@@ -191,12 +191,12 @@ static int clone_leaf(struct trial *t, const struct record *r, struct item *from
 	unsigned at = a % LEAF_SLOTS, into = b % LEAF_SLOTS, mask = (1u << n) - 1;
 	uint16_t data = 0, staged = (uint16_t)mask;
 	struct item *x, *y;
-	int e = 0;
+	int e = clone_source(t, from->a, a / LEAF_SLOTS, (uint16_t)(mask << at));
 
+	if (e < 0) /* where it was cut, too: not all of it may have gone */
+		return e;
 	if (!from->inode.cut) {
-		e = clone_source(t, from->a, a / LEAF_SLOTS, (uint16_t)(((1u << n) - 1) << at));
-		if (e == 0)
-			e = trial_leaf(t, from, a / LEAF_SLOTS, &x);
+		e = trial_leaf(t, from, a / LEAF_SLOTS, &x);
 		if (e < 0)
 			return e;
 		if (x->leaf.tiered >> at & mask)
