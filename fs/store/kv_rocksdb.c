@@ -26,6 +26,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "fs/store/kv_current.h"
 #include "fs/store/kv_snapdir.h"
 
 /*
@@ -534,6 +535,9 @@ static int open_db(struct rocks *r, const struct kv_rocksdb_options *o, bool rea
 		log_error("index '%s' is not a directory", r->dir);
 		return -ENOTDIR;
 	}
+	int mended = read_only ? 0 : kv_current_mend(r->dir);
+	if (mended < 0)
+		return mended;
 	char *error = open_with(r, o, "kLZ4Compression", read_only);
 	if (error && strstr(error, "not linked")) {
 		rocksdb_free(error);

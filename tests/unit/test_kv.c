@@ -722,6 +722,77 @@ static void a_damaged_snapshot_is_not_opened_as_another(void **state)
 	kv_close(kv);
 }
 
+static void write_text(const char *dir, const char *name, const char *text)
+{
+	char path[450];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	FILE *f = fopen(path, "w");
+	assert_non_null(f);
+	assert_int_equal(fputs(text, f) < 0, 0);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* A crash can keep the name CURRENT has, and lose that of the manifest it names: the one before has all that was durable. */
+static void a_manifest_whose_name_was_lost_gives_way_to_the_one_before(void **state)
+{
+	static const char *const lost[] = {"MANIFEST-000900\n", "MANIFEST-009000\n"};
+	static const char *const newer[] = {"MANIFEST-000901", "MANIFEST-009001"};
+	char path[450];
+	const struct fixture *f = *state;
+	struct kv *kv;
+
+	for (size_t i = 0; i < ARRAY_SIZE(lost); i++) {
+		assert_int_equal(kv_rocksdb_open(f->index, &create, &kv), 0);
+		assert_int_equal(put(kv, i ? "b" : "a", "1"), 0);
+		make_durable(kv);
+		kv_close(kv);
+		write_text(f->index, "CURRENT", lost[i]);
+		write_text(f->index, "MANIFEST-000001", "older");
+		write_text(f->index, "MANIFEST-00090x", "none");
+		write_text(f->index, newer[i], "newer");
+		assert_int_equal(kv_rocksdb_open(f->index, &create, &kv), 0);
+		assert_value(kv, "a", "1");
+		if (i)
+			assert_value(kv, "b", "1");
+		kv_close(kv);
+		snprintf(path, sizeof(path), "%s/%s", f->index, newer[i]);
+		(void)!unlink(path);
+	}
+}
+
+/* What is no such name, or has none before it, is left to be refused, and left as it is. */
+static void a_current_that_leads_nowhere_is_refused(void **state)
+{
+	static const char *const bad[] = {"MANIFEST-000000\n",
+					  "MANIFEST-900",
+					  "MANIFEST-\n",
+					  "MANIFEST-90 0\n",
+					  "/etc/passwd\n",
+					  "\n",
+					  "",
+					  "MANIFEST-99999999999999999999\n"};
+	const struct fixture *f = *state;
+	char path[450], text[64];
+	struct kv *kv;
+
+	assert_int_equal(kv_rocksdb_open(f->index, &create, &kv), 0);
+	assert_int_equal(put(kv, "a", "1"), 0);
+	make_durable(kv);
+	kv_close(kv);
+	snprintf(path, sizeof(path), "%s/CURRENT", f->index);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		write_text(f->index, "CURRENT", bad[i]);
+		assert_true(kv_rocksdb_open(f->index, &create, &kv) < 0);
+		FILE *c = fopen(path, "r");
+		assert_non_null(c);
+		size_t n = fread(text, 1, sizeof(text) - 1, c);
+		fclose(c);
+		text[n] = '\0';
+		assert_string_equal(text, bad[i]);
+	}
+}
+
 int main(int argc, char **argv)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -742,6 +813,8 @@ int main(int argc, char **argv)
 	    CASE(a_flipped_bit_in_a_table_is_reported_never_returned),
 	    CASE(a_snapshot_stays_what_it_was),
 	    CASE(a_damaged_snapshot_is_not_opened_as_another),
+	    CASE(a_manifest_whose_name_was_lost_gives_way_to_the_one_before),
+	    CASE(a_current_that_leads_nowhere_is_refused),
 	};
 
 	log_setup(LOG_LEVEL_ERROR, false);
