@@ -59,6 +59,19 @@ static inline void fill_block(uint64_t seed, uint64_t no, uint8_t *p)
 	}
 }
 
+/* Damages the bytes of a block of a packed frame; DAMAGE_EIO does not show in them. */
+static inline void damage_frame_block(uint32_t block, enum damage_kind kind, uint8_t p[BLOCK_SIZE])
+{
+	if (kind == DAMAGE_FLIP)
+		p[block == 0 ? 40 : 500] ^= 0x10;
+	else if (kind == DAMAGE_ZEROED)
+		memset(p, 0, BLOCK_SIZE);
+	else if (kind == DAMAGE_TORN)
+		memset(p + 512, 0x77, BLOCK_SIZE - 512);
+	else if (kind == DAMAGE_MISDIRECTED)
+		fill_block(99, block, p);
+}
+
 /* What the file of the question has there, or had in one of its snapshots: false when it never had that. */
 static inline bool peer_has(struct scrub_world *w, const struct block_wanted *b, uint8_t *block)
 {

@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 
+#include "tests/lib/history.h"
 #include "tests/unit/scrub_world.h"
 
 #define OK(call) assert_int_equal(call, 0)
@@ -23,15 +24,6 @@ static unsigned n_names;
  * newest goes, at once or (N) not yet with what is on its list; the tree is set back to the oldest or newest, or (k) to the
  * oldest and the present is kept. */
 static const char letters[] = "01csonNBbk";
-
-/* The history under way, so that one that fails is said. */
-static char said[16];
-#define SAME(got, want)                                                                                                          \
-	do {                                                                                                                     \
-		unsigned long long got_ = (got), want_ = (want);                                                                 \
-		if (got_ != want_)                                                                                               \
-			fail_msg("after \"%s\": %s is %llu, expected %llu", said, #got, got_, want_);                            \
-	} while (0)
 
 struct names {
 	char name[SNAPS][RECORD_NAME_MAX + 1];

@@ -153,14 +153,7 @@ static void damage(uint32_t block, enum damage_kind kind)
 	uint8_t p[BLOCK_SIZE];
 
 	memcpy(p, original + block * BLOCK_SIZE, sizeof(p));
-	if (kind == DAMAGE_FLIP)
-		p[block == 0 ? 40 : 500] ^= 0x10;
-	else if (kind == DAMAGE_ZEROED)
-		memset(p, 0, sizeof(p));
-	else if (kind == DAMAGE_TORN)
-		memset(p + 512, 0x77, sizeof(p) - 512);
-	else if (kind == DAMAGE_MISDIRECTED)
-		fill_block(99, block, p);
+	damage_frame_block(block, kind, p);
 	at_frame(block, true, p);
 }
 

@@ -69,14 +69,7 @@ static void damage_frame(struct scrub_world *w, uint32_t block, enum damage_kind
 
 	place_of_home(w, pointer_add(l.pack.start, block), name, &off);
 	simstore_peek(w->v.sim, name, p, sizeof(p), off);
-	if (kind == DAMAGE_FLIP)
-		p[block == 0 ? 40 : 500] ^= 0x10;
-	else if (kind == DAMAGE_ZEROED)
-		memset(p, 0, sizeof(p));
-	else if (kind == DAMAGE_TORN)
-		memset(p + 512, 0x77, sizeof(p) - 512);
-	else if (kind == DAMAGE_MISDIRECTED)
-		fill_block(99, block, p);
+	damage_frame_block(block, kind, p);
 	simstore_poke(w->v.sim, name, p, sizeof(p), off);
 	if (kind == DAMAGE_EIO) {
 		w->bad = (struct bad_place){.off = off, .on = true};
